@@ -1,0 +1,380 @@
+//! The client, where all rooms meet: a request becomes bytes, bytes become attempts, attempts become an answer.
+
+use std::collections::hash_map::RandomState;
+use std::fmt;
+use std::hash::{BuildHasher, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::config::{Config, Observer, SIGN_UP};
+use crate::error::{Error, Reason, Result, excerpt};
+use crate::event::Event;
+use crate::io::clock::{Clock, Stop};
+use crate::io::transport::{Answer, Budget, Outgoing, Terms, Transport};
+use crate::meta::Meta;
+use crate::policy::backoff::RetryConfig;
+use crate::policy::verdict;
+use crate::retry::{self, Failure, Loop, Trail};
+use crate::wire::chat::{ChatRequest, ChatResponse};
+use crate::wire::error_body::{self, ErrorBody};
+use crate::wire::json;
+use crate::wire::models::{Model, ModelList};
+
+/// The shortest key that HolySheep gives out.
+const SHORTEST_KEY: usize = 20;
+
+/// How long the question whether a key is valid may take.
+const VALIDATION_TIME: Duration = Duration::from_secs(5);
+
+/// A client of one service. Clones share the connections and the shutdown, and are cheap.
+///
+/// ```no_run
+/// use holysheep::{ChatRequest, Client};
+///
+/// let client = Client::from_env()?;
+/// let answer = client.chat(&ChatRequest::new("gpt-4.1").user("Capital of France?"))?;
+/// println!("{}", answer.text());
+/// # Ok::<_, holysheep::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Client {
+    shared: Arc<Shared>,
+    retry: Arc<RetryConfig>,
+    deadline: Option<Duration>,
+}
+
+/// What all clones share.
+struct Shared {
+    transport: Transport,
+    clock: Clock,
+    stop: Arc<Stop>,
+    observer: Option<Observer>,
+    /// The key, to know it where a server repeats it.
+    key: String,
+    holysheep: bool,
+    /// The base address has no path, so that a 404 probably means that `/v1` is missing.
+    bare: bool,
+    idempotency: Option<Idempotency>,
+}
+
+impl Client {
+    /// A client with this configuration.
+    ///
+    /// # Errors
+    /// [`Error::Config`] where the proxy or the certificates can't be used.
+    pub fn new(config: Config) -> Result<Client> {
+        let Config { settings, key, deadline, retry, idempotency_key, observer, clock } = config;
+        let stop = Arc::new(Stop::default());
+        let holysheep = settings.base.holysheep;
+        let bare = settings.base.url.ends_with(&settings.base.authority);
+        let transport = Transport::new(settings, clock.clone(), Arc::clone(&stop))?;
+        let idempotency = idempotency_key.then(Idempotency::new);
+        let shared = Shared { transport, clock, stop, observer, key, holysheep, bare, idempotency };
+        Ok(Client { shared: Arc::new(shared), retry: Arc::new(retry), deadline })
+    }
+
+    /// A client with the key in `HOLYSHEEP_API_KEY` and the address in `HOLYSHEEP_BASE_URL`, where that is set.
+    ///
+    /// # Errors
+    /// [`Error::Config`] that names the variable which is missing or malformed, and says where to get a key.
+    pub fn from_env() -> Result<Client> {
+        Client::new(Config::from_env()?)
+    }
+
+    /// Asks for a chat completion.
+    ///
+    /// # Errors
+    /// [`Error::Config`] before anything is sent where the request can't work, otherwise what the last attempt failed with.
+    pub fn chat(&self, request: &ChatRequest) -> Result<ChatResponse> {
+        request.check()?;
+        let (mut response, meta): (ChatResponse, Meta) =
+            self.exchange("/chat/completions", Some(&to_json(request)?))?;
+        response.meta = meta;
+        Ok(response)
+    }
+
+    /// The models that the service offers.
+    ///
+    /// # Errors
+    /// What the last attempt failed with.
+    pub fn models(&self) -> Result<Vec<Model>> {
+        self.get("/models").map(ModelList::into_vec)
+    }
+
+    /// Asks the service whether it takes the key: the list of models, one attempt, 5 s.
+    ///
+    /// # Errors
+    /// [`Error::Api`] with status 401 or 403 where the key is refused; [`Error::Config`] without asking where HolySheep's
+    /// own key is malformed; any other error says nothing about the key.
+    pub fn validate_api_key(&self) -> Result<()> {
+        let length = self.shared.key.chars().count();
+        if self.shared.holysheep && length < SHORTEST_KEY {
+            let message = format!(
+                "has {length} characters, HolySheep's have {SHORTEST_KEY} or more; copy it from {SIGN_UP}"
+            );
+            return Err(Error::config("api_key", message));
+        }
+        let once =
+            self.with_retry(RetryConfig::default().max_retries(0)).with_deadline(Some(VALIDATION_TIME));
+        once.call("/models", None, |_| Ok(())).map(|_| ())
+    }
+
+    /// Gets what is at a path below the base address, for parts of an API that have no method here.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a path that can't be one, otherwise what the last attempt failed with.
+    pub fn get<R: DeserializeOwned>(&self, path: &str) -> Result<R> {
+        self.exchange(path, None).map(|(value, _)| value)
+    }
+
+    /// Posts JSON to a path below the base address, for parts of an API that have no method here.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a path or a body that can't be one, otherwise what the last attempt failed with.
+    pub fn post<B: Serialize + ?Sized, R: DeserializeOwned>(&self, path: &str, body: &B) -> Result<R> {
+        self.exchange(path, Some(&to_json(body)?)).map(|(value, _)| value)
+    }
+
+    /// This client with other retries. What is wrong with them is said by the calls.
+    pub fn with_retry(&self, retry: RetryConfig) -> Client {
+        Client { retry: Arc::new(retry), ..self.clone() }
+    }
+
+    /// This client with another bound over all attempts and waits of a call; `None` for no bound.
+    pub fn with_deadline(&self, deadline: Option<Duration>) -> Client {
+        Client { deadline, ..self.clone() }
+    }
+
+    /// Ends all waits and calls of all clones at once and for good, with [`Error::Shutdown`].
+    pub fn shutdown(&self) {
+        self.shared.stop.set();
+        self.shared.transport.shutdown();
+    }
+
+    fn exchange<R: DeserializeOwned>(&self, path: &str, body: Option<&[u8]>) -> Result<(R, Meta)> {
+        self.call(path, body, |answer| {
+            json::read(&answer.body, answer.status, answer.headers.request_id.as_deref())
+        })
+    }
+
+    /// Makes a call: attempts, repeated as the policy says, until `read` makes something of an answer.
+    fn call<T>(
+        &self,
+        path: &str,
+        body: Option<&[u8]>,
+        read: impl Fn(&Answer) -> Result<T>,
+    ) -> Result<(T, Meta)> {
+        self.retry.check()?;
+        let path = checked_path(path)?;
+        let shared = &*self.shared;
+        let key = body.and(shared.idempotency.as_ref()).map(Idempotency::next);
+        let outgoing = Outgoing { path: &path, body, idempotency_key: key.as_deref() };
+        let started = shared.clock.now();
+        let with = Loop {
+            retry: &self.retry,
+            clock: &shared.clock,
+            stop: &shared.stop,
+            deadline: self.deadline.and_then(|deadline| started.checked_add(deadline)),
+            chance: &fastrand::f64,
+        };
+        let attempt = |trail: &Trail| {
+            let budget = self.deadline.map(|whole| {
+                let left = whole.saturating_sub(shared.clock.now().saturating_duration_since(started));
+                Budget { whole, left }
+            });
+            shared.attempt(&outgoing, &Terms { fresh: trail.fresh, deadline: budget }, trail, &read)
+        };
+        let judge = |error: &Error| verdict::judge(error, &self.retry);
+        let ((value, mut meta), trail) =
+            retry::run(&with, judge, |trail, error, wait| shared.will_retry(trail, error, wait), attempt)
+                .map_err(|failure| shared.give_up(failure))?;
+        meta.attempts = trail.attempts;
+        meta.waited = trail.waited;
+        meta.elapsed = shared.clock.now().saturating_duration_since(trail.started);
+        Ok((value, meta))
+    }
+}
+
+impl Shared {
+    /// One attempt: sends, and makes a value or an error of what comes back.
+    fn attempt<T>(
+        &self,
+        outgoing: &Outgoing<'_>,
+        terms: &Terms,
+        trail: &Trail,
+        read: impl Fn(&Answer) -> Result<T>,
+    ) -> Result<(T, Meta)> {
+        if self.stop.is_set() {
+            return Err(Error::Shutdown);
+        }
+        if let Some(Budget { whole, left: Duration::ZERO }) = terms.deadline {
+            return Err(Error::Deadline { after: whole });
+        }
+        let attempt = trail.attempts;
+        log::trace!("attempt {attempt}: {}", outgoing.path);
+        self.tell(|| Event::Attempt { attempt });
+        let sent = self.clock.now();
+        let result = self.transport.exchange(outgoing, terms).and_then(|answer| {
+            let value = self.open(&answer, &read)?;
+            Ok((
+                value,
+                Meta { status: answer.status, request_id: answer.headers.request_id, ..Meta::default() },
+            ))
+        });
+        self.tell(|| Event::Answer {
+            attempt,
+            status: result.as_ref().map_or_else(Error::status, |(_, meta)| Some(meta.status)),
+            elapsed: self.clock.now().saturating_duration_since(sent),
+        });
+        result
+    }
+
+    /// Makes a value of an answer, or the error that it carries in its status or in its body.
+    fn open<T>(&self, answer: &Answer, read: impl Fn(&Answer) -> Result<T>) -> Result<T> {
+        if !(200..300).contains(&answer.status) {
+            return Err(self.refusal(answer, answer.status, ErrorBody::read(&answer.body)));
+        }
+        match error_body::inside_success(&answer.body) {
+            Some(error) => Err(self.refusal(answer, error.status().unwrap_or(500), error)),
+            None => read(answer),
+        }
+    }
+
+    /// The error that the service sent.
+    fn refusal(&self, answer: &Answer, status: u16, said: ErrorBody) -> Error {
+        let headers = &answer.headers;
+        let message = match (&headers.location, said.message) {
+            (Some(location), _) if (300..400).contains(&status) => {
+                format!(
+                    "moved to {location}; the key goes to no other address by itself, so set base_url to it"
+                )
+            }
+            (_, Some(words)) => words,
+            (_, None) => usual_name(status).to_owned(),
+        };
+        let hint = match status {
+            401 => "; the key is missing, mistyped, revoked or of another service",
+            403 => "; the key is known but may not do this",
+            404 if self.bare => "; base_url has no path, and most services need /v1 there",
+            _ => "",
+        };
+        Error::Api {
+            status,
+            code: said.code,
+            kind: said.kind,
+            message: self.without_key(message + hint),
+            param: said.param,
+            request_id: headers.request_id.clone(),
+            // On a success it is no order, whatever its body says.
+            retry_after: headers.retry_after.filter(|_| !(200..300).contains(&answer.status)),
+            should_retry: headers.should_retry,
+            body: self.without_key(excerpt(&answer.body)),
+        }
+    }
+
+    /// A server's words without the key, which some repeat.
+    fn without_key(&self, words: String) -> String {
+        if self.key.is_empty() || !words.contains(&self.key) {
+            return words;
+        }
+        words.replace(&self.key, "…")
+    }
+
+    fn will_retry(&self, trail: &Trail, error: &Error, wait: Duration) {
+        let (attempt, why) = (trail.attempts, error.outline());
+        log::warn!("attempt {attempt} failed ({why}); the next one in {wait:?}");
+        self.tell(|| Event::Retry { attempt, status: error.status(), wait, why });
+    }
+
+    fn tell(&self, event: impl FnOnce() -> Event) {
+        if let Some(observer) = &self.observer {
+            observer(&event());
+        }
+    }
+
+    /// The error of a call that ended without success.
+    fn give_up(&self, failure: Failure<Error>) -> Error {
+        let Failure { reason, trail, last } = failure;
+        let reason = match (reason, &last) {
+            (None, _) | (_, Error::Shutdown) => return Error::Shutdown,
+            (Some(Reason::NotRetryable | Reason::RetriesSpent), _) if trail.attempts == 1 => return last,
+            (Some(_), Error::Deadline { .. }) => Reason::Deadline,
+            (Some(reason), _) => reason,
+        };
+        let elapsed = self.clock.now().saturating_duration_since(trail.started);
+        Error::GaveUp { reason, attempts: trail.attempts, elapsed, last: Box::new(last) }
+    }
+}
+
+/// Keys that no other call has: chance that is this client's own, and a number.
+struct Idempotency {
+    client: u64,
+    calls: AtomicU64,
+}
+
+impl Idempotency {
+    fn new() -> Idempotency {
+        // The standard library's keys come from the system; a seed that makes tests repeatable must not repeat these.
+        Idempotency { client: RandomState::new().build_hasher().finish(), calls: AtomicU64::new(0) }
+    }
+
+    fn next(&self) -> String {
+        format!("holysheep-{:016x}-{:x}", self.client, self.calls.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+fn to_json<B: Serialize + ?Sized>(body: &B) -> Result<Vec<u8>> {
+    serde_json::to_vec(body).map_err(|source| Error::Config {
+        setting: "body",
+        message: "can't be written as JSON".to_owned(),
+        source: Some(source.into()),
+    })
+}
+
+/// A path that stays below the base address.
+fn checked_path(path: &str) -> Result<String> {
+    if path.contains("://") || path.split('/').any(|part| part == "..") {
+        return Err(Error::config(
+            "path",
+            "leaves the base address; give what comes after it, such as /models",
+        ));
+    }
+    Ok(if path.starts_with('/') { path.to_owned() } else { format!("/{path}") })
+}
+
+/// What a status means, for a server that says nothing more.
+fn usual_name(status: u16) -> &'static str {
+    match status {
+        400 => "bad request",
+        401 => "unauthorized",
+        402 => "payment required",
+        403 => "forbidden",
+        404 => "not found",
+        408 => "request timeout",
+        409 => "conflict",
+        413 => "the request is too large",
+        422 => "the request can't be processed",
+        429 => "too many requests",
+        500 => "internal server error",
+        502 => "bad gateway",
+        503 => "service unavailable",
+        504 => "gateway timeout",
+        529 => "overloaded",
+        _ if status < 400 => "a redirect without an address",
+        _ if status < 500 => "the request was refused",
+        _ => "the server failed",
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("retry", &self.retry)
+            .field("deadline", &self.deadline)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,357 @@
+//! The configuration of a client: plain data, and a builder that refuses what can't work.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use std::{env, fmt, fs};
+
+use crate::error::{Error, Result};
+use crate::event::Event;
+use crate::io::clock::Clock;
+use crate::io::transport::{ProxyChoice, Settings, headers};
+use crate::policy::backoff::{LONGEST, RetryConfig};
+use crate::wire::base_url::BaseUrl;
+
+/// Where HolySheep's API is.
+const BASE_URL: &str = "https://api.holysheep.ai/v1";
+
+/// Where to get a key.
+pub(crate) const SIGN_UP: &str = "https://www.holysheep.ai/register";
+
+/// Idle connections kept by default: more than the threads that anybody runs, so that none shakes hands twice. They
+/// close when they have idled for a minute.
+const MAX_IDLE: usize = 512;
+
+/// The largest answer by default: ten times the largest that a batch of embeddings makes.
+const MAX_RESPONSE: u64 = 256 * 1024 * 1024;
+
+/// Headers that the client itself writes, because a request doesn't work without them as they are.
+const OWN_HEADERS: [&str; 7] = [
+    "host",
+    "content-type",
+    "content-length",
+    "transfer-encoding",
+    "connection",
+    "accept-encoding",
+    "idempotency-key",
+];
+
+pub(crate) type Observer = Arc<dyn Fn(&Event) + Send + Sync>;
+
+/// How a [`Client`](crate::Client) works. Made by [`Config::builder`].
+#[derive(Clone)]
+pub struct Config {
+    pub(crate) settings: Settings,
+    pub(crate) key: String,
+    pub(crate) deadline: Option<Duration>,
+    pub(crate) retry: RetryConfig,
+    pub(crate) idempotency_key: bool,
+    pub(crate) observer: Option<Observer>,
+    pub(crate) clock: Clock,
+}
+
+/// Builds a [`Config`]. What isn't set has the default that the README lists.
+#[derive(Clone)]
+#[must_use = "nothing is checked or made before build()"]
+pub struct ConfigBuilder {
+    key: String,
+    base_url: String,
+    connect_timeout: Duration,
+    timeout: Duration,
+    deadline: Option<Duration>,
+    retry: RetryConfig,
+    headers: Vec<(String, String)>,
+    user_agent: String,
+    proxy: ProxyChoice,
+    ca_file: Option<PathBuf>,
+    max_idle_connections: usize,
+    max_response_bytes: u64,
+    idempotency_key: bool,
+    allow_plain_http: bool,
+    observer: Option<Observer>,
+    clock: Clock,
+}
+
+impl Config {
+    /// A builder with the defaults and no key.
+    pub fn builder() -> ConfigBuilder {
+        ConfigBuilder {
+            key: String::new(),
+            base_url: BASE_URL.to_owned(),
+            connect_timeout: Duration::from_secs(10),
+            timeout: Duration::from_secs(60),
+            deadline: None,
+            retry: RetryConfig::default(),
+            headers: Vec::new(),
+            user_agent: concat!("holysheep-rust/", env!("CARGO_PKG_VERSION")).to_owned(),
+            proxy: ProxyChoice::Environment,
+            ca_file: None,
+            max_idle_connections: MAX_IDLE,
+            max_response_bytes: MAX_RESPONSE,
+            idempotency_key: true,
+            allow_plain_http: false,
+            observer: None,
+            clock: Clock::system(),
+        }
+    }
+
+    /// A configuration from `HOLYSHEEP_API_KEY` and, where it is set, `HOLYSHEEP_BASE_URL`; otherwise the defaults.
+    pub(crate) fn from_env() -> Result<Config> {
+        let read = |name: &'static str| match env::var(name) {
+            Ok(value) => Ok(Some(value)),
+            Err(env::VarError::NotPresent) => Ok(None),
+            Err(env::VarError::NotUnicode(_)) => Err(Error::config(name, "is not valid text; set it again")),
+        };
+        from_variables(read("HOLYSHEEP_API_KEY")?, read("HOLYSHEEP_BASE_URL")?)
+    }
+}
+
+/// Builds from the values of the two variables, and lets an error about a value name its variable.
+fn from_variables(key: Option<String>, base_url: Option<String>) -> Result<Config> {
+    let Some(key) = key else {
+        let message = format!("is not set; get a key at {SIGN_UP} and export it");
+        return Err(Error::config("HOLYSHEEP_API_KEY", message));
+    };
+    let builder = Config::builder().api_key(key);
+    let builder = match base_url {
+        Some(url) if !url.trim().is_empty() => builder.base_url(url),
+        _ => builder,
+    };
+    builder.build().map_err(|error| match error {
+        Error::Config { setting: "api_key", message, source } => {
+            Error::Config { setting: "HOLYSHEEP_API_KEY", message, source }
+        }
+        Error::Config { setting: "base_url", message, source } => {
+            Error::Config { setting: "HOLYSHEEP_BASE_URL", message, source }
+        }
+        other => other,
+    })
+}
+
+impl ConfigBuilder {
+    /// The key, sent as `Authorization: Bearer …`. White space around it is dropped.
+    pub fn api_key(mut self, key: impl Into<String>) -> Self {
+        self.key = key.into();
+        self
+    }
+
+    /// The address of the service, up to and with `/v1` where it has that.
+    pub fn base_url(mut self, url: impl Into<String>) -> Self {
+        self.base_url = url.into();
+        self
+    }
+
+    /// How long connecting may take, TLS included; a look-up of the name may take as long again. More than 0 s.
+    pub fn connect_timeout(mut self, time: Duration) -> Self {
+        self.connect_timeout = time;
+        self
+    }
+
+    /// The silence allowed while sending, waiting for an answer or reading it. More than 0 s.
+    pub fn timeout(mut self, time: Duration) -> Self {
+        self.timeout = time;
+        self
+    }
+
+    /// One bound over all attempts and waits of a call; `None` for no bound.
+    pub fn deadline(mut self, deadline: Option<Duration>) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// When and how often to try again.
+    pub fn retry(mut self, retry: RetryConfig) -> Self {
+        self.retry = retry;
+        self
+    }
+
+    /// A header to send with every request. `Authorization` takes the place of the one made from the key.
+    pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.headers.push((name.into(), value.into()));
+        self
+    }
+
+    /// What to send as `User-Agent`.
+    pub fn user_agent(mut self, name: impl Into<String>) -> Self {
+        self.user_agent = name.into();
+        self
+    }
+
+    /// A proxy such as `http://proxy.example:3128`, instead of the one that `HTTPS_PROXY` and its like name.
+    pub fn proxy(mut self, url: impl Into<String>) -> Self {
+        self.proxy = ProxyChoice::Url(url.into());
+        self
+    }
+
+    /// No proxy, whatever the environment says.
+    pub fn no_proxy(mut self) -> Self {
+        self.proxy = ProxyChoice::None;
+        self
+    }
+
+    /// A file of certificates (PEM) to trust instead of the built-in ones, for a service with a CA of its own.
+    pub fn ca_file(mut self, path: impl AsRef<Path>) -> Self {
+        self.ca_file = Some(path.as_ref().to_owned());
+        self
+    }
+
+    /// Connections kept open between calls, at least as many as threads that call. 0 keeps none.
+    pub fn max_idle_connections(mut self, count: usize) -> Self {
+        self.max_idle_connections = count;
+        self
+    }
+
+    /// The largest answer, in bytes after decompression. More than 0.
+    pub fn max_response_bytes(mut self, bytes: u64) -> Self {
+        self.max_response_bytes = bytes;
+        self
+    }
+
+    /// Whether all attempts of one call carry the same `Idempotency-Key`, so that a service which knows it answers and
+    /// bills once. On by default.
+    pub fn idempotency_key(mut self, send: bool) -> Self {
+        self.idempotency_key = send;
+        self
+    }
+
+    /// Allows `http://` to another computer, which sends the key for everybody on the way to read. Off by default.
+    pub fn allow_plain_http(mut self, allow: bool) -> Self {
+        self.allow_plain_http = allow;
+        self
+    }
+
+    /// Calls a function with each [`Event`], on the thread of the call, which waits for it.
+    pub fn on_event(mut self, observer: impl Fn(&Event) + Send + Sync + 'static) -> Self {
+        self.observer = Some(Arc::new(observer));
+        self
+    }
+
+    /// Takes time from this clock: a [fake](Clock::fake) one makes tests of a program's retries instant.
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Checks everything.
+    ///
+    /// # Errors
+    /// [`Error::Config`] that names the setting and says what to change.
+    pub fn build(self) -> Result<Config> {
+        let base = BaseUrl::parse(&self.base_url)?;
+        if base.https && cfg!(not(any(feature = "rustls", feature = "native-tls"))) {
+            return Err(Error::config(
+                "base_url",
+                "is https://, but this build has no TLS; enable the feature rustls",
+            ));
+        }
+        if !base.https && !base.loopback && !self.allow_plain_http {
+            let message = "is http://, which sends the key for everybody to read; use https:// or allow_plain_http(true)";
+            return Err(Error::config("base_url", message));
+        }
+        for (setting, time) in [("connect_timeout", self.connect_timeout), ("timeout", self.timeout)] {
+            time_in_range(setting, time)?;
+        }
+        if let Some(deadline) = self.deadline {
+            time_in_range("deadline", deadline)?;
+        }
+        if self.max_response_bytes == 0 {
+            return Err(Error::config("max_response_bytes", "is 0, which no answer fits into"));
+        }
+        self.retry.check()?;
+        headers(&[("user-agent".to_owned(), self.user_agent.clone())])?;
+        let own_authorization =
+            self.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("authorization"));
+        let key = if own_authorization { self.key.trim().to_owned() } else { checked_key(&self.key)? };
+        let mut all = self.headers;
+        if let Some((name, _)) =
+            all.iter().find(|(name, _)| OWN_HEADERS.contains(&&*name.to_ascii_lowercase()))
+        {
+            return Err(Error::config(
+                "header",
+                format!("{name} is written by the client itself; leave it out"),
+            ));
+        }
+        if !own_authorization {
+            all.push(("authorization".to_owned(), format!("Bearer {key}")));
+        }
+        let settings = Settings {
+            base,
+            headers: headers(&all)?,
+            user_agent: self.user_agent,
+            connect_timeout: self.connect_timeout,
+            timeout: self.timeout,
+            proxy: self.proxy,
+            roots: self.ca_file.as_deref().map(read_ca_file).transpose()?,
+            max_idle_connections: self.max_idle_connections,
+            max_response_bytes: self.max_response_bytes,
+        };
+        settings.check()?;
+        Ok(Config {
+            settings,
+            key,
+            deadline: self.deadline,
+            retry: self.retry,
+            idempotency_key: self.idempotency_key,
+            observer: self.observer,
+            clock: self.clock,
+        })
+    }
+}
+
+fn time_in_range(setting: &'static str, time: Duration) -> Result<()> {
+    if time.is_zero() {
+        return Err(Error::config(setting, "is zero, so that every call would fail; 10 s is usual"));
+    }
+    if time > LONGEST {
+        return Err(Error::config(setting, "is more than a day, which can't be meant; lower it"));
+    }
+    Ok(())
+}
+
+/// The key as it is sent. Says what is wrong with it without showing it.
+fn checked_key(key: &str) -> Result<String> {
+    let key = key.trim();
+    let refuse = |message: String| Err(Error::config("api_key", message));
+    if key.is_empty() {
+        return refuse(format!("is empty; get a key at {SIGN_UP}"));
+    }
+    if key.chars().any(char::is_control) {
+        return refuse("holds a control character, such as a line break; copy the key again".to_owned());
+    }
+    if key.contains(' ') {
+        return refuse("holds a space; give the key alone, without Bearer or quotes".to_owned());
+    }
+    if !key.is_ascii() {
+        return refuse("holds a character that no key has; copy the key again".to_owned());
+    }
+    Ok(key.to_owned())
+}
+
+fn read_ca_file(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).map_err(|source| Error::Config {
+        setting: "ca_file",
+        message: format!("{} can't be read", path.display()),
+        source: Some(source.into()),
+    })
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let settings = &self.settings;
+        let headers: Vec<&str> = settings.headers.keys().map(|name| name.as_str()).collect();
+        f.debug_struct("Config")
+            .field("base_url", &settings.base.url)
+            .field("headers", &headers)
+            .field("connect_timeout", &settings.connect_timeout)
+            .field("timeout", &settings.timeout)
+            .field("deadline", &self.deadline)
+            .field("retry", &self.retry)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for ConfigBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConfigBuilder").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,310 @@
+//! The shared words of failure: one error type that says what happened, where, and what the server asked for.
+
+use std::fmt;
+use std::time::Duration;
+
+/// A result whose error is [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// The cause behind an error, as its library reported it.
+pub(crate) type Source = Box<dyn std::error::Error + Send + Sync + 'static>;
+
+/// Why a call failed.
+///
+/// `Display` is one line for this level only; the cause is in [`source()`](std::error::Error::source). The questions
+/// ([`status`](Error::status), [`is_retryable`](Error::is_retryable) and so on) look through [`GaveUp`](Error::GaveUp).
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Error {
+    /// A setting or a request that can't work; nothing useful happens until it is changed. Never retried.
+    #[non_exhaustive]
+    Config {
+        /// The setting or the part of the request, as it is named in the API, for example `base_url`.
+        setting: &'static str,
+        /// What is wrong and what to change.
+        message: String,
+        /// The cause, where another library found the problem.
+        source: Option<Source>,
+    },
+    /// The service answered with an error: a status that isn't 2xx, or an `error` inside a 200.
+    #[non_exhaustive]
+    Api {
+        /// The HTTP status; for an error inside a 200 the code found there, else 500.
+        status: u16,
+        /// The service's machine-readable code, for example `insufficient_quota`.
+        code: Option<String>,
+        /// The service's error type, for example `invalid_request_error`.
+        kind: Option<String>,
+        /// The service's own words, or the status' usual name where it sent none.
+        message: String,
+        /// The parameter the service objects to.
+        param: Option<String>,
+        /// The id to quote to the service's support.
+        request_id: Option<String>,
+        /// How long the server asked to be left alone.
+        retry_after: Option<Duration>,
+        /// What the server said in `x-should-retry`, which overrules the table of statuses.
+        should_retry: Option<bool>,
+        /// The beginning of the body, at most [`EXCERPT`] bytes.
+        body: String,
+    },
+    /// No connection: the request was never sent.
+    #[non_exhaustive]
+    Connect {
+        /// The host and port that couldn't be reached.
+        host: String,
+        /// The cause.
+        source: Source,
+    },
+    /// The server was silent for too long.
+    #[non_exhaustive]
+    Timeout {
+        /// What was being waited for.
+        phase: Phase,
+        /// The silence that was allowed.
+        after: Duration,
+    },
+    /// The connection broke. The request may have been processed.
+    #[non_exhaustive]
+    Transport {
+        /// Whether a part of the answer had already arrived.
+        answered: bool,
+        /// The cause.
+        source: Source,
+    },
+    /// An answer that can't be read.
+    #[non_exhaustive]
+    Decode {
+        /// The HTTP status it came with.
+        status: u16,
+        /// Where it can't be read, for example `line 1 column 7`.
+        at: String,
+        /// What is there: at most [`EXCERPT`] bytes around that place.
+        excerpt: String,
+        /// The id to quote to the service's support.
+        request_id: Option<String>,
+        /// What the parser said.
+        source: Source,
+    },
+    /// An answer larger than what may be kept in memory.
+    #[non_exhaustive]
+    TooLarge {
+        /// What is too large: `headers` or `body`.
+        part: &'static str,
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// The deadline of the whole call passed.
+    #[non_exhaustive]
+    Deadline {
+        /// The deadline, counted from the start of the call.
+        after: Duration,
+    },
+    /// [`Client::shutdown`](crate::Client::shutdown) was called.
+    Shutdown,
+    /// There was more than one attempt, or one more was refused.
+    #[non_exhaustive]
+    GaveUp {
+        /// Why there is no further attempt.
+        reason: Reason,
+        /// Requests made in this call.
+        attempts: u32,
+        /// Time since the call began.
+        elapsed: Duration,
+        /// The last attempt's failure.
+        last: Box<Error>,
+    },
+}
+
+/// The longest excerpt of a server's words kept in an error, in bytes: enough for an error object or the title of an
+/// HTML page, short enough for a log line.
+pub const EXCERPT: usize = 512;
+
+/// The part of an exchange that a timeout ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Phase {
+    /// Looking up the name, connecting, TLS: nothing was sent.
+    Connect,
+    /// Sending the request.
+    Sending,
+    /// Waiting for the first byte of the answer.
+    Waiting,
+    /// Reading the answer.
+    Reading,
+}
+
+/// Why a call gave up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Reason {
+    /// The allowed number of retries is used up.
+    RetriesSpent,
+    /// The last failure is of a kind that another attempt can't mend.
+    NotRetryable,
+    /// The server asks for a longer wait than [`RetryConfig`](crate::RetryConfig) allows.
+    WaitTooLong,
+    /// The deadline passed, or the next wait would cross it.
+    Deadline,
+}
+
+impl Error {
+    pub(crate) fn config(setting: &'static str, message: impl Into<String>) -> Error {
+        Error::Config { setting, message: message.into(), source: None }
+    }
+
+    /// The HTTP status of the answer, if there was one.
+    pub fn status(&self) -> Option<u16> {
+        match self.innermost() {
+            Error::Api { status, .. } | Error::Decode { status, .. } => Some(*status),
+            _ => None,
+        }
+    }
+
+    /// Attempts made: 1 unless the error is a [`GaveUp`](Error::GaveUp) that counted more.
+    pub fn attempts(&self) -> u32 {
+        match self {
+            Error::GaveUp { attempts, .. } => *attempts,
+            _ => 1,
+        }
+    }
+
+    /// The time the whole call took, where the call gave up on retrying.
+    pub fn elapsed(&self) -> Option<Duration> {
+        match self {
+            Error::GaveUp { elapsed, .. } => Some(*elapsed),
+            _ => None,
+        }
+    }
+
+    /// The service's id of the failed request.
+    pub fn request_id(&self) -> Option<&str> {
+        match self.innermost() {
+            Error::Api { request_id, .. } | Error::Decode { request_id, .. } => request_id.as_deref(),
+            _ => None,
+        }
+    }
+
+    /// How long the server asked to be left alone.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self.innermost() {
+            Error::Api { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+
+    /// Whether time ran out: a [`Timeout`](Error::Timeout), a [`Deadline`](Error::Deadline), or giving up because of one.
+    pub fn is_timeout(&self) -> bool {
+        matches!(self, Error::GaveUp { reason: Reason::Deadline, .. })
+            || matches!(self.innermost(), Error::Timeout { .. } | Error::Deadline { .. })
+    }
+
+    /// Whether the service refused the key: 401 or 403.
+    pub fn is_auth(&self) -> bool {
+        matches!(self.innermost(), Error::Api { status: 401 | 403, .. })
+    }
+
+    /// Whether the service said 429, be it for the rate or for the account's quota.
+    pub fn is_rate_limited(&self) -> bool {
+        self.status() == Some(429)
+    }
+
+    /// The failure in a few words of this crate's own and the service's code: fit for logs and events, which nothing
+    /// that a server repeats of a prompt may reach.
+    pub(crate) fn outline(&self) -> String {
+        match self {
+            Error::Api { status, code: Some(code), .. } => {
+                format!("status {status}, {}", excerpt(code.as_bytes()))
+            }
+            Error::Api { status, .. } => format!("status {status}"),
+            Error::Decode { status, .. } => format!("unreadable answer, status {status}"),
+            other => other.to_string(),
+        }
+    }
+
+    /// What the last attempt failed with.
+    pub(crate) fn innermost(&self) -> &Error {
+        let mut error = self;
+        while let Error::GaveUp { last, .. } = error {
+            error = last;
+        }
+        error
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Config { setting, message, .. } => write!(f, "{setting}: {message}"),
+            Error::Api { status, code: Some(code), message, .. } => {
+                write!(f, "the service answered {status} ({code}): {message}")
+            }
+            Error::Api { status, message, .. } => write!(f, "the service answered {status}: {message}"),
+            Error::Connect { host, .. } => write!(f, "can't connect to {host}"),
+            Error::Timeout { phase, after } => write!(f, "no progress in {after:?} while {phase}"),
+            Error::Transport { answered: false, .. } => {
+                write!(f, "the connection broke before the answer; the request may have been processed")
+            }
+            Error::Transport { answered: true, .. } => {
+                write!(f, "the connection broke in the middle of the answer")
+            }
+            Error::Decode { status, at, excerpt, .. } => {
+                write!(f, "can't read the answer (status {status}) at {at}: `{excerpt}`")
+            }
+            Error::TooLarge { part, limit } => write!(f, "the {part} of the answer exceed {limit} bytes"),
+            Error::Deadline { after } => write!(f, "the deadline of {after:?} passed"),
+            Error::Shutdown => write!(f, "the client was shut down"),
+            Error::GaveUp { reason, attempts, elapsed, .. } => {
+                let s = if *attempts == 1 { "" } else { "s" };
+                write!(f, "gave up after {attempts} attempt{s} in {:.1} s: {reason}", elapsed.as_secs_f64())
+            }
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Error::Config { source, .. } => source.as_ref().map(|source| &**source as _),
+            Error::Connect { source, .. }
+            | Error::Transport { source, .. }
+            | Error::Decode { source, .. } => Some(&**source),
+            Error::GaveUp { last, .. } => Some(&**last),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Phase::Connect => "connecting",
+            Phase::Sending => "sending the request",
+            Phase::Waiting => "waiting for the answer",
+            Phase::Reading => "reading the answer",
+        })
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Reason::RetriesSpent => "no retries left",
+            Reason::NotRetryable => "another attempt can't help",
+            Reason::WaitTooLong => "the server asks for a longer wait than allowed",
+            Reason::Deadline => "no time left before the deadline",
+        })
+    }
+}
+
+/// The beginning of `text`, at most [`EXCERPT`] bytes, cut between characters, without control characters.
+pub(crate) fn excerpt(bytes: &[u8]) -> String {
+    let head = &bytes[..bytes.len().min(EXCERPT)];
+    let text = String::from_utf8_lossy(head);
+    let clean = |c: char| if c.is_control() { ' ' } else { c };
+    let mut text: String = text.trim_end_matches(char::REPLACEMENT_CHARACTER).chars().map(clean).collect();
+    if bytes.len() > head.len() {
+        text.push('…');
+    }
+    text
+}

@@ -1,0 +1,192 @@
+//! The one door to time: it is read and slept here and nowhere else, for real or pretended.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+/// Where a client takes its time from.
+///
+/// The [fake](Clock::fake) one is for tests of programs that use this crate: its sleeps end at once and move it ahead,
+/// so that an hour of back-off takes no time and can be asserted.
+///
+/// ```
+/// use holysheep::Clock;
+///
+/// let clock = Clock::fake();
+/// assert!(clock.sleeps().is_empty());
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct Clock(Option<Arc<Mutex<Fake>>>);
+
+#[derive(Debug)]
+struct Fake {
+    now: Instant,
+    wall: SystemTime,
+    sleeps: Vec<Duration>,
+}
+
+impl Clock {
+    /// The computer's clock.
+    pub fn system() -> Clock {
+        Clock(None)
+    }
+
+    /// A clock that stands still but for the sleeps made on it, which end at once.
+    pub fn fake() -> Clock {
+        let fake = Fake { now: Instant::now(), wall: SystemTime::now(), sleeps: Vec::new() };
+        Clock(Some(Arc::new(Mutex::new(fake))))
+    }
+
+    /// The sleeps made so far on a fake clock, in their order; none on the system's.
+    pub fn sleeps(&self) -> Vec<Duration> {
+        self.0.as_ref().map(|fake| lock(fake).sleeps.clone()).unwrap_or_default()
+    }
+
+    /// Moves a fake clock ahead, as a sleep would, without listing it; does nothing to the system's.
+    pub fn advance(&self, time: Duration) {
+        if let Some(fake) = &self.0 {
+            lock(fake).advance(time);
+        }
+    }
+
+    pub(crate) fn now(&self) -> Instant {
+        match &self.0 {
+            Some(fake) => lock(fake).now,
+            None => Instant::now(),
+        }
+    }
+
+    /// The time of day, for dates that a server sends.
+    pub(crate) fn wall(&self) -> SystemTime {
+        match &self.0 {
+            Some(fake) => lock(fake).wall,
+            None => SystemTime::now(),
+        }
+    }
+
+    /// Waits for a ring of `bell`, at most this long. Like every wait on a condition it may end early.
+    fn wait<'a, T>(&self, bell: &Condvar, guard: MutexGuard<'a, T>, time: Duration) -> MutexGuard<'a, T> {
+        match &self.0 {
+            Some(fake) => {
+                let mut fake = lock(fake);
+                fake.advance(time);
+                fake.sleeps.push(time);
+                guard
+            }
+            None => bell.wait_timeout(guard, time).unwrap_or_else(PoisonError::into_inner).0,
+        }
+    }
+}
+
+impl Fake {
+    fn advance(&mut self, time: Duration) {
+        self.now = self.now.checked_add(time).unwrap_or(self.now);
+        self.wall = self.wall.checked_add(time).unwrap_or(self.wall);
+    }
+}
+
+/// A switch that ends every sleep of a client at once and for good.
+#[derive(Debug, Default)]
+pub(crate) struct Stop {
+    stopped: Mutex<bool>,
+    bell: Condvar,
+}
+
+impl Stop {
+    pub(crate) fn set(&self) {
+        *lock(&self.stopped) = true;
+        self.bell.notify_all();
+    }
+
+    pub(crate) fn is_set(&self) -> bool {
+        *lock(&self.stopped)
+    }
+
+    /// Sleeps for this long; says whether it slept to the end.
+    pub(crate) fn sleep(&self, clock: &Clock, time: Duration) -> bool {
+        let start = clock.now();
+        let mut stopped = lock(&self.stopped);
+        while !*stopped {
+            let left = time.saturating_sub(clock.now().saturating_duration_since(start));
+            if left.is_zero() {
+                return true;
+            }
+            stopped = clock.wait(&self.bell, stopped, left);
+        }
+        false
+    }
+}
+
+/// Why work done aside brought no result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Abandoned {
+    Stopped,
+    TooLate,
+    /// The system gave no thread.
+    NoThread,
+}
+
+impl Stop {
+    /// Does work that can't be interrupted (a name look-up, a connect) on a thread of its own, and waits for it at most
+    /// this long, in real time, or until the stop. An abandoned thread ends by itself; its result is dropped.
+    pub(crate) fn aside<T: Send + 'static>(
+        self: &Arc<Self>,
+        limit: Duration,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Abandoned> {
+        let slot = Arc::new(Mutex::new(None));
+        let (result, stop) = (Arc::clone(&slot), Arc::clone(self));
+        let thread = std::thread::Builder::new().spawn(move || {
+            let done = work();
+            *lock(&result) = Some(done);
+            drop(lock(&stop.stopped)); // a waiter is either before its check of the slot or already waiting
+            stop.bell.notify_all();
+        });
+        thread.map_err(|_| Abandoned::NoThread)?;
+        let (clock, start) = (Clock::system(), Instant::now());
+        let mut stopped = lock(&self.stopped);
+        loop {
+            if let Some(done) = lock(&slot).take() {
+                return Ok(done);
+            }
+            let left = limit.saturating_sub(start.elapsed());
+            if *stopped || left.is_zero() {
+                return Err(if *stopped { Abandoned::Stopped } else { Abandoned::TooLate });
+            }
+            stopped = clock.wait(&self.bell, stopped, left);
+        }
+    }
+}
+
+/// A lock whose holder panicked is still good: nothing here is left half changed.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fake_sleep_ends_at_once_moves_the_clock_and_is_listed() {
+        let (clock, stop) = (Clock::fake(), Stop::default());
+        let start = clock.now();
+        assert!(stop.sleep(&clock, Duration::from_secs(3600)));
+        assert_eq!(clock.now() - start, Duration::from_secs(3600));
+        clock.advance(Duration::from_secs(5));
+        assert_eq!(clock.now() - start, Duration::from_secs(3605));
+        assert_eq!(clock.sleeps(), [Duration::from_secs(3600)]);
+    }
+
+    #[test]
+    fn a_stop_ends_a_sleep_that_has_begun_and_all_later_ones() {
+        let (clock, stop) = (Clock::system(), Arc::new(Stop::default()));
+        let sleeper = std::thread::spawn({
+            let (clock, stop) = (clock.clone(), Arc::clone(&stop));
+            move || stop.sleep(&clock, Duration::from_secs(3600))
+        });
+        stop.set();
+        assert!(!sleeper.join().unwrap());
+        assert!(!stop.sleep(&clock, Duration::ZERO));
+        assert!(stop.is_set());
+    }
+}

@@ -1,0 +1,370 @@
+//! One exchange with the server, by ureq: no status is an error to it, it follows no redirect and tries nothing twice.
+
+use std::io::Read;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ureq::http::{self, HeaderMap, HeaderName, HeaderValue, Method};
+use ureq::{Agent, Body, Timeout};
+
+use super::clock::{Clock, Stop};
+use super::connect::{Dial, Names, NotSent};
+use crate::error::{Error, Phase, Result};
+use crate::policy::verdict::{Retryable, Verdict};
+use crate::wire::base_url::BaseUrl;
+use crate::wire::headers::Headers;
+
+/// The most that is read of an error's body: the words of a provider fit, an error page is cut.
+const ERROR_BODY: u64 = 64 * 1024;
+
+/// The longest that the body of an answer may take in all: services send blank lines for minutes while a model
+/// thinks, and half an hour is the longest documented.
+const LONGEST_BODY: Duration = Duration::from_secs(60 * 60);
+
+/// Buffers of a connection, in bytes each way: a TLS record, and most answers, fit into one.
+const BUFFER: usize = 16 * 1024;
+
+/// How long a connection may idle: shorter than the 60 s after which common load balancers close theirs.
+const IDLE: Duration = Duration::from_secs(55);
+
+/// What is set aside at once for a body that says how long it is: no more, because it may lie.
+const PRESIZE: u64 = 1024 * 1024;
+
+/// How the transport is set up.
+#[derive(Clone)]
+pub(crate) struct Settings {
+    pub(crate) base: BaseUrl,
+    pub(crate) headers: HeaderMap,
+    pub(crate) user_agent: String,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) timeout: Duration,
+    pub(crate) proxy: ProxyChoice,
+    /// Certificates in PEM form to trust instead of the built-in ones.
+    pub(crate) roots: Option<Vec<u8>>,
+    pub(crate) max_idle_connections: usize,
+    pub(crate) max_response_bytes: u64,
+}
+
+impl Settings {
+    /// Says what ureq would find wrong later on.
+    pub(crate) fn check(&self) -> Result<()> {
+        #[cfg(any(feature = "rustls", feature = "native-tls"))]
+        tls::config(self.roots.as_deref())?;
+        proxy(self).map(|_| ())
+    }
+}
+
+/// Which proxy, if any.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum ProxyChoice {
+    /// What `HTTPS_PROXY` and its like say, except for this computer itself.
+    Environment,
+    None,
+    Url(String),
+}
+
+/// A request, ready to be sent any number of times.
+pub(crate) struct Outgoing<'a> {
+    /// Begins with a slash; relative to the base.
+    pub(crate) path: &'a str,
+    /// JSON to POST; without it the request is a GET.
+    pub(crate) body: Option<&'a [u8]>,
+    pub(crate) idempotency_key: Option<&'a str>,
+}
+
+/// How one attempt differs from the others.
+pub(crate) struct Terms {
+    /// Use no pooled connection.
+    pub(crate) fresh: bool,
+    pub(crate) deadline: Option<Budget>,
+}
+
+/// The deadline of a call.
+#[derive(Clone, Copy)]
+pub(crate) struct Budget {
+    /// From the start of the call.
+    pub(crate) whole: Duration,
+    /// From now.
+    pub(crate) left: Duration,
+}
+
+impl Terms {
+    fn deadline_passed(&self) -> Error {
+        Error::Deadline { after: self.deadline.map_or(Duration::ZERO, |budget| budget.whole) }
+    }
+}
+
+/// The server's answer, read to its end.
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: Headers,
+    pub(crate) body: Vec<u8>,
+}
+
+pub(crate) struct Transport {
+    agent: Agent,
+    settings: Settings,
+    clock: Clock,
+    stop: Arc<Stop>,
+}
+
+impl Transport {
+    pub(crate) fn new(settings: Settings, clock: Clock, stop: Arc<Stop>) -> Result<Transport> {
+        let idle = settings.max_idle_connections;
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .user_agent(&settings.user_agent)
+            .timeout_connect(Some(settings.connect_timeout))
+            .timeout_recv_response(Some(settings.timeout))
+            .timeout_per_read(Some(settings.timeout))
+            .timeout_per_write(Some(settings.timeout))
+            .timeout_recv_body(Some(LONGEST_BODY))
+            .input_buffer_size(BUFFER)
+            .output_buffer_size(BUFFER)
+            .max_response_header_size(BUFFER - 1) // a full buffer without their end is too much
+            .max_idle_connections(idle)
+            .max_idle_connections_per_host(idle)
+            .max_idle_age(IDLE)
+            .proxy(proxy(&settings)?);
+        #[cfg(any(feature = "rustls", feature = "native-tls"))]
+        let config = config.tls_config(tls::config(settings.roots.as_deref())?);
+        let names = Names::new(clock.clone(), Arc::clone(&stop), settings.connect_timeout);
+        let agent = Agent::with_parts(config.build(), Dial::new(names.clone()), names);
+        Ok(Transport { agent, settings, clock, stop })
+    }
+
+    /// Sends the request once and reads the answer.
+    pub(crate) fn exchange(&self, outgoing: &Outgoing<'_>, terms: &Terms) -> Result<Answer> {
+        let response =
+            self.send(outgoing, terms).map_err(|error| self.failure(error, Phase::Waiting, terms))?;
+        let (parts, body) = response.into_parts();
+        let fields =
+            parts.headers.iter().filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
+        let headers = Headers::read(fields, || self.clock.wall());
+        let body = if parts.status.is_success() {
+            self.read(body).map_err(|error| self.failure(error, Phase::Reading, terms))?
+        } else {
+            beginning(body)
+        };
+        if self.stop.is_set() {
+            return Err(Error::Shutdown); // it may have cut the body
+        }
+        Ok(Answer { status: parts.status.as_u16(), headers, body })
+    }
+
+    /// Ends every exchange, now and for good.
+    pub(crate) fn shutdown(&self) {
+        self.agent.clone().shutdown();
+    }
+
+    fn send(&self, outgoing: &Outgoing<'_>, terms: &Terms) -> Result<http::Response<Body>, ureq::Error> {
+        let method = if outgoing.body.is_some() { Method::POST } else { Method::GET };
+        let mut request = http::Request::builder()
+            .method(method)
+            .uri(format!("{}{}", self.settings.base.url, outgoing.path))
+            .body(outgoing.body.unwrap_or_default())?;
+        let headers = request.headers_mut();
+        headers.clone_from(&self.settings.headers);
+        if outgoing.body.is_some() {
+            headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        }
+        if let Some(key) = outgoing.idempotency_key {
+            headers.insert("idempotency-key", HeaderValue::from_str(key).map_err(http::Error::from)?);
+        }
+        if terms.fresh || terms.deadline.is_some() {
+            let left = terms.deadline.map(|budget| budget.left);
+            let mut config = self.agent.configure_request(request).timeout_global(left);
+            if terms.fresh {
+                config = config.max_idle_age(Duration::ZERO);
+            }
+            request = config.build();
+        }
+        if outgoing.body.is_some() {
+            return self.agent.run(request);
+        }
+        self.agent.run(request.map(|_| ()))
+    }
+
+    /// Reads the body of a success, which must be whole.
+    fn read(&self, body: Body) -> Result<Vec<u8>, ureq::Error> {
+        let limit = self.settings.max_response_bytes;
+        let expected = body.content_length().unwrap_or(BUFFER as u64 / 4).min(PRESIZE).min(limit);
+        let mut bytes = Vec::with_capacity(expected as usize + 1);
+        body.into_reader().take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 > limit {
+            return Err(ureq::Error::BodyExceedsLimit(limit));
+        }
+        Ok(bytes)
+    }
+
+    /// What went wrong, in this crate's words. `phase` is how far the exchange had come once it was connected.
+    fn failure(&self, error: ureq::Error, phase: Phase, terms: &Terms) -> Error {
+        if self.stop.is_set() {
+            return Error::Shutdown;
+        }
+        let settings = &self.settings;
+        match error {
+            ureq::Error::Timeout(Timeout::Global) => terms.deadline_passed(),
+            ureq::Error::Timeout(Timeout::RecvBody) => Error::Timeout { phase, after: LONGEST_BODY },
+            ureq::Error::Timeout(Timeout::PerWrite) => {
+                Error::Timeout { phase: Phase::Sending, after: settings.timeout }
+            }
+            ureq::Error::Timeout(_) => Error::Timeout { phase, after: settings.timeout },
+            ureq::Error::LargeResponseHeader(_, limit) => {
+                Error::TooLarge { part: "headers", limit: limit as u64 }
+            }
+            ureq::Error::BodyExceedsLimit(limit) => Error::TooLarge { part: "body", limit },
+            ureq::Error::Http(source) => Error::Config {
+                setting: "path",
+                message: "can't be requested; use a path such as /models".to_owned(),
+                source: Some(source.into()),
+            },
+            ureq::Error::BadUri(_) => Error::config("path", "can't be requested; use a path such as /models"),
+            ureq::Error::Other(source) => match source.downcast::<NotSent>() {
+                Ok(not_sent) => self.not_sent(not_sent.0, terms),
+                Err(source) => Error::Transport { answered: phase == Phase::Reading, source },
+            },
+            ureq::Error::Io(source) => {
+                Error::Transport { answered: phase == Phase::Reading, source: source.into() }
+            }
+            other => Error::Transport { answered: phase == Phase::Reading, source: other.into() },
+        }
+    }
+
+    /// A failure from before anything was sent.
+    fn not_sent(&self, error: ureq::Error, terms: &Terms) -> Error {
+        let (host, after) = (&self.settings.base.authority, self.settings.connect_timeout);
+        match error {
+            ureq::Error::Timeout(Timeout::Global) => terms.deadline_passed(),
+            ureq::Error::Timeout(_) => Error::Timeout { phase: Phase::Connect, after },
+            error if is_about_tls(&error) => Error::Config {
+                setting: "base_url",
+                message: format!(
+                    "TLS with {host} failed; check the address, or name the certificate to trust with ca_file"
+                ),
+                source: Some(error.into()),
+            },
+            ureq::Error::Io(source) => Error::Connect { host: host.clone(), source: source.into() },
+            other => Error::Connect { host: host.clone(), source: other.into() },
+        }
+    }
+}
+
+/// Reads the beginning of an error's body, as far as it comes: the status says enough without it.
+fn beginning(body: Body) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let _ = body.into_reader().take(ERROR_BODY).read_to_end(&mut bytes);
+    bytes
+}
+
+/// A handshake that failed for a certificate or a protocol will fail again; ureq reports it as invalid data.
+fn is_about_tls(error: &ureq::Error) -> bool {
+    match error {
+        ureq::Error::Io(error) => error.kind() == std::io::ErrorKind::InvalidData,
+        ureq::Error::Tls(_) | ureq::Error::TlsRequired => true,
+        #[cfg(feature = "rustls")]
+        ureq::Error::Rustls(_) => true,
+        #[cfg(feature = "native-tls")]
+        ureq::Error::NativeTls(_) | ureq::Error::Der(_) => true,
+        _ => false,
+    }
+}
+
+fn proxy(settings: &Settings) -> Result<Option<ureq::Proxy>> {
+    use ureq::ProxyProtocol::{Socks4, Socks4A, Socks5, Socks5h};
+    let proxy = match &settings.proxy {
+        ProxyChoice::Environment if settings.base.loopback => None,
+        ProxyChoice::Environment => ureq::Proxy::try_from_env(),
+        ProxyChoice::None => None,
+        ProxyChoice::Url(url) => Some(ureq::Proxy::new(url).map_err(|_| {
+            Error::config("proxy", "is no address of a proxy, such as http://proxy.example:3128")
+        })?),
+    };
+    match &proxy {
+        Some(socks)
+            if matches!(socks.protocol(), Socks4 | Socks4A | Socks5 | Socks5h)
+                && !cfg!(feature = "socks-proxy") =>
+        {
+            Err(Error::config("proxy", "is a socks proxy, which needs the feature socks-proxy of this crate"))
+        }
+        _ => Ok(proxy),
+    }
+}
+
+/// Header fields as ureq wants them, none of which is ever shown.
+pub(crate) fn headers(fields: &[(String, String)]) -> Result<HeaderMap> {
+    let mut map = HeaderMap::with_capacity(fields.len() + 2); // the type of the content, and the idempotency key
+    for (name, value) in fields {
+        let (Ok(key), Ok(mut value)) =
+            (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(value))
+        else {
+            return Err(Error::config(
+                "header",
+                format!("{name:?} has a name or a value that no header can carry"),
+            ));
+        };
+        value.set_sensitive(true);
+        map.append(key, value);
+    }
+    Ok(map)
+}
+
+#[cfg(any(feature = "rustls", feature = "native-tls"))]
+mod tls {
+    //! Which TLS, and whom to trust.
+
+    use ureq::tls::{PemItem, RootCerts, TlsConfig, TlsProvider, parse_pem};
+
+    use crate::error::{Error, Result};
+
+    pub(super) fn config(roots: Option<&[u8]>) -> Result<TlsConfig> {
+        // Somebody who asks for the system's library beside the default one wants it used.
+        let provider =
+            if cfg!(feature = "native-tls") { TlsProvider::NativeTls } else { TlsProvider::Rustls };
+        let trusted = match roots {
+            Some(pem) => certificates(pem)?,
+            None if cfg!(feature = "platform-verifier") => RootCerts::PlatformVerifier,
+            None => RootCerts::WebPki,
+        };
+        Ok(TlsConfig::builder().provider(provider).root_certs(trusted).build())
+    }
+
+    fn certificates(pem: &[u8]) -> Result<RootCerts> {
+        let mut found = Vec::new();
+        for item in parse_pem(pem) {
+            match item {
+                Ok(PemItem::Certificate(certificate)) => found.push(certificate),
+                Ok(_) => {}
+                Err(_) => return Err(Error::config("ca_file", "holds a certificate that can't be read")),
+            }
+        }
+        if found.is_empty() {
+            return Err(Error::config(
+                "ca_file",
+                "holds no certificate in PEM form (-----BEGIN CERTIFICATE-----)",
+            ));
+        }
+        Ok(RootCerts::from(found))
+    }
+}
+
+impl Retryable for ureq::Error {
+    fn verdict(&self) -> Verdict {
+        match self {
+            ureq::Error::StatusCode(408 | 409 | 429 | 500 | 502 | 503 | 504 | 520..=524 | 529) => {
+                Verdict::Retry
+            }
+            ureq::Error::Io(error) if error.get_ref().is_some_and(|inner| inner.is::<ureq::Error>()) => {
+                Verdict::GiveUp
+            }
+            ureq::Error::Io(error) => error.verdict(),
+            ureq::Error::Timeout(_)
+            | ureq::Error::HostNotFound
+            | ureq::Error::ConnectionFailed
+            | ureq::Error::ConnectProxyFailed(_) => Verdict::Retry,
+            _ => Verdict::GiveUp,
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! Calls HolySheep AI and every other OpenAI-compatible chat API, and makes the calls succeed.
+#![doc = include_str!("../README.md")]
+
+mod client;
+mod config;
+mod error;
+mod event;
+mod io;
+mod meta;
+mod policy;
+mod retry;
+mod wire;
+
+pub use client::Client;
+pub use config::{Config, ConfigBuilder};
+pub use error::{EXCERPT, Error, Phase, Reason, Result};
+pub use event::Event;
+pub use io::clock::Clock;
+pub use meta::Meta;
+pub use policy::backoff::{Jitter, RetryConfig};
+pub use policy::verdict::{Retryable, Verdict};
+pub use retry::{retry, retry_if};
+pub use wire::chat::{ChatRequest, ChatResponse, Choice, Message, Usage};
+pub use wire::models::Model;

@@ -1,0 +1,120 @@
+//! Dates as HTTP writes them, in its three forms (RFC 9110 section 5.6.7), to seconds since 1970.
+
+/// Reads any of the three forms; all of them are in UTC.
+///
+/// `Sun, 06 Nov 1994 08:49:37 GMT`, `Sunday, 06-Nov-94 08:49:37 GMT`, `Sun Nov  6 08:49:37 1994`. `now` (seconds
+/// since 1970) decides the century of a two-digit year: one that seems more than 50 years ahead is past.
+pub(crate) fn http_date(text: &str, now: i64) -> Option<i64> {
+    let words: Vec<&str> = text.split([' ', ',']).filter(|word| !word.is_empty()).collect();
+    if !is_weekday(words.first()?) {
+        return None;
+    }
+    let (day, month, year, time) = match words[1..] {
+        [day, month, year, time, "GMT"] if year.len() == 4 => (day, month, year.parse().ok()?, time),
+        [date, time, "GMT"] => {
+            let mut parts = date.split('-');
+            let (day, month, year) = (parts.next()?, parts.next()?, parts.next()?);
+            if parts.next().is_some() || year.len() != 2 {
+                return None;
+            }
+            (day, month, century(year.parse().ok()?, now), time)
+        }
+        [month, day, time, year] if year.len() == 4 => (day, month, year.parse().ok()?, time),
+        _ => return None,
+    };
+    epoch(year, month_number(month)?, digits(day)?, time)
+}
+
+fn is_weekday(word: &str) -> bool {
+    const NAMES: [&str; 7] = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];
+    NAMES.iter().any(|name| word == *name || word == &name[..3])
+}
+
+fn month_number(word: &str) -> Option<i64> {
+    const NAMES: [&str; 12] =
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    NAMES.iter().position(|name| word == *name).map(|index| index as i64 + 1)
+}
+
+/// One or two digits and nothing else.
+fn digits(word: &str) -> Option<i64> {
+    let plain = matches!(word.len(), 1..=2) && word.bytes().all(|b| b.is_ascii_digit());
+    if plain { word.parse().ok() } else { None }
+}
+
+/// The year meant by two digits: the latest one that is at most 50 years ahead.
+fn century(two_digits: i64, now: i64) -> i64 {
+    let this_year = 1970 + now / 31_556_952; // a mean Gregorian year in seconds
+    let year = this_year - this_year.rem_euclid(100) + two_digits;
+    match year - this_year {
+        51.. => year - 100,
+        ..=-50 => year + 100,
+        _ => year,
+    }
+}
+
+/// Seconds since 1970 of a date and a time of day `hh:mm:ss`. A leap second counts as the next second.
+fn epoch(year: i64, month: i64, day: i64, time: &str) -> Option<i64> {
+    let mut parts = time.split(':');
+    let (hour, minute, second) = (digits(parts.next()?)?, digits(parts.next()?)?, digits(parts.next()?)?);
+    let in_range = (1..=31).contains(&day) && hour < 24 && minute < 60 && second <= 60;
+    if parts.next().is_some() || !in_range {
+        return None;
+    }
+    Some(days_since_1970(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second)
+}
+
+/// Counts the days from 1970-01-01 in the Gregorian calendar, with years that begin in March so that the leap day is
+/// the last one. After Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms".
+fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
+    let year = if month <= 2 { year - 1 } else { year };
+    let era = year.div_euclid(400);
+    let year_of_era = year.rem_euclid(400);
+    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    era * 146_097 + day_of_era - 719_468
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: i64 = 1_700_000_000; // 2023
+
+    #[test]
+    fn the_three_forms_of_rfc_9110() {
+        let cases = [
+            ("Sun, 06 Nov 1994 08:49:37 GMT", 784_111_777),
+            ("Sunday, 06-Nov-94 08:49:37 GMT", 784_111_777),
+            ("Sun Nov  6 08:49:37 1994", 784_111_777),
+            ("Thu, 01 Jan 1970 00:00:00 GMT", 0),
+            ("Fri, 31 Dec 1999 23:59:59 GMT", 946_684_799),
+            ("Thu, 29 Feb 2024 12:00:00 GMT", 1_709_208_000),
+            ("Friday, 29-Sep-23 16:26:57 GMT", 1_696_004_817),
+        ];
+        for (text, seconds) in cases {
+            assert_eq!(http_date(text, NOW), Some(seconds), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_date_is_refused() {
+        for text in [
+            "",
+            "soon",
+            "Zun, 06 Nov 1994 08:49:37 GMT",
+            "Sun, 06 Nov 1994 08:49:37",
+            "Sun, 06 Nov 1994 08:49:37 PST",
+            "Sun, 06 Nov 100000 08:49:37 GMT",
+            "Sun, 06 Nov 1994 24:49:37 GMT",
+            "Sun, 06 Nov 1994 08:49 GMT",
+            "Sun, +6 Nov 1994 08:49:37 GMT",
+            "Sun, 00 Nov 1994 08:49:37 GMT",
+            "Sun, 06 Foo 1994 08:49:37 GMT",
+            "Sunday, 06-Nov-94-1 08:49:37 GMT",
+            "Sun, 06 Nov ﬁ94 08:49:37 GMT",
+        ] {
+            assert_eq!(http_date(text, NOW), None, "{text}");
+        }
+    }
+}

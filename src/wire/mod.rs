@@ -1,0 +1,9 @@
+//! The rooms that say: what goes over the wire and comes back, as bytes and values. No I/O.
+
+pub(crate) mod base_url;
+pub(crate) mod chat;
+pub(crate) mod date;
+pub(crate) mod error_body;
+pub(crate) mod headers;
+pub(crate) mod json;
+pub(crate) mod models;

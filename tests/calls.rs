@@ -1,0 +1,576 @@
+//! Calls against a scripted server: what is tried again, when, and what is said in the end. Time is pretended.
+
+mod support;
+
+use std::error::Error as _;
+use std::net::TcpListener;
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use holysheep::{
+    ChatRequest, ChatResponse, Client, Clock, Config, ConfigBuilder, Error, Event, Jitter, Phase, Reason,
+};
+use holysheep::{Result, RetryConfig};
+use support::{Reply, Server, hang_up, ok, reset, silence, status};
+
+const KEY: &str = "sk-test-0123456789abcdef";
+
+fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+fn config(server: &Server, clock: &Clock) -> ConfigBuilder {
+    Config::builder().api_key(KEY).base_url(server.url()).clock(clock.clone())
+}
+
+/// A client whose waits are exact and pretended.
+fn client(server: &Server) -> (Client, Clock) {
+    let clock = Clock::fake();
+    let retry = RetryConfig::default().jitter(Jitter::None);
+    (Client::new(config(server, &clock).retry(retry).build().unwrap()).unwrap(), clock)
+}
+
+/// A client that waits in earnest, but never for long.
+fn hasty(server: &Server) -> Client {
+    let retry = RetryConfig::default().jitter(Jitter::None).max_retries(1);
+    let config = config(server, &Clock::fake()).retry(retry).timeout(Duration::from_millis(150));
+    Client::new(config.build().unwrap()).unwrap()
+}
+
+fn request() -> ChatRequest {
+    ChatRequest::new("gpt-4.1").system("You are terse.").user("Say hello.").temperature(0.7)
+}
+
+fn ask(client: &Client) -> Result<ChatResponse> {
+    client.chat(&request())
+}
+
+/// The whole error, causes included, as a program would print it.
+fn told(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text += &format!(": {error}");
+        cause = error.source();
+    }
+    text
+}
+
+#[track_caller]
+fn rides_through(replies: impl IntoIterator<Item = Reply>, waits: &[u64]) -> Server {
+    let server = Server::script(replies);
+    let (client, clock) = client(&server);
+    let answer = ask(&client).unwrap();
+    assert_eq!(answer.text(), "hi");
+    assert_eq!(clock.sleeps(), waits.iter().map(|wait| secs(*wait)).collect::<Vec<_>>());
+    assert_eq!(answer.meta().attempts as usize, server.requests().len());
+    assert_eq!(answer.meta().waited, secs(waits.iter().sum()));
+    server
+}
+
+#[track_caller]
+fn fails_at_once(reply: Reply) -> Error {
+    let server = Server::script([reply]);
+    let (client, clock) = client(&server);
+    let error = ask(&client).unwrap_err();
+    assert_eq!((server.requests().len(), clock.sleeps()), (1, vec![]), "{error}");
+    error
+}
+
+#[test]
+fn a_plain_call_sends_what_was_asked_and_reads_the_answer() {
+    let server = Server::script([ok("hello").header("x-request-id", "req-1")]);
+    let (client, _) = client(&server);
+    let answer = ask(&client).unwrap();
+    assert_eq!((answer.text(), answer.finish_reason()), ("hello", Some("stop")));
+    assert_eq!(answer.usage.as_ref().unwrap().total_tokens, Some(12));
+    let meta = answer.meta();
+    assert_eq!((meta.attempts, meta.status, meta.request_id.as_deref()), (1, 200, Some("req-1")));
+
+    let request = &server.requests()[0];
+    assert_eq!(request.line, "POST /v1/chat/completions HTTP/1.1");
+    assert_eq!(request.header("authorization"), Some(&*format!("Bearer {KEY}")));
+    assert_eq!(request.header("content-type"), Some("application/json"));
+    assert!(request.header("user-agent").unwrap().starts_with("holysheep-rust/"));
+    assert_eq!(
+        request.body,
+        r#"{"model":"gpt-4.1","messages":[{"role":"system","content":"You are terse."},{"role":"user","content":"Say hello."}],"temperature":0.7}"#
+    );
+}
+
+#[test]
+fn every_retryable_status_is_tried_again_with_growing_waits() {
+    for code in [408, 409, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529] {
+        rides_through([status(code), status(code), status(code), ok("hi")], &[1, 2, 4]);
+    }
+}
+
+#[test]
+fn a_body_that_cannot_be_read_does_not_change_what_the_status_says() {
+    let html = "<html><head><title>502 Bad Gateway</title></head></html>";
+    rides_through([status(502).body(html), ok("hi")], &[1]);
+    rides_through([status(429), ok("hi")], &[1]);
+    let cut = status(503).body("{\"error\": {\"mess");
+    let head = cut.head_len();
+    rides_through([cut.cut(head + 5), ok("hi")], &[1]);
+}
+
+#[test]
+fn what_is_refused_is_not_tried_again() {
+    for code in [400, 401, 403, 404, 405, 413, 422, 501, 418] {
+        let error = fails_at_once(
+            status(code).body(r#"{"error":{"message":"no","code":"c","type":"t","param":"p"}}"#),
+        );
+        assert_eq!((error.status(), error.attempts(), error.is_retryable()), (Some(code), 1, false));
+        assert_eq!(error.is_auth(), code == 401 || code == 403);
+        let Error::Api { code: Some(word), kind: Some(kind), param: Some(param), .. } = &error else {
+            panic!("{error:?}");
+        };
+        assert_eq!((word.as_str(), kind.as_str(), param.as_str()), ("c", "t", "p"));
+    }
+}
+
+#[test]
+fn a_refused_key_is_said_to_be_unknown_or_not_allowed() {
+    let said = |code| fails_at_once(status(code).body(r#"{"error":"no"}"#)).to_string();
+    let unknown = "the service answered 401: no; the key is missing, mistyped, revoked or of another service";
+    assert_eq!(said(401), unknown);
+    assert_eq!(said(403), "the service answered 403: no; the key is known but may not do this");
+}
+
+#[test]
+fn a_quota_that_is_used_up_is_final_but_a_message_about_quota_is_not() {
+    let with = |code: &str, kind: &str| {
+        status(429)
+            .body(format!(r#"{{"error":{{"message":"check quota","code":"{code}","type":"{kind}"}}}}"#))
+    };
+    for reply in [
+        with("insufficient_quota", "x"),
+        with("x", "insufficient_quota"),
+        with("billing_hard_limit_reached", ""),
+        with("InsufficientBalance", ""),
+        with("out_of_credits", ""),
+        status(402),
+    ] {
+        fails_at_once(reply);
+    }
+    rides_through([with("rate_limit_exceeded", "tokens"), ok("hi")], &[1]);
+    rides_through([with("429", "RESOURCE_EXHAUSTED"), ok("hi")], &[1]);
+}
+
+#[test]
+fn the_servers_word_wins_over_the_table() {
+    rides_through([status(400).header("x-should-retry", "true"), ok("hi")], &[1]);
+    rides_through([status(402).header("x-should-retry", "true"), ok("hi")], &[1]);
+    fails_at_once(status(503).header("x-should-retry", "false"));
+    let mut replies = vec![status(400).header("x-should-retry", "true"); 6];
+    let server = Server::script(replies.drain(..));
+    let error = ask(&client(&server).0).unwrap_err();
+    assert!(
+        matches!(error, Error::GaveUp { reason: Reason::RetriesSpent, attempts: 6, .. }),
+        "but not over the limits"
+    );
+}
+
+#[test]
+fn the_server_decides_when_to_come_back() {
+    rides_through([status(429).header("retry-after", "20"), ok("hi")], &[20]);
+    rides_through([status(503).header("retry-after-ms", "7000"), ok("hi")], &[7]);
+    let date = |second| format!("Fri, 29 Sep 2023 16:26:{second} GMT");
+    let dated = status(429).header("date", &date(10)).header("retry-after", &date(40));
+    rides_through([dated, ok("hi")], &[30]);
+    rides_through([status(429).header("retry-after", "soon"), ok("hi")], &[1]);
+    rides_through([status(429).header("retry-after", "-5"), ok("hi")], &[1]);
+    let upfront = ok("hi").header("retry-after", "3600");
+    rides_through([upfront], &[]); // on a success it is no order
+}
+
+#[test]
+fn a_wait_longer_than_allowed_is_neither_made_nor_shortened() {
+    for (code, most) in [(429, 120), (500, 64), (502, 64), (503, 128), (504, 64), (408, 60), (529, 60)] {
+        rides_through([status(code).header("retry-after", &most.to_string()), ok("hi")], &[most]);
+        let error = fails_at_once(status(code).header("retry-after", &(most + 1).to_string()));
+        assert!(matches!(error, Error::GaveUp { reason: Reason::WaitTooLong, attempts: 1, .. }), "{error:?}");
+        assert_eq!(error.retry_after(), Some(secs(most + 1)));
+    }
+}
+
+#[test]
+fn jitter_only_ever_adds_to_what_the_server_asked() {
+    for _ in 0..20 {
+        let server = Server::script([status(429).header("retry-after", "10"), ok("hi")]);
+        let clock = Clock::fake();
+        ask(&Client::new(config(&server, &clock).build().unwrap()).unwrap()).unwrap();
+        let [wait] = clock.sleeps()[..] else { panic!() };
+        assert!(wait >= secs(10) && wait <= Duration::from_millis(12_500), "{wait:?}");
+    }
+}
+
+#[test]
+fn five_failures_cost_five_retries_and_not_one_request_more() {
+    rides_through(
+        [status(500), status(500), status(500), status(500), status(500), ok("hi")],
+        &[1, 2, 4, 8, 16],
+    );
+    let server = Server::script(vec![status(503).body(r#"{"error":{"message":"busy"}}"#); 20]);
+    let (client, clock) = client(&server);
+    let error = ask(&client).unwrap_err();
+    assert_eq!((server.requests().len(), error.attempts()), (6, 6));
+    assert_eq!((error.elapsed(), clock.sleeps().len()), (Some(secs(31)), 5));
+    let text = "gave up after 6 attempts in 31.0 s: no retries left: the service answered 503: busy";
+    assert_eq!(told(&error), text);
+    assert!(error.is_retryable(), "later it may work");
+}
+
+#[test]
+fn a_refusal_after_retries_counts_them() {
+    let server = Server::script([status(503), status(401)]);
+    let error = ask(&client(&server).0).unwrap_err();
+    assert!(matches!(error, Error::GaveUp { reason: Reason::NotRetryable, attempts: 2, .. }));
+    assert!(error.is_auth() && !error.is_retryable());
+}
+
+#[test]
+fn a_lost_connection_is_first_replaced_at_once_and_then_with_patience() {
+    let server = rides_through([reset(), ok("hi")], &[]);
+    assert_eq!(server.connections(), 2);
+    rides_through([hang_up(), ok("hi")], &[]);
+    rides_through([reset(), reset(), hang_up(), ok("hi")], &[2, 4]);
+}
+
+#[test]
+fn a_stale_pooled_connection_costs_nothing_but_the_new_one() {
+    let server = Server::script([ok("one"), reset(), ok("two")]);
+    let (client, clock) = client(&server);
+    ask(&client).unwrap();
+    assert_eq!(ask(&client).unwrap().text(), "two");
+    assert_eq!(clock.sleeps(), []);
+    let connections: Vec<usize> = server.requests().iter().map(|request| request.connection).collect();
+    assert_eq!(connections, [1, 1, 2]);
+}
+
+#[test]
+fn connections_are_kept_and_ones_that_the_server_closed_are_not_used() {
+    let server = Server::script([ok("a"), ok("b"), ok("c").then_close(), ok("d")]);
+    let (client, clock) = client(&server);
+    for text in ["a", "b", "c", "d"] {
+        assert_eq!(ask(&client).unwrap().text(), text);
+    }
+    assert_eq!(clock.sleeps(), []);
+    assert_eq!(server.connections(), 2);
+}
+
+#[test]
+fn an_answer_cut_in_its_body_is_asked_for_again() {
+    for reply in [ok("hi"), ok("hi").until_close()] {
+        let cut = reply.head_len() + 40;
+        rides_through([reply.cut(cut), ok("hi")], &[1]);
+    }
+}
+
+#[test]
+fn nobody_listening_is_tried_again_and_said() {
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let clock = Clock::fake();
+    let config = Config::builder().api_key(KEY).base_url(format!("http://{address}/v1")).clock(clock.clone());
+    let retry = RetryConfig::default().jitter(Jitter::None).max_retries(2);
+    let error = ask(&Client::new(config.retry(retry).build().unwrap()).unwrap()).unwrap_err();
+    assert_eq!(clock.sleeps(), [secs(1), secs(2)]);
+    let text = told(&error);
+    let start = format!("gave up after 3 attempts in 3.0 s: no retries left: can't connect to {address}: ");
+    assert!(text.starts_with(&start), "{text}");
+}
+
+#[test]
+fn a_name_that_does_not_exist_is_a_failure_to_connect() {
+    let clock = Clock::fake();
+    let config =
+        Config::builder().api_key(KEY).base_url("http://nobody.invalid/v1").allow_plain_http(true).no_proxy();
+    let error = ask(&Client::new(config.clock(clock.clone()).build().unwrap()).unwrap()).unwrap_err();
+    assert_eq!((error.attempts(), clock.sleeps().len()), (6, 5));
+    assert!(told(&error).contains("can't connect to nobody.invalid"), "{}", told(&error));
+}
+
+#[test]
+fn a_proxy_that_refuses_is_a_failure_to_connect() {
+    let proxy = Server::script([status(403).then_close(), status(403).then_close()]);
+    let clock = Clock::fake();
+    let config = Config::builder().api_key(KEY).base_url("http://api.example/v1").allow_plain_http(true);
+    let config = config.proxy(format!("http://{}", proxy.address())).clock(clock.clone());
+    let retry = RetryConfig::default().jitter(Jitter::None).max_retries(1);
+    let error = ask(&Client::new(config.retry(retry).build().unwrap()).unwrap()).unwrap_err();
+    assert!(told(&error).contains("can't connect to api.example"), "{}", told(&error));
+    assert_eq!(clock.sleeps(), [secs(1)]);
+}
+
+#[test]
+fn silence_is_a_timeout_that_says_in_which_phase() {
+    let waiting = Server::script([silence(), silence()]);
+    let reply = ok("hi");
+    let in_body = reply.head_len() + 3;
+    let reading = Server::script([reply.clone().stall_after(in_body), reply.stall_after(in_body)]);
+    for (server, phase) in [(waiting, Phase::Waiting), (reading, Phase::Reading)] {
+        let error = ask(&hasty(&server)).unwrap_err();
+        let Error::GaveUp { last, attempts: 2, .. } = &error else { panic!("{error:?}") };
+        assert!(matches!(**last, Error::Timeout { phase: found, .. } if found == phase), "{error:?}");
+        assert!(error.is_timeout());
+    }
+    // A header that comes a byte at a time is silence too: the answer never begins.
+    let trickle = Server::script([ok("hi").trickle(Duration::from_millis(40)), ok("hi")]);
+    assert_eq!(ask(&hasty(&trickle)).unwrap().meta().attempts, 2);
+}
+
+#[test]
+fn timeouts_are_final_where_the_request_must_not_be_paid_twice() {
+    let server = Server::script([silence(), ok("hi")]);
+    let client = hasty(&server).with_retry(RetryConfig::default().retry_timeouts(false));
+    let error = ask(&client).unwrap_err();
+    assert!(matches!(error, Error::Timeout { phase: Phase::Waiting, .. }), "{error:?}");
+    assert_eq!(error.to_string(), "no progress in 150ms while waiting for the answer");
+}
+
+#[test]
+fn an_error_inside_a_success_counts_as_its_code() {
+    let inside = |code: &str| status(200).body(format!(r#"{{"error":{{"message":"no","code":{code}}}}}"#));
+    rides_through([inside("429"), inside("\"503\""), inside("\"overloaded\""), ok("hi")], &[1, 2, 4]);
+    assert_eq!(fails_at_once(inside("400")).status(), Some(400));
+    assert_eq!(fails_at_once(inside("402")).status(), Some(402));
+    rides_through([inside("429").header("retry-after", "3600"), ok("hi")], &[1]);
+}
+
+#[test]
+fn a_redirect_is_not_followed_but_said() {
+    let error = fails_at_once(status(307).header("location", "https://elsewhere.example/v1"));
+    assert_eq!(
+        error.to_string(),
+        "the service answered 307: moved to https://elsewhere.example/v1; \
+         the key goes to no other address by itself, so set base_url to it"
+    );
+}
+
+#[test]
+fn an_answer_that_cannot_be_read_is_an_error_with_an_excerpt() {
+    let error = fails_at_once(status(200).body("<html>Welcome to the hotel's network</html>"));
+    assert!(matches!(error, Error::Decode { status: 200, .. }));
+    let text =
+        "can't read the answer (status 200) at byte 0 of 43: `<html>Welcome to the hotel's network</html>`";
+    assert_eq!(error.to_string(), text);
+    fails_at_once(status(200));
+    fails_at_once(status(200).body("{}"));
+    let garbage = fails_at_once(status(200).body(vec![0xf5; 10_000_000]));
+    assert!(garbage.to_string().len() < 2_000, "{} bytes", garbage.to_string().len());
+}
+
+#[test]
+fn what_is_larger_than_allowed_is_refused() {
+    let client = |server: &Server| {
+        let config = config(server, &Clock::fake()).max_response_bytes(1000);
+        Client::new(config.build().unwrap()).unwrap()
+    };
+    let fits = |extra: usize| ok(&"x".repeat(1000 - (ok("").body_len() + extra)));
+    assert!(ask(&client(&Server::script([fits(0)]))).is_ok(), "exactly the limit fits");
+    let large = Server::script([ok(&"x".repeat(1000))]);
+    let error = ask(&client(&large)).unwrap_err();
+    assert_eq!(error.to_string(), "the body of the answer exceed 1000 bytes");
+    let headers = Server::script([ok("hi").header("x-long", &"x".repeat(20_000))]);
+    let error = ask(&client(&headers)).unwrap_err();
+    assert!(matches!(error, Error::TooLarge { part: "headers", .. }), "{error:?}");
+}
+
+#[test]
+fn all_attempts_of_a_call_carry_one_key_and_no_two_calls_the_same() {
+    let server = Server::script([status(500), status(500), ok("hi"), ok("hi"), ok("hi")]);
+    let (first, _) = client(&server);
+    ask(&first).unwrap();
+    ask(&first).unwrap();
+    let silent =
+        Client::new(config(&server, &Clock::fake()).idempotency_key(false).build().unwrap()).unwrap();
+    ask(&silent).unwrap();
+    let requests = server.requests();
+    let keys: Vec<_> = requests.iter().map(|request| request.header("idempotency-key")).collect();
+    assert!(keys[0].is_some() && keys[0] == keys[1] && keys[1] == keys[2]);
+    assert!(keys[3].is_some() && keys[3] != keys[0]);
+    assert_eq!(keys[4], None);
+    assert_eq!(requests[0].body, requests[2].body);
+}
+
+#[test]
+fn the_deadline_is_checked_before_a_wait_and_not_after_it() {
+    let server = Server::script([status(503), status(503), ok("hi")]);
+    let (client, clock) = client(&server);
+    let error = ask(&client.with_deadline(Some(Duration::from_millis(2500)))).unwrap_err();
+    assert_eq!(clock.sleeps(), [secs(1)], "1 s fits, 2 s more don't");
+    assert!(matches!(error, Error::GaveUp { reason: Reason::Deadline, attempts: 2, .. }), "{error:?}");
+    assert_eq!((error.status(), error.is_timeout()), (Some(503), true));
+    let none_left = ask(&client.with_deadline(Some(Duration::ZERO))).unwrap_err();
+    assert_eq!(none_left.to_string(), "the deadline of 0ns passed");
+    assert_eq!(server.requests().len(), 2, "nothing is sent after the deadline");
+}
+
+#[test]
+fn a_shutdown_ends_waits_and_calls_of_all_clones_at_once() {
+    let server = Server::script([status(503).header("retry-after", "100"), silence()]);
+    let client = Client::new(config(&server, &Clock::system()).build().unwrap()).unwrap();
+    let waiting = thread::spawn({
+        let client = client.clone();
+        move || ask(&client)
+    });
+    server.wait_for_requests(1);
+    let calling = thread::spawn({
+        let client = client.clone();
+        move || ask(&client)
+    });
+    server.wait_for_requests(2);
+    client.shutdown();
+    for ended in [waiting.join().unwrap(), calling.join().unwrap(), ask(&client)] {
+        assert!(matches!(ended, Err(Error::Shutdown)), "{ended:?}");
+    }
+    assert_eq!(server.requests().len(), 2);
+}
+
+#[test]
+fn a_shutdown_does_not_wait_for_a_connection() {
+    // A listener whose queue is full leaves further connections hanging.
+    let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    listener.bind(&"127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap().into()).unwrap();
+    listener.listen(0).unwrap();
+    let address = listener.local_addr().unwrap().as_socket().unwrap();
+    let fill: Vec<_> = (0..4)
+        .map(|_| {
+            let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+            socket.set_nonblocking(true).unwrap();
+            let _ = socket.connect(&address.into());
+            socket
+        })
+        .collect();
+    let (trying, tried) = std::sync::mpsc::channel();
+    let config = Config::builder().api_key(KEY).base_url(format!("http://{address}/v1"));
+    let config = config.connect_timeout(secs(3600)).on_event(move |_| trying.send(()).unwrap());
+    let client = Client::new(config.build().unwrap()).unwrap();
+    let calling = thread::spawn({
+        let client = client.clone();
+        move || ask(&client)
+    });
+    tried.recv().unwrap();
+    client.shutdown();
+    assert!(matches!(calling.join().unwrap(), Err(Error::Shutdown)));
+    drop(fill);
+}
+
+#[test]
+fn events_tell_what_happens_as_data() {
+    let server = Server::script([status(429).header("retry-after", "2"), reset(), ok("hi")]);
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let clock = Clock::fake();
+    let config = config(&server, &clock).retry(RetryConfig::default().jitter(Jitter::None)).on_event({
+        let seen = Arc::clone(&seen);
+        move |event| {
+            seen.lock().unwrap().push(match event {
+                Event::Attempt { attempt, .. } => format!("attempt {attempt}"),
+                Event::Answer { attempt, status, .. } => format!("answer {attempt} {status:?}"),
+                Event::Retry { attempt, status, wait, why, .. } => {
+                    format!("retry {attempt} {status:?} {wait:?} {why}")
+                }
+                other => format!("{other:?}"),
+            });
+        }
+    });
+    ask(&Client::new(config.build().unwrap()).unwrap()).unwrap();
+    let lost = "the connection broke before the answer; the request may have been processed";
+    let expected = [
+        "attempt 1",
+        "answer 1 Some(429)",
+        "retry 1 Some(429) 2s status 429",
+        "attempt 2",
+        "answer 2 None",
+        &format!("retry 2 None 0ns {lost}"),
+        "attempt 3",
+        "answer 3 Some(200)",
+    ];
+    assert_eq!(*seen.lock().unwrap(), expected);
+}
+
+#[test]
+fn a_request_that_cannot_work_is_not_sent() {
+    let server = Server::script([]);
+    let (client, _) = client(&server);
+    let said = |request: ChatRequest| client.chat(&request).unwrap_err().to_string();
+    let finite = "temperature: is not a finite number, and JSON has no other ones";
+    assert_eq!(said(request().temperature(f64::NAN)), finite);
+    assert_eq!(said(ChatRequest::new("gpt-4.1")), "messages: there are none; add one with user(…)");
+    assert_eq!(said(ChatRequest::new(" ").user("hi")), "model: is empty; name a model, such as gpt-4.1");
+    let contradiction = client.with_retry(RetryConfig::default().base_delay(secs(99)));
+    let text = "base_delay: 99s is above max_delay, 32s; lower one or raise the other";
+    assert_eq!(ask(&contradiction).unwrap_err().to_string(), text);
+    for path in ["https://elsewhere.example/v1", "/../admin", "/a b"] {
+        assert!(
+            matches!(client.get::<serde_json::Value>(path), Err(Error::Config { setting: "path", .. })),
+            "{path}"
+        );
+    }
+    assert!(server.requests().is_empty());
+}
+
+#[test]
+fn other_endpoints_can_be_reached() {
+    let models = serde_json::json!({"object": "list", "data": [{"id": "gpt-4.1", "owned_by": "openai"}]});
+    let server = Server::script([
+        status(200).json(&models),
+        status(200).json(&models["data"]),
+        status(200).json(&serde_json::json!({"answer": 42})),
+        status(200).json(&serde_json::json!([1, 2])),
+    ]);
+    let (client, _) = client(&server);
+    for _ in 0..2 {
+        let models = client.models().unwrap();
+        assert_eq!((models[0].id.as_str(), &models[0].extra["owned_by"]), ("gpt-4.1", &"openai".into()));
+    }
+    let answer: serde_json::Value = client.post("moderations", &serde_json::json!({"input": "x"})).unwrap();
+    assert_eq!(answer["answer"], 42);
+    assert_eq!(client.get::<Vec<u32>>("/numbers").unwrap(), [1, 2]);
+    let lines: Vec<String> = server.requests().into_iter().map(|request| request.line).collect();
+    assert_eq!(lines[2..], ["POST /v1/moderations HTTP/1.1", "GET /v1/numbers HTTP/1.1"]);
+    assert_eq!(server.requests()[3].header("idempotency-key"), None);
+}
+
+#[test]
+fn a_key_is_valid_if_the_service_lists_its_models() {
+    let server =
+        Server::script([status(200).json(&serde_json::json!({"data": []})), status(401), status(503)]);
+    let (client, clock) = client(&server);
+    client.validate_api_key().unwrap();
+    assert!(matches!(client.validate_api_key(), Err(Error::Api { status: 401, .. })));
+    assert!(
+        matches!(client.validate_api_key(), Err(Error::Api { status: 503, .. })),
+        "says nothing about the key"
+    );
+    assert_eq!((server.requests().len(), clock.sleeps().len()), (3, 0), "one attempt each");
+    assert_eq!(server.requests()[0].line, "GET /v1/models HTTP/1.1");
+
+    let short = Client::new(Config::builder().api_key("sk-short").build().unwrap()).unwrap();
+    assert_eq!(
+        short.validate_api_key().unwrap_err().to_string(),
+        "api_key: has 8 characters, HolySheep's have 20 or more; copy it from https://www.holysheep.ai/register"
+    );
+}
+
+#[test]
+fn a_key_never_shows_even_where_the_server_repeats_it() {
+    let echo = format!(r#"{{"error":{{"message":"Incorrect API key provided: {KEY}."}}}}"#);
+    let error = fails_at_once(status(401).body(echo));
+    let server = Server::script([]);
+    let (client, _) = client(&server);
+    let config = config(&server, &Clock::fake()).header("x-secret", KEY);
+    let shown = [
+        told(&error),
+        format!("{error:?}"),
+        format!("{client:?}"),
+        format!("{config:?}"),
+        format!("{:?}", config.build().unwrap()),
+        format!("{:?}", request().user(KEY)),
+    ];
+    for text in shown {
+        assert!(!text.contains(KEY), "{text}");
+    }
+}
