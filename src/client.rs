@@ -10,8 +10,9 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::answer::Reader;
 use crate::config::{Config, Observer, SIGN_UP};
-use crate::error::{Error, Reason, Result, excerpt};
+use crate::error::{Error, Reason, Result};
 use crate::event::Event;
 use crate::io::clock::{Clock, Stop};
 use crate::io::transport::{Answer, Budget, Outgoing, Terms, Transport};
@@ -20,8 +21,6 @@ use crate::policy::backoff::RetryConfig;
 use crate::policy::verdict;
 use crate::retry::{self, Failure, Loop, Trail};
 use crate::wire::chat::{ChatRequest, ChatResponse};
-use crate::wire::error_body::{self, ErrorBody};
-use crate::wire::json;
 use crate::wire::models::{Model, ModelList};
 
 /// The shortest key that HolySheep gives out.
@@ -53,11 +52,8 @@ struct Shared {
     clock: Clock,
     stop: Arc<Stop>,
     observer: Option<Observer>,
-    /// The key, to know it where a server repeats it.
-    key: String,
+    reader: Reader,
     holysheep: bool,
-    /// The base address has no path, so that a 404 probably means that `/v1` is missing.
-    bare: bool,
     idempotency: Option<Idempotency>,
 }
 
@@ -73,7 +69,8 @@ impl Client {
         let bare = settings.base.url.ends_with(&settings.base.authority);
         let transport = Transport::new(settings, clock.clone(), Arc::clone(&stop))?;
         let idempotency = idempotency_key.then(Idempotency::new);
-        let shared = Shared { transport, clock, stop, observer, key, holysheep, bare, idempotency };
+        let reader = Reader { key, bare };
+        let shared = Shared { transport, clock, stop, observer, reader, holysheep, idempotency };
         Ok(Client { shared: Arc::new(shared), retry: Arc::new(retry), deadline })
     }
 
@@ -111,7 +108,7 @@ impl Client {
     /// [`Error::Api`] with status 401 or 403 where the key is refused; [`Error::Config`] without asking where HolySheep's
     /// own key is malformed; any other error says nothing about the key.
     pub fn validate_api_key(&self) -> Result<()> {
-        let length = self.shared.key.chars().count();
+        let length = self.shared.reader.key.chars().count();
         if self.shared.holysheep && length < SHORTEST_KEY {
             let message = format!(
                 "has {length} characters, HolySheep's have {SHORTEST_KEY} or more; copy it from {SIGN_UP}"
@@ -156,9 +153,7 @@ impl Client {
     }
 
     fn exchange<R: DeserializeOwned>(&self, path: &str, body: Option<&[u8]>) -> Result<(R, Meta)> {
-        self.call(path, body, |answer| {
-            json::read(&answer.body, answer.status, answer.headers.request_id.as_deref())
-        })
+        self.call(path, body, Answer::read)
     }
 
     /// Makes a call: attempts, repeated as the policy says, until `read` makes something of an answer.
@@ -219,7 +214,7 @@ impl Shared {
         self.tell(|| Event::Attempt { attempt });
         let sent = self.clock.now();
         let result = self.transport.exchange(outgoing, terms).and_then(|answer| {
-            let value = self.open(&answer, &read)?;
+            let value = self.reader.open(&answer, &read)?;
             Ok((
                 value,
                 Meta { status: answer.status, request_id: answer.headers.request_id, ..Meta::default() },
@@ -231,57 +226,6 @@ impl Shared {
             elapsed: self.clock.now().saturating_duration_since(sent),
         });
         result
-    }
-
-    /// Makes a value of an answer, or the error that it carries in its status or in its body.
-    fn open<T>(&self, answer: &Answer, read: impl Fn(&Answer) -> Result<T>) -> Result<T> {
-        if !(200..300).contains(&answer.status) {
-            return Err(self.refusal(answer, answer.status, ErrorBody::read(&answer.body)));
-        }
-        match error_body::inside_success(&answer.body) {
-            Some(error) => Err(self.refusal(answer, error.status().unwrap_or(500), error)),
-            None => read(answer),
-        }
-    }
-
-    /// The error that the service sent.
-    fn refusal(&self, answer: &Answer, status: u16, said: ErrorBody) -> Error {
-        let headers = &answer.headers;
-        let message = match (&headers.location, said.message) {
-            (Some(location), _) if (300..400).contains(&status) => {
-                format!(
-                    "moved to {location}; the key goes to no other address by itself, so set base_url to it"
-                )
-            }
-            (_, Some(words)) => words,
-            (_, None) => usual_name(status).to_owned(),
-        };
-        let hint = match status {
-            401 => "; the key is missing, mistyped, revoked or of another service",
-            403 => "; the key is known but may not do this",
-            404 if self.bare => "; base_url has no path, and most services need /v1 there",
-            _ => "",
-        };
-        Error::Api {
-            status,
-            code: said.code,
-            kind: said.kind,
-            message: self.without_key(message + hint),
-            param: said.param,
-            request_id: headers.request_id.clone(),
-            // On a success it is no order, whatever its body says.
-            retry_after: headers.retry_after.filter(|_| !(200..300).contains(&answer.status)),
-            should_retry: headers.should_retry,
-            body: self.without_key(excerpt(&answer.body)),
-        }
-    }
-
-    /// A server's words without the key, which some repeat.
-    fn without_key(&self, words: String) -> String {
-        if self.key.is_empty() || !words.contains(&self.key) {
-            return words;
-        }
-        words.replace(&self.key, "…")
     }
 
     fn will_retry(&self, trail: &Trail, error: &Error, wait: Duration) {
@@ -344,30 +288,6 @@ fn checked_path(path: &str) -> Result<String> {
         ));
     }
     Ok(if path.starts_with('/') { path.to_owned() } else { format!("/{path}") })
-}
-
-/// What a status means, for a server that says nothing more.
-fn usual_name(status: u16) -> &'static str {
-    match status {
-        400 => "bad request",
-        401 => "unauthorized",
-        402 => "payment required",
-        403 => "forbidden",
-        404 => "not found",
-        408 => "request timeout",
-        409 => "conflict",
-        413 => "the request is too large",
-        422 => "the request can't be processed",
-        429 => "too many requests",
-        500 => "internal server error",
-        502 => "bad gateway",
-        503 => "service unavailable",
-        504 => "gateway timeout",
-        529 => "overloaded",
-        _ if status < 400 => "a redirect without an address",
-        _ if status < 500 => "the request was refused",
-        _ => "the server failed",
-    }
 }
 
 impl fmt::Debug for Client {

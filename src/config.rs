@@ -248,17 +248,18 @@ impl ConfigBuilder {
             let message = "is http://, which sends the key for everybody to read; use https:// or allow_plain_http(true)";
             return Err(Error::config("base_url", message));
         }
-        for (setting, time) in [("connect_timeout", self.connect_timeout), ("timeout", self.timeout)] {
-            time_in_range(setting, time)?;
-        }
+        time_in_range("connect_timeout", self.connect_timeout, "10 s is usual")?;
+        time_in_range("timeout", self.timeout, "60 s is usual")?;
         if let Some(deadline) = self.deadline {
-            time_in_range("deadline", deadline)?;
+            time_in_range("deadline", deadline, "leave it out")?;
         }
         if self.max_response_bytes == 0 {
             return Err(Error::config("max_response_bytes", "is 0, which no answer fits into"));
         }
         self.retry.check()?;
-        headers(&[("user-agent".to_owned(), self.user_agent.clone())])?;
+        if headers(&[("user-agent".to_owned(), self.user_agent.clone())]).is_err() {
+            return Err(Error::config("user_agent", "holds a character that no header can carry"));
+        }
         let own_authorization =
             self.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("authorization"));
         let key = if own_authorization { self.key.trim().to_owned() } else { checked_key(&self.key)? };
@@ -298,9 +299,9 @@ impl ConfigBuilder {
     }
 }
 
-fn time_in_range(setting: &'static str, time: Duration) -> Result<()> {
+fn time_in_range(setting: &'static str, time: Duration, remedy: &str) -> Result<()> {
     if time.is_zero() {
-        return Err(Error::config(setting, "is zero, so that every call would fail; 10 s is usual"));
+        return Err(Error::config(setting, format!("is zero, so that every call would fail; {remedy}")));
     }
     if time > LONGEST {
         return Err(Error::config(setting, "is more than a day, which can't be meant; lower it"));
@@ -353,5 +354,106 @@ impl fmt::Debug for Config {
 impl fmt::Debug for ConfigBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ConfigBuilder").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn built(change: impl FnOnce(ConfigBuilder) -> ConfigBuilder) -> String {
+        let builder = change(Config::builder().api_key("sk-test-0123456789abcdef"));
+        builder.build().map_or_else(|error| error.to_string(), |_| "fine".to_owned())
+    }
+
+    #[test]
+    fn settings_that_cannot_work_are_refused_by_name_with_the_remedy() {
+        let zero = Duration::ZERO;
+        let day = Duration::from_secs(100_000);
+        let cases = [
+            (built(|b| b), "fine"),
+            (
+                built(|b| b.api_key(" \n")),
+                "api_key: is empty; get a key at https://www.holysheep.ai/register",
+            ),
+            (
+                built(|b| b.api_key("sk-one\nsk-two")),
+                "api_key: holds a control character, such as a line break; copy the key again",
+            ),
+            (
+                built(|b| b.api_key("Bearer sk-one")),
+                "api_key: holds a space; give the key alone, without Bearer or quotes",
+            ),
+            (
+                built(|b| b.api_key("sk-‘one’")),
+                "api_key: holds a character that no key has; copy the key again",
+            ),
+            (built(|b| b.api_key(" sk-trimmed\n")), "fine"),
+            (built(|b| b.base_url("holysheep")), "base_url: has no scheme; begin with https://"),
+            (
+                built(|b| b.base_url("http://10.0.0.1/v1")),
+                "base_url: is http://, which sends the key for everybody to read; use https:// or allow_plain_http(true)",
+            ),
+            (built(|b| b.base_url("http://10.0.0.1/v1").allow_plain_http(true)), "fine"),
+            (built(|b| b.base_url("http://localhost:8080/v1")), "fine"),
+            (
+                built(|b| b.connect_timeout(zero)),
+                "connect_timeout: is zero, so that every call would fail; 10 s is usual",
+            ),
+            (built(|b| b.timeout(zero)), "timeout: is zero, so that every call would fail; 60 s is usual"),
+            (built(|b| b.timeout(day)), "timeout: is more than a day, which can't be meant; lower it"),
+            (
+                built(|b| b.deadline(Some(zero))),
+                "deadline: is zero, so that every call would fail; leave it out",
+            ),
+            (built(|b| b.max_response_bytes(0)), "max_response_bytes: is 0, which no answer fits into"),
+            (
+                built(|b| b.retry(RetryConfig::default().base_delay(Duration::from_secs(33)))),
+                "base_delay: 33s is above max_delay, 32s; lower one or raise the other",
+            ),
+            (
+                built(|b| b.header("x y", "z")),
+                "header: \"x y\" has a name or a value that no header can carry",
+            ),
+            (built(|b| b.header("Host", "z")), "header: Host is written by the client itself; leave it out"),
+            (built(|b| b.user_agent("me\n")), "user_agent: holds a character that no header can carry"),
+            (built(|b| b.proxy("::")), "proxy: is no address of a proxy, such as http://proxy.example:3128"),
+            (built(|b| b.ca_file("/nowhere/ca.pem")), "ca_file: /nowhere/ca.pem can't be read"),
+        ];
+        for (said, expected) in cases {
+            assert_eq!(said, expected);
+        }
+    }
+
+    #[cfg(not(feature = "socks-proxy"))]
+    #[test]
+    fn a_socks_proxy_needs_its_feature() {
+        let said = built(|b| b.proxy("socks5://127.0.0.1:1080"));
+        assert_eq!(said, "proxy: is a socks proxy, which needs the feature socks-proxy of this crate");
+    }
+
+    #[test]
+    fn an_authorization_of_ones_own_takes_the_place_of_the_key() {
+        let builder = Config::builder().header("Authorization", "Api-Key abc");
+        assert_eq!(builder.build().unwrap().settings.headers.len(), 1);
+    }
+
+    #[test]
+    fn the_environment_is_read_with_errors_that_name_the_variable() {
+        let said = |key: Option<&str>, url: Option<&str>| {
+            from_variables(key.map(str::to_owned), url.map(str::to_owned)).map_err(|error| error.to_string())
+        };
+        let sign_up = "get a key at https://www.holysheep.ai/register";
+        assert_eq!(
+            said(None, None).unwrap_err(),
+            format!("HOLYSHEEP_API_KEY: is not set; {sign_up} and export it")
+        );
+        assert_eq!(said(Some(""), None).unwrap_err(), format!("HOLYSHEEP_API_KEY: is empty; {sign_up}"));
+        assert!(
+            said(Some("a\nb"), None).unwrap_err().starts_with("HOLYSHEEP_API_KEY: holds a control character")
+        );
+        assert!(said(Some("sk-1"), Some("x")).unwrap_err().starts_with("HOLYSHEEP_BASE_URL: has no scheme"));
+        let config = said(Some("sk-1"), Some(" ")).unwrap();
+        assert_eq!((config.key.as_str(), config.settings.base.url.as_str()), ("sk-1", BASE_URL));
     }
 }

@@ -89,7 +89,7 @@ pub enum Error {
     /// An answer larger than what may be kept in memory.
     #[non_exhaustive]
     TooLarge {
-        /// What is too large: `headers` or `body`.
+        /// What is too large: `header` or `body`.
         part: &'static str,
         /// The limit in bytes.
         limit: u64,
@@ -251,7 +251,9 @@ impl fmt::Display for Error {
             Error::Decode { status, at, excerpt, .. } => {
                 write!(f, "can't read the answer (status {status}) at {at}: `{excerpt}`")
             }
-            Error::TooLarge { part, limit } => write!(f, "the {part} of the answer exceed {limit} bytes"),
+            Error::TooLarge { part, limit } => {
+                write!(f, "the {part} of the answer is larger than {limit} bytes")
+            }
             Error::Deadline { after } => write!(f, "the deadline of {after:?} passed"),
             Error::Shutdown => write!(f, "the client was shut down"),
             Error::GaveUp { reason, attempts, elapsed, .. } => {
@@ -307,4 +309,106 @@ pub(crate) fn excerpt(bytes: &[u8]) -> String {
         text.push('…');
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+
+    use super::*;
+
+    fn cause() -> Source {
+        "the cause".into()
+    }
+
+    fn api() -> Error {
+        Error::Api {
+            status: 429,
+            code: Some("rate_limit_exceeded".to_owned()),
+            kind: None,
+            message: "slow down".to_owned(),
+            param: None,
+            request_id: Some("req-1".to_owned()),
+            retry_after: Some(Duration::from_secs(7)),
+            should_retry: None,
+            body: "{}".to_owned(),
+        }
+    }
+
+    fn gave_up(reason: Reason, attempts: u32) -> Error {
+        Error::GaveUp { reason, attempts, elapsed: Duration::from_millis(12_340), last: Box::new(api()) }
+    }
+
+    #[test]
+    fn every_message_is_one_line_for_its_level() {
+        let timeout = |phase| Error::Timeout { phase, after: Duration::from_secs(60) };
+        let cases = [
+            (Error::config("timeout", "is zero"), "timeout: is zero"),
+            (api(), "the service answered 429 (rate_limit_exceeded): slow down"),
+            (Error::Connect { host: "a:1".to_owned(), source: cause() }, "can't connect to a:1"),
+            (timeout(Phase::Connect), "no progress in 60s while connecting"),
+            (timeout(Phase::Sending), "no progress in 60s while sending the request"),
+            (timeout(Phase::Waiting), "no progress in 60s while waiting for the answer"),
+            (timeout(Phase::Reading), "no progress in 60s while reading the answer"),
+            (
+                Error::Transport { answered: false, source: cause() },
+                "the connection broke before the answer; the request may have been processed",
+            ),
+            (
+                Error::Transport { answered: true, source: cause() },
+                "the connection broke in the middle of the answer",
+            ),
+            (Error::TooLarge { part: "body", limit: 9 }, "the body of the answer is larger than 9 bytes"),
+            (Error::TooLarge { part: "header", limit: 9 }, "the header of the answer is larger than 9 bytes"),
+            (Error::Deadline { after: Duration::from_secs(2) }, "the deadline of 2s passed"),
+            (Error::Shutdown, "the client was shut down"),
+            (gave_up(Reason::RetriesSpent, 6), "gave up after 6 attempts in 12.3 s: no retries left"),
+            (
+                gave_up(Reason::NotRetryable, 1),
+                "gave up after 1 attempt in 12.3 s: another attempt can't help",
+            ),
+            (
+                gave_up(Reason::WaitTooLong, 2),
+                "gave up after 2 attempts in 12.3 s: the server asks for a longer wait than allowed",
+            ),
+            (
+                gave_up(Reason::Deadline, 2),
+                "gave up after 2 attempts in 12.3 s: no time left before the deadline",
+            ),
+        ];
+        for (error, message) in cases {
+            assert_eq!(error.to_string(), message);
+            let repeats = error.source().is_some_and(|source| message.contains(&source.to_string()));
+            assert!(!repeats, "{message} repeats its cause");
+        }
+    }
+
+    #[test]
+    fn questions_look_through_giving_up() {
+        let error = gave_up(Reason::RetriesSpent, 6);
+        assert_eq!((error.status(), error.attempts(), error.request_id()), (Some(429), 6, Some("req-1")));
+        assert_eq!(error.retry_after(), Some(Duration::from_secs(7)));
+        assert_eq!(error.elapsed(), Some(Duration::from_millis(12_340)));
+        assert!(error.is_rate_limited() && error.is_retryable() && !error.is_auth() && !error.is_timeout());
+        assert_eq!((api().attempts(), api().elapsed()), (1, None));
+        assert!(gave_up(Reason::Deadline, 2).is_timeout());
+        assert!(Error::Timeout { phase: Phase::Waiting, after: Duration::ZERO }.is_timeout());
+        assert_eq!(Error::Shutdown.status(), None);
+    }
+
+    #[test]
+    fn an_outline_holds_no_words_of_the_server() {
+        assert_eq!(api().outline(), "status 429, rate_limit_exceeded");
+    }
+
+    #[test]
+    fn an_excerpt_is_short_clean_and_cut_between_characters() {
+        assert_eq!(excerpt(b"a\nb\x1b[31m"), "a b [31m");
+        let long = excerpt("é".repeat(1000).as_bytes());
+        assert_eq!(long, format!("{}…", "é".repeat(EXCERPT / 2)));
+        assert_eq!(
+            excerpt(&[b"x".as_slice(), "é".repeat(1000).as_bytes()].concat()).chars().count(),
+            EXCERPT / 2 + 1
+        );
+    }
 }

@@ -1,6 +1,7 @@
 //! Calls HolySheep AI and every other OpenAI-compatible chat API, and makes the calls succeed.
 #![doc = include_str!("../README.md")]
 
+mod answer;
 mod client;
 mod config;
 mod error;

@@ -2,4 +2,6 @@
 
 pub(crate) mod clock;
 pub(crate) mod connect;
+#[cfg(any(feature = "rustls", feature = "native-tls"))]
+mod tls;
 pub(crate) mod transport;

@@ -49,7 +49,7 @@ impl Settings {
     /// Says what ureq would find wrong later on.
     pub(crate) fn check(&self) -> Result<()> {
         #[cfg(any(feature = "rustls", feature = "native-tls"))]
-        tls::config(self.roots.as_deref())?;
+        super::tls::config(self.roots.as_deref())?;
         proxy(self).map(|_| ())
     }
 }
@@ -129,7 +129,7 @@ impl Transport {
             .max_idle_age(IDLE)
             .proxy(proxy(&settings)?);
         #[cfg(any(feature = "rustls", feature = "native-tls"))]
-        let config = config.tls_config(tls::config(settings.roots.as_deref())?);
+        let config = config.tls_config(super::tls::config(settings.roots.as_deref())?);
         let names = Names::new(clock.clone(), Arc::clone(&stop), settings.connect_timeout);
         let agent = Agent::with_parts(config.build(), Dial::new(names.clone()), names);
         Ok(Transport { agent, settings, clock, stop })
@@ -213,7 +213,7 @@ impl Transport {
             }
             ureq::Error::Timeout(_) => Error::Timeout { phase, after: settings.timeout },
             ureq::Error::LargeResponseHeader(_, limit) => {
-                Error::TooLarge { part: "headers", limit: limit as u64 }
+                Error::TooLarge { part: "header", limit: limit as u64 }
             }
             ureq::Error::BodyExceedsLimit(limit) => Error::TooLarge { part: "body", limit },
             ureq::Error::Http(source) => Error::Config {
@@ -309,45 +309,6 @@ pub(crate) fn headers(fields: &[(String, String)]) -> Result<HeaderMap> {
         map.append(key, value);
     }
     Ok(map)
-}
-
-#[cfg(any(feature = "rustls", feature = "native-tls"))]
-mod tls {
-    //! Which TLS, and whom to trust.
-
-    use ureq::tls::{PemItem, RootCerts, TlsConfig, TlsProvider, parse_pem};
-
-    use crate::error::{Error, Result};
-
-    pub(super) fn config(roots: Option<&[u8]>) -> Result<TlsConfig> {
-        // Somebody who asks for the system's library beside the default one wants it used.
-        let provider =
-            if cfg!(feature = "native-tls") { TlsProvider::NativeTls } else { TlsProvider::Rustls };
-        let trusted = match roots {
-            Some(pem) => certificates(pem)?,
-            None if cfg!(feature = "platform-verifier") => RootCerts::PlatformVerifier,
-            None => RootCerts::WebPki,
-        };
-        Ok(TlsConfig::builder().provider(provider).root_certs(trusted).build())
-    }
-
-    fn certificates(pem: &[u8]) -> Result<RootCerts> {
-        let mut found = Vec::new();
-        for item in parse_pem(pem) {
-            match item {
-                Ok(PemItem::Certificate(certificate)) => found.push(certificate),
-                Ok(_) => {}
-                Err(_) => return Err(Error::config("ca_file", "holds a certificate that can't be read")),
-            }
-        }
-        if found.is_empty() {
-            return Err(Error::config(
-                "ca_file",
-                "holds no certificate in PEM form (-----BEGIN CERTIFICATE-----)",
-            ));
-        }
-        Ok(RootCerts::from(found))
-    }
 }
 
 impl Retryable for ureq::Error {

@@ -1,5 +1,6 @@
 //! A server on a loopback port that says exactly what it is told, byte for byte, and remembers what it was asked.
 #![allow(dead_code, unreachable_pub, reason = "each test binary and example uses a part of it")]
+#![allow(clippy::unwrap_used, reason = "a test server that can't go on shall say so loudly")]
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -23,6 +24,8 @@ struct Shared {
 #[derive(Default)]
 struct State {
     script: VecDeque<Reply>,
+    /// The answer to what comes after the script.
+    otherwise: Option<Reply>,
     requests: Vec<Request>,
     connections: usize,
     over: bool,
@@ -51,6 +54,7 @@ pub struct Reply {
     after: After,
     length: bool,
     early: bool,
+    latency: Duration,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -72,6 +76,7 @@ pub fn status(status: u16) -> Reply {
         after: After::KeepOpen,
         length: true,
         early: false,
+        latency: Duration::ZERO,
     }
 }
 
@@ -131,6 +136,11 @@ impl Reply {
         Reply { pace: Some(pace), ..self }
     }
 
+    /// Says nothing for this long first.
+    pub fn after(self, latency: Duration) -> Reply {
+        Reply { latency, ..self }
+    }
+
     /// Leaves out the length: the body ends with the connection.
     pub fn until_close(self) -> Reply {
         Reply { length: false, after: After::Close, ..self }
@@ -181,6 +191,13 @@ impl Server {
             move || accept(&listener, &shared)
         });
         Server { address, shared }
+    }
+
+    /// Answers every request alike.
+    pub fn always(reply: Reply) -> Server {
+        let server = Server::script([]);
+        server.shared.state.lock().unwrap().otherwise = Some(reply);
+        server
     }
 
     pub fn url(&self) -> String {
@@ -245,7 +262,8 @@ fn serve(stream: TcpStream, number: usize, shared: &Shared) {
     while let Some(mut request) = read_head(&mut reader, number) {
         let length = request.header("content-length").map_or(0, |length| length.parse().unwrap());
         let mut state = shared.state.lock().unwrap();
-        let reply = state.script.pop_front().unwrap_or_else(|| status(418));
+        let otherwise = |state: &State| state.otherwise.clone().unwrap_or_else(|| status(418));
+        let reply = state.script.pop_front().unwrap_or_else(|| otherwise(&state));
         drop(state);
         let unread = reply.early || reply.after == After::Reset;
         let mut body = vec![0; if unread { 0 } else { length }];
@@ -265,15 +283,18 @@ fn serve(stream: TcpStream, number: usize, shared: &Shared) {
 fn answer(stream: &mut TcpStream, reply: &Reply, shared: &Shared) -> After {
     let bytes = reply.bytes();
     let sent = &bytes[..bytes.len().min(reply.cut)];
+    let is_over = |time: Duration| {
+        let state = shared.state.lock().unwrap();
+        !shared.changed.wait_timeout_while(state, time, |state| !state.over).unwrap().1.timed_out()
+    };
+    if !reply.latency.is_zero() && is_over(reply.latency) {
+        return After::Close;
+    }
     match reply.pace {
         None => drop(stream.write_all(sent)),
         Some(pace) => {
             for byte in sent {
-                let state = shared.state.lock().unwrap();
-                let over = |state: &mut State| !state.over;
-                if !shared.changed.wait_timeout_while(state, pace, over).unwrap().1.timed_out()
-                    || stream.write_all(&[*byte]).is_err()
-                {
+                if is_over(pace) || stream.write_all(&[*byte]).is_err() {
                     return After::Close;
                 }
             }

@@ -1,0 +1,100 @@
+//! What an answer means: a value, or the error that it carries in its status or in its body.
+
+use serde::de::DeserializeOwned;
+
+use crate::error::{Error, Result, excerpt};
+use crate::io::transport::Answer;
+use crate::wire::error_body::{self, ErrorBody};
+use crate::wire::json;
+
+/// Reads answers of one service.
+pub(crate) struct Reader {
+    /// The key, to know it where the server repeats it.
+    pub(crate) key: String,
+    /// The base address has no path, so that a 404 probably means that `/v1` is missing.
+    pub(crate) bare: bool,
+}
+
+impl Answer {
+    /// The body as JSON.
+    pub(crate) fn read<R: DeserializeOwned>(&self) -> Result<R> {
+        json::read(&self.body, self.status, self.headers.request_id.as_deref())
+    }
+}
+
+impl Reader {
+    /// Makes a value of an answer with `read`, unless it is an error.
+    pub(crate) fn open<T>(&self, answer: &Answer, read: impl Fn(&Answer) -> Result<T>) -> Result<T> {
+        if !(200..300).contains(&answer.status) {
+            return Err(self.refusal(answer, answer.status, ErrorBody::read(&answer.body)));
+        }
+        match error_body::inside_success(&answer.body) {
+            Some(error) => Err(self.refusal(answer, error.status().unwrap_or(500), error)),
+            None => read(answer),
+        }
+    }
+
+    /// The error that the service sent.
+    fn refusal(&self, answer: &Answer, status: u16, said: ErrorBody) -> Error {
+        let headers = &answer.headers;
+        let message = match (&headers.location, said.message) {
+            (Some(location), _) if (300..400).contains(&status) => {
+                format!(
+                    "moved to {location}; the key goes to no other address by itself, so set base_url to it"
+                )
+            }
+            (_, Some(words)) => words,
+            (_, None) => usual_name(status).to_owned(),
+        };
+        let hint = match status {
+            401 => "; the key is missing, mistyped, revoked or of another service",
+            403 => "; the key is known but may not do this",
+            404 if self.bare => "; base_url has no path, and most services need /v1 there",
+            _ => "",
+        };
+        Error::Api {
+            status,
+            code: said.code,
+            kind: said.kind,
+            message: self.without_key(message + hint),
+            param: said.param,
+            request_id: headers.request_id.clone(),
+            // On a success it is no order, whatever its body says.
+            retry_after: headers.retry_after.filter(|_| !(200..300).contains(&answer.status)),
+            should_retry: headers.should_retry,
+            body: self.without_key(excerpt(&answer.body)),
+        }
+    }
+
+    /// A server's words without the key, which some repeat.
+    fn without_key(&self, words: String) -> String {
+        if self.key.is_empty() || !words.contains(&self.key) {
+            return words;
+        }
+        words.replace(&self.key, "…")
+    }
+}
+
+/// What a status means, for a server that says nothing more.
+fn usual_name(status: u16) -> &'static str {
+    match status {
+        400 => "bad request",
+        401 => "unauthorized",
+        402 => "payment required",
+        403 => "forbidden",
+        404 => "not found",
+        408 => "request timeout",
+        409 => "conflict",
+        413 => "the request is too large",
+        422 => "the request can't be processed",
+        429 => "too many requests",
+        500 => "internal server error",
+        502 => "bad gateway",
+        503 => "service unavailable",
+        504 => "gateway timeout",
+        529 => "overloaded",
+        _ if status < 400 => "a redirect without an address",
+        _ if status < 500 => "the request was refused",
+        _ => "the server failed",
+    }
+}

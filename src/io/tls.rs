@@ -1,0 +1,34 @@
+//! Which TLS, and whom to trust.
+
+use ureq::tls::{PemItem, RootCerts, TlsConfig, TlsProvider, parse_pem};
+
+use crate::error::{Error, Result};
+
+pub(super) fn config(roots: Option<&[u8]>) -> Result<TlsConfig> {
+    // Somebody who asks for the system's library beside the default one wants it used.
+    let provider = if cfg!(feature = "native-tls") { TlsProvider::NativeTls } else { TlsProvider::Rustls };
+    let trusted = match roots {
+        Some(pem) => certificates(pem)?,
+        None if cfg!(feature = "platform-verifier") => RootCerts::PlatformVerifier,
+        None => RootCerts::WebPki,
+    };
+    Ok(TlsConfig::builder().provider(provider).root_certs(trusted).build())
+}
+
+fn certificates(pem: &[u8]) -> Result<RootCerts> {
+    let mut found = Vec::new();
+    for item in parse_pem(pem) {
+        match item {
+            Ok(PemItem::Certificate(certificate)) => found.push(certificate),
+            Ok(_) => {}
+            Err(_) => return Err(Error::config("ca_file", "holds a certificate that can't be read")),
+        }
+    }
+    if found.is_empty() {
+        return Err(Error::config(
+            "ca_file",
+            "holds no certificate in PEM form (-----BEGIN CERTIFICATE-----)",
+        ));
+    }
+    Ok(RootCerts::from(found))
+}

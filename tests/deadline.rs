@@ -1,0 +1,53 @@
+//! A deadline is kept whatever the server does. Against real sockets, so in real time: two seconds, all cases at once.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't go on shall say so loudly")]
+
+mod support;
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use holysheep::{ChatRequest, Client, Config, Jitter, RetryConfig};
+use support::{Reply, Server, ok, silence, status};
+
+const DEADLINE: Duration = Duration::from_secs(2);
+
+/// What a deadline may be missed by, either way.
+const SLACK: Duration = Duration::from_millis(50);
+
+#[test]
+fn two_seconds_are_two_seconds() {
+    let second = Duration::from_secs(1);
+    let reply = ok(&"hi ".repeat(1000));
+    let head = reply.head_len();
+    let fails_late = status(503).after(Duration::from_millis(1500));
+    let cases: Vec<(&str, Vec<Reply>)> = vec![
+        ("stalls before the header", vec![silence()]),
+        ("stalls in the header", vec![reply.clone().stall_after(head / 2)]),
+        ("stalls after the header", vec![reply.clone().stall_after(head)]),
+        ("stalls in the body", vec![reply.clone().stall_after(head + 10)]),
+        ("trickles from the start", vec![reply.clone().trickle(second)]),
+        ("trickles quickly", vec![reply.clone().trickle(Duration::from_millis(20))]),
+        ("stalls in an error's body", vec![status(400).body("x".repeat(100)).stall_after(60)]),
+        ("fails first, then stalls", vec![status(503), silence()]),
+        ("fails late, then stalls", vec![fails_late, silence()]),
+    ];
+    let threads = cases.into_iter().map(|(name, replies)| thread::spawn(move || (name, time_taken(replies))));
+    for thread in threads.collect::<Vec<_>>() {
+        let (name, taken) = thread.join().unwrap();
+        println!("{name}: {taken:?}");
+        assert!(taken > DEADLINE - SLACK && taken < DEADLINE + SLACK, "{name}: {taken:?}");
+    }
+}
+
+fn time_taken(replies: Vec<Reply>) -> Duration {
+    let server = Server::script(replies);
+    let retry = RetryConfig::default().base_delay(Duration::from_millis(100)).jitter(Jitter::None);
+    let config =
+        Config::builder().api_key("sk-test").base_url(server.url()).deadline(Some(DEADLINE)).retry(retry);
+    let client = Client::new(config.build().unwrap()).unwrap();
+    let start = Instant::now();
+    let error = client.chat(&ChatRequest::new("gpt-4.1").user("hi")).unwrap_err();
+    let taken = start.elapsed();
+    assert!(error.is_timeout() || error.status() == Some(400), "{error:?}");
+    taken
+}
