@@ -1,0 +1,93 @@
+//! TLS: a certificate that isn't trusted is a matter of configuration, and a file makes it trusted.
+#![cfg(feature = "rustls")]
+#![allow(clippy::unwrap_used, reason = "a test that can't go on shall say so loudly")]
+
+mod support;
+
+use std::error::Error as _;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread;
+
+use holysheep::{ChatRequest, Client, Clock, Config, Error};
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::{ServerConfig, ServerConnection, Stream};
+use support::ok;
+
+/// Serves chats over TLS, with a certificate that it signed itself; tells where, and the certificate in PEM form.
+fn tls_server() -> (SocketAddr, String) {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let config = config.with_no_client_auth().with_single_cert(vec![made.cert.der().clone()], key).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        let config = Arc::new(config);
+        for mut socket in listener.incoming().flatten() {
+            let mut session = ServerConnection::new(Arc::clone(&config)).unwrap();
+            let mut stream = Stream::new(&mut session, &mut socket);
+            let mut request = Vec::new();
+            let mut byte = [0];
+            while !request.ends_with(b"\"}]}") && stream.read_exact(&mut byte).is_ok() {
+                request.push(byte[0]);
+            }
+            let _ = stream.write_all(&ok("over TLS").bytes());
+        }
+    });
+    (address, made.cert.pem())
+}
+
+fn ask(base_url: String, ca_file: Option<&PathBuf>) -> (Result<String, Error>, usize) {
+    let clock = Clock::fake();
+    let config = Config::builder().api_key("sk-test").base_url(base_url).clock(clock.clone()).no_proxy();
+    let config = ca_file.iter().fold(config, |config, path| config.ca_file(path));
+    let client = Client::new(config.build().unwrap()).unwrap();
+    let answer = client.chat(&ChatRequest::new("gpt-4.1").user("hi"));
+    (answer.map(|answer| answer.text().to_owned()), clock.sleeps().len())
+}
+
+#[test]
+fn a_certificate_is_trusted_if_a_file_says_so() {
+    let (address, pem) = tls_server();
+    let url = format!("https://localhost:{}/v1", address.port());
+
+    let (refused, waits) = ask(url.clone(), None);
+    let error = refused.unwrap_err();
+    let text = format!(
+        "base_url: TLS with localhost:{} failed; check the address, or name the certificate to trust with ca_file",
+        address.port()
+    );
+    assert_eq!((error.to_string(), waits), (text, 0), "{:?}", error.source());
+    assert!(error.source().unwrap().to_string().contains("certificate"));
+
+    let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("ca-{}.pem", address.port()));
+    std::fs::write(&file, pem).unwrap();
+    assert_eq!(ask(url, Some(&file)).0.unwrap(), "over TLS");
+}
+
+#[test]
+fn a_server_without_tls_is_said_to_be_one() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("https://{}/v1", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        for mut socket in listener.incoming().flatten() {
+            let _ = socket.read(&mut [0; 512]);
+            let _ = socket.write_all(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n");
+        }
+    });
+    let (refused, waits) = ask(url, None);
+    assert!(matches!(refused, Err(Error::Config { setting: "base_url", .. })), "{refused:?}");
+    assert_eq!(waits, 0);
+}
+
+#[test]
+fn a_file_without_certificates_is_refused() {
+    let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("no-certificate.pem");
+    std::fs::write(&file, "nothing").unwrap();
+    let error = Config::builder().api_key("sk-test").ca_file(file).build().unwrap_err();
+    assert_eq!(error.to_string(), "ca_file: holds no certificate in PEM form (-----BEGIN CERTIFICATE-----)");
+}
