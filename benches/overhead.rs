@@ -1,5 +1,10 @@
 //! Counts what a call costs beside a loop written by hand: instructions, by callgrind. See `README.md` here.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a measurement that can't go on shall say so loudly")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a measurement that can't go on shall say so loudly"
+)]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -36,7 +41,7 @@ fn compare() {
             .arg(&program)
             .args([who, url.trim(), &calls.to_string()])
             .output()
-            .expect("valgrind must be installed");
+            .expect("valgrind is needed, a package of that name");
         let report = String::from_utf8_lossy(&output.stderr).into_owned();
         let collected = report.lines().find_map(|line| line.split_once("Collected :"));
         collected.unwrap_or_else(|| panic!("{report}")).1.trim().parse::<u64>().unwrap()
@@ -45,6 +50,7 @@ fn compare() {
     let per_call = |who: &str| (count(who, 1200) - count(who, 200)) as f64 / 1000.0;
     let (ours, theirs) = (per_call("crate"), per_call("hand"));
     server.kill().unwrap();
+    server.wait().unwrap();
     let ratio = ours / theirs;
     println!("instructions a call: {ours:.0}, by hand {theirs:.0}, ratio {ratio:.3} (at most {MOST})");
     if ratio > MOST {

@@ -10,8 +10,10 @@ use holysheep::{Jitter, RetryConfig, Verdict, retry, retry_if};
 fn main() -> io::Result<()> {
     env_logger::init();
     let path = env::temp_dir().join(format!("holysheep-{}.txt", process::id()));
-    let patient =
-        RetryConfig::default().base_delay(Duration::from_millis(50)).max_delay(Duration::from_millis(400));
+    let patient = RetryConfig::default()
+        .base_delay(Duration::from_millis(50))
+        .max_delay(Duration::from_millis(400))
+        .jitter(Jitter::Equal);
 
     let writer = thread::spawn({
         let path = path.clone();

@@ -28,7 +28,7 @@ impl Reader {
         if !(200..300).contains(&answer.status) {
             return Err(self.refusal(answer, answer.status, ErrorBody::read(&answer.body)));
         }
-        match error_body::inside_success(&answer.body) {
+        match std::str::from_utf8(&answer.body).ok().and_then(error_body::inside_success) {
             Some(error) => Err(self.refusal(answer, error.status().unwrap_or(500), error)),
             None => read(answer),
         }

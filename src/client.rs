@@ -43,6 +43,8 @@ const VALIDATION_TIME: Duration = Duration::from_secs(5);
 pub struct Client {
     shared: Arc<Shared>,
     retry: Arc<RetryConfig>,
+    /// They were checked and are fine.
+    retry_works: bool,
     deadline: Option<Duration>,
 }
 
@@ -71,7 +73,7 @@ impl Client {
         let idempotency = idempotency_key.then(Idempotency::new);
         let reader = Reader { key, bare };
         let shared = Shared { transport, clock, stop, observer, reader, holysheep, idempotency };
-        Ok(Client { shared: Arc::new(shared), retry: Arc::new(retry), deadline })
+        Ok(Client { shared: Arc::new(shared), retry: Arc::new(retry), retry_works: true, deadline })
     }
 
     /// A client with the key in `HOLYSHEEP_API_KEY` and the address in `HOLYSHEEP_BASE_URL`, where that is set.
@@ -125,7 +127,7 @@ impl Client {
     /// # Errors
     /// [`Error::Config`] for a path that can't be one, otherwise what the last attempt failed with.
     pub fn get<R: DeserializeOwned>(&self, path: &str) -> Result<R> {
-        self.exchange(path, None).map(|(value, _)| value)
+        self.exchange(&checked_path(path)?, None).map(|(value, _)| value)
     }
 
     /// Posts JSON to a path below the base address, for parts of an API that have no method here.
@@ -133,12 +135,12 @@ impl Client {
     /// # Errors
     /// [`Error::Config`] for a path or a body that can't be one, otherwise what the last attempt failed with.
     pub fn post<B: Serialize + ?Sized, R: DeserializeOwned>(&self, path: &str, body: &B) -> Result<R> {
-        self.exchange(path, Some(&to_json(body)?)).map(|(value, _)| value)
+        self.exchange(&checked_path(path)?, Some(&to_json(body)?)).map(|(value, _)| value)
     }
 
     /// This client with other retries. What is wrong with them is said by the calls.
     pub fn with_retry(&self, retry: RetryConfig) -> Client {
-        Client { retry: Arc::new(retry), ..self.clone() }
+        Client { retry_works: retry.check().is_ok(), retry: Arc::new(retry), ..self.clone() }
     }
 
     /// This client with another bound over all attempts and waits of a call; `None` for no bound.
@@ -152,6 +154,7 @@ impl Client {
         self.shared.transport.shutdown();
     }
 
+    /// `path` begins with a slash and stays below the base address.
     fn exchange<R: DeserializeOwned>(&self, path: &str, body: Option<&[u8]>) -> Result<(R, Meta)> {
         self.call(path, body, Answer::read)
     }
@@ -163,11 +166,12 @@ impl Client {
         body: Option<&[u8]>,
         read: impl Fn(&Answer) -> Result<T>,
     ) -> Result<(T, Meta)> {
-        self.retry.check()?;
-        let path = checked_path(path)?;
+        if !self.retry_works {
+            self.retry.check()?;
+        }
         let shared = &*self.shared;
         let key = body.and(shared.idempotency.as_ref()).map(Idempotency::next);
-        let outgoing = Outgoing { path: &path, body, idempotency_key: key.as_deref() };
+        let outgoing = Outgoing { path, body, idempotency_key: key.as_deref() };
         let started = shared.clock.now();
         let with = Loop {
             retry: &self.retry,
@@ -256,18 +260,19 @@ impl Shared {
 
 /// Keys that no other call has: chance that is this client's own, and a number.
 struct Idempotency {
-    client: u64,
+    client: String,
     calls: AtomicU64,
 }
 
 impl Idempotency {
     fn new() -> Idempotency {
         // The standard library's keys come from the system; a seed that makes tests repeatable must not repeat these.
-        Idempotency { client: RandomState::new().build_hasher().finish(), calls: AtomicU64::new(0) }
+        let chance = RandomState::new().build_hasher().finish();
+        Idempotency { client: format!("holysheep-{chance:016x}-"), calls: AtomicU64::new(0) }
     }
 
     fn next(&self) -> String {
-        format!("holysheep-{:016x}-{:x}", self.client, self.calls.fetch_add(1, Ordering::Relaxed))
+        format!("{}{:x}", self.client, self.calls.fetch_add(1, Ordering::Relaxed))
     }
 }
 

@@ -360,6 +360,7 @@ impl fmt::Debug for ConfigBuilder {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::backoff::Jitter;
 
     fn built(change: impl FnOnce(ConfigBuilder) -> ConfigBuilder) -> String {
         let builder = change(Config::builder().api_key("sk-test-0123456789abcdef"));
@@ -455,5 +456,45 @@ mod tests {
         assert!(said(Some("sk-1"), Some("x")).unwrap_err().starts_with("HOLYSHEEP_BASE_URL: has no scheme"));
         let config = said(Some("sk-1"), Some(" ")).unwrap();
         assert_eq!((config.key.as_str(), config.settings.base.url.as_str()), ("sk-1", BASE_URL));
+    }
+
+    #[test]
+    fn the_readme_lists_the_defaults_as_they_are() {
+        let readme = include_str!("../README.md");
+        let (config, retry) = (Config::builder().api_key("sk-1").build().unwrap(), RetryConfig::default());
+        let exact = retry.clone().jitter(Jitter::None);
+        let secs = |time: Duration| format!("{} s", time.as_secs());
+        // A wait as long as the cap is allowed, a second more isn't.
+        let longest = |status: Option<u16>| {
+            (0..1000)
+                .rev()
+                .find(|s| exact.wait(0, status, Some(Duration::from_secs(*s)), 0.0).is_some())
+                .unwrap()
+        };
+        let own: Vec<String> =
+            [429, 500, 502, 503, 504].iter().map(|s| format!("{s}: {} s", longest(Some(*s)))).collect();
+        let factor = exact.delay(1, 0.0).as_secs() / exact.delay(0, 0.0).as_secs();
+        let backoff = format!("{}, {factor}, {}", secs(exact.delay(0, 0.0)), secs(exact.delay(99, 0.0)));
+        let statuses: Vec<u16> = (300..600).filter(|status| retry.retries_status(*status)).collect();
+        assert_eq!(statuses, [408, 409, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529]);
+        let on = |yes: bool| if yes { "on" } else { "off" };
+        let rows = [
+            format!("| `base_url` | `{}` |", config.settings.base.url),
+            format!("| `max_retries` | {} |", retry.retries()),
+            format!("| `base_delay`, `exponential_base`, `max_delay` | {backoff} |"),
+            format!("| `jitter` | `{:?}` |", Jitter::default()),
+            format!("| `status_max_delay` | {} |", own.join(", ")),
+            format!("otherwise {} s |", longest(None)),
+            format!("| `connect_timeout` | {} |", secs(config.settings.connect_timeout)),
+            format!("waiting or reading) | {} |", secs(config.settings.timeout)),
+            format!("waits included) | {} |", config.deadline.map_or("none".to_owned(), secs)),
+            format!("| `max_idle_connections` | {} |", config.settings.max_idle_connections),
+            format!("| `max_response_bytes` | {} MiB |", config.settings.max_response_bytes >> 20),
+            format!("| `idempotency_key` | {} |", on(config.idempotency_key)),
+            format!("(other than to this computer) | {} |", on(Config::builder().allow_plain_http)),
+        ];
+        for row in rows {
+            assert!(readme.contains(&row), "the README has no {row}");
+        }
     }
 }

@@ -140,3 +140,63 @@ fn retry_on<T, E>(
     let judge = |error: &E| Ruling::new(verdict(error));
     run(&with, judge, |_, _, _| {}, |_| op()).map(|(value, _)| value).map_err(|failure| failure.last)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+    use crate::policy::backoff::Jitter;
+
+    fn exact() -> RetryConfig {
+        RetryConfig::default().jitter(Jitter::None)
+    }
+
+    /// Runs an operation that fails with these kinds of errors and then succeeds; tells the result and the sleeps.
+    fn after(
+        failures: &[io::ErrorKind],
+        verdict: impl Fn(&io::Error) -> Verdict,
+    ) -> (io::Result<u32>, Vec<u64>) {
+        let clock = Clock::fake();
+        let mut failures = failures.iter();
+        let result = retry_on(&clock, &exact(), &mut |error| verdict(error), || match failures.next() {
+            Some(kind) => Err(io::Error::from(*kind)),
+            None => Ok(42),
+        });
+        (result, clock.sleeps().iter().map(Duration::as_secs).collect())
+    }
+
+    #[test]
+    fn anything_that_may_pass_is_tried_again() {
+        use io::ErrorKind::{BrokenPipe, ConnectionRefused, PermissionDenied, TimedOut};
+        let (result, sleeps) = after(&[TimedOut, ConnectionRefused, BrokenPipe], Retryable::verdict);
+        assert_eq!((result.unwrap(), sleeps), (42, vec![1, 2, 4]));
+        let (result, sleeps) = after(&[TimedOut, PermissionDenied], Retryable::verdict);
+        assert_eq!((result.unwrap_err().kind(), sleeps), (PermissionDenied, vec![1]));
+        let (result, sleeps) = after(&[TimedOut; 9], Retryable::verdict);
+        assert_eq!((result.unwrap_err().kind(), sleeps), (TimedOut, vec![1, 2, 4, 8, 16]));
+    }
+
+    #[test]
+    fn the_verdict_can_be_the_callers_own_and_name_a_time() {
+        let in_ten = |_: &io::Error| Verdict::RetryAfter(Duration::from_secs(10));
+        assert_eq!(
+            after(&[io::ErrorKind::NotFound; 5], in_ten).1,
+            [10, 10, 10, 10, 16],
+            "the longer of the two"
+        );
+        let in_an_hour = |_: &io::Error| Verdict::RetryAfter(Duration::from_secs(3600));
+        let (result, sleeps) = after(&[io::ErrorKind::NotFound], in_an_hour);
+        assert!(result.is_err() && sleeps.is_empty(), "longer than allowed");
+    }
+
+    #[test]
+    fn settings_that_contradict_each_other_still_end() {
+        let clock = Clock::fake();
+        let odd = exact().base_delay(Duration::MAX).exponential_base(f64::NAN);
+        let result: io::Result<()> =
+            retry_on(&clock, &odd, &mut |_| Verdict::Retry, || Err(io::ErrorKind::TimedOut.into()));
+        assert!(result.is_err());
+        assert_eq!(clock.sleeps(), [Duration::from_secs(32); 5], "the cap wins");
+    }
+}

@@ -140,8 +140,7 @@ impl Transport {
         let response =
             self.send(outgoing, terms).map_err(|error| self.failure(error, Phase::Waiting, terms))?;
         let (parts, body) = response.into_parts();
-        let fields =
-            parts.headers.iter().filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
+        let fields = parts.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
         let headers = Headers::read(fields, || self.clock.wall());
         let body = if parts.status.is_success() {
             self.read(body).map_err(|error| self.failure(error, Phase::Reading, terms))?
@@ -163,7 +162,7 @@ impl Transport {
         let method = if outgoing.body.is_some() { Method::POST } else { Method::GET };
         let mut request = http::Request::builder()
             .method(method)
-            .uri(format!("{}{}", self.settings.base.url, outgoing.path))
+            .uri([&self.settings.base.url, outgoing.path].concat())
             .body(outgoing.body.unwrap_or_default())?;
         let headers = request.headers_mut();
         headers.clone_from(&self.settings.headers);
@@ -317,15 +316,41 @@ impl Retryable for ureq::Error {
             ureq::Error::StatusCode(408 | 409 | 429 | 500 | 502 | 503 | 504 | 520..=524 | 529) => {
                 Verdict::Retry
             }
-            ureq::Error::Io(error) if error.get_ref().is_some_and(|inner| inner.is::<ureq::Error>()) => {
-                Verdict::GiveUp
-            }
             ureq::Error::Io(error) => error.verdict(),
             ureq::Error::Timeout(_)
             | ureq::Error::HostNotFound
             | ureq::Error::ConnectionFailed
             | ureq::Error::ConnectProxyFailed(_) => Verdict::Retry,
             _ => Verdict::GiveUp,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn an_error_of_ureqs_own_gets_the_same_verdicts() {
+        let io = |kind: io::ErrorKind| ureq::Error::Io(kind.into());
+        for again in [
+            ureq::Error::StatusCode(429),
+            ureq::Error::StatusCode(529),
+            ureq::Error::Timeout(Timeout::Connect),
+            ureq::Error::HostNotFound,
+            io(io::ErrorKind::ConnectionReset),
+        ] {
+            assert_eq!(again.verdict(), Verdict::Retry, "{again}");
+        }
+        for final_one in [
+            ureq::Error::StatusCode(401),
+            ureq::Error::BadUri(String::new()),
+            ureq::Error::TooManyRedirects,
+            io(io::ErrorKind::InvalidData),
+        ] {
+            assert_eq!(final_one.verdict(), Verdict::GiveUp, "{final_one}");
         }
     }
 }

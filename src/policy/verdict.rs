@@ -96,3 +96,54 @@ impl Retryable for io::Error {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn api(status: u16) -> Error {
+        let (code, kind, param, request_id) = (None, None, None, None);
+        let (message, body) = (String::new(), String::new());
+        Error::Api {
+            status,
+            code,
+            kind,
+            message,
+            param,
+            request_id,
+            retry_after: None,
+            should_retry: None,
+            body,
+        }
+    }
+
+    #[test]
+    fn a_config_decides_which_statuses_are_worth_it() {
+        let picky = RetryConfig::default().retryable_statuses([418]);
+        assert_eq!(judge(&api(418), &picky).verdict, Verdict::Retry);
+        assert_eq!(judge(&api(503), &picky).verdict, Verdict::GiveUp);
+        assert_eq!(judge(&api(503), &picky).status, Some(503));
+    }
+
+    #[test]
+    fn only_an_unanswered_broken_connection_may_be_a_stale_one() {
+        let broken = |answered| Error::Transport { answered, source: "gone".into() };
+        let ruling = |error: Error| judge(&error, &RetryConfig::default());
+        assert!(ruling(broken(false)).stale && !ruling(broken(true)).stale && !ruling(api(503)).stale);
+        assert_eq!(ruling(broken(true)).verdict, Verdict::Retry);
+    }
+
+    #[test]
+    fn what_cannot_get_better_is_given_up() {
+        for error in [
+            Error::config("timeout", "is zero"),
+            Error::TooLarge { part: "body", limit: 1 },
+            Error::Deadline { after: Duration::ZERO },
+            Error::Shutdown,
+            api(404),
+            api(302),
+        ] {
+            assert_eq!(error.verdict(), Verdict::GiveUp, "{error}");
+        }
+    }
+}

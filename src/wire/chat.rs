@@ -38,9 +38,6 @@ pub struct Message {
     /// What is said: a string in most messages.
     #[serde(default)]
     pub content: Value,
-    /// Fields beyond these.
-    #[serde(flatten)]
-    pub extra: Map<String, Value>,
 }
 
 /// A chat completion.
@@ -58,9 +55,6 @@ pub struct ChatResponse {
     /// The tokens used, where the service says so.
     #[serde(default)]
     pub usage: Option<Usage>,
-    /// Fields beyond these.
-    #[serde(flatten)]
-    pub extra: Map<String, Value>,
     #[serde(skip)]
     pub(crate) meta: Meta,
 }
@@ -74,9 +68,6 @@ pub struct Choice {
     /// Why it ended: `stop`, `length`, `tool_calls`, `content_filter` or what a service adds to these.
     #[serde(default)]
     pub finish_reason: Option<String>,
-    /// Fields beyond these.
-    #[serde(flatten)]
-    pub extra: Map<String, Value>,
 }
 
 /// The tokens that a call used.
@@ -92,9 +83,6 @@ pub struct Usage {
     /// All tokens.
     #[serde(default)]
     pub total_tokens: Option<u64>,
-    /// Fields beyond these.
-    #[serde(flatten)]
-    pub extra: Map<String, Value>,
 }
 
 impl ChatRequest {
@@ -186,7 +174,7 @@ impl ChatRequest {
 
 impl Message {
     fn new(role: &str, text: impl Into<String>) -> Message {
-        Message { role: role.to_owned(), content: Value::String(text.into()), extra: Map::new() }
+        Message { role: role.to_owned(), content: Value::String(text.into()) }
     }
 
     /// An instruction.

@@ -21,26 +21,27 @@ pub(crate) struct Headers {
 const REQUEST_IDS: [&str; 4] = ["x-request-id", "request-id", "apim-request-id", "cf-ray"];
 
 impl Headers {
-    /// Reads header fields, names in lower case, at this time of day.
+    /// Reads header fields, names in lower case, at this time of day. A value that isn't text counts as absent.
     pub(crate) fn read<'a>(
-        fields: impl IntoIterator<Item = (&'a str, &'a str)>,
+        fields: impl IntoIterator<Item = (&'a str, &'a [u8])>,
         wall: impl FnOnce() -> SystemTime,
     ) -> Headers {
         let mut headers = Headers::default();
         let mut best_id = REQUEST_IDS.len();
         let (mut millis, mut after, mut upstream, mut date) = (None, None, None, None);
         for (name, value) in fields {
+            let text = || std::str::from_utf8(value).ok();
             match name {
-                "retry-after-ms" => millis = number(value).map(|millis| millis / 1000.0),
-                "retry-after" => after = Some(value),
-                "llm_provider-retry-after" => upstream = Some(value), // LiteLLM's name for its upstream's wish
-                "x-should-retry" => headers.should_retry = yes_or_no(value),
-                "date" => date = Some(value),
-                "location" => headers.location = Some(value.to_owned()),
+                "retry-after-ms" => millis = text().and_then(number).map(|millis| millis / 1000.0),
+                "retry-after" => after = text(),
+                "llm_provider-retry-after" => upstream = text(), // LiteLLM's name for its upstream's wish
+                "x-should-retry" => headers.should_retry = text().and_then(yes_or_no),
+                "date" => date = text(),
+                "location" => headers.location = text().map(str::to_owned),
                 _ => {
                     let rank = REQUEST_IDS.iter().position(|id| *id == name).unwrap_or(best_id);
                     if rank < best_id {
-                        (best_id, headers.request_id) = (rank, Some(value.to_owned()));
+                        (best_id, headers.request_id) = (rank, text().map(str::to_owned));
                     }
                 }
             }
@@ -93,7 +94,9 @@ mod tests {
     const NOW: u64 = 1_696_004_797; // Fri, 29 Sep 2023 16:26:37 GMT
 
     fn read(fields: &[(&str, &str)]) -> Headers {
-        Headers::read(fields.iter().copied(), || UNIX_EPOCH + Duration::from_secs(NOW))
+        Headers::read(fields.iter().map(|(name, value)| (*name, value.as_bytes())), || {
+            UNIX_EPOCH + Duration::from_secs(NOW)
+        })
     }
 
     fn asked(fields: &[(&str, &str)]) -> Option<f64> {

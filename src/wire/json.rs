@@ -9,7 +9,12 @@ use crate::error::{EXCERPT, Error, Result, excerpt};
 /// A body that ends in the middle of a value was cut on its way: [`Error::Transport`]. Any other one that can't be read
 /// is [`Error::Decode`].
 pub(crate) fn read<R: DeserializeOwned>(body: &[u8], status: u16, request_id: Option<&str>) -> Result<R> {
-    serde_json::from_slice(body).map_err(|error| {
+    // One look at the whole for UTF-8 is cheaper than one at each string.
+    let value = match std::str::from_utf8(body) {
+        Ok(text) => serde_json::from_str(text),
+        Err(_) => serde_json::from_slice(body),
+    };
+    value.map_err(|error| {
         if error.is_eof() && !body.trim_ascii().is_empty() {
             return Error::Transport { answered: true, source: error.into() };
         }
