@@ -50,6 +50,13 @@ impl Settings {
     pub(crate) fn check(&self) -> Result<()> {
         #[cfg(any(feature = "rustls", feature = "native-tls"))]
         super::tls::config(self.roots.as_deref())?;
+        #[cfg(not(any(feature = "rustls", feature = "native-tls")))]
+        if self.roots.is_some() {
+            return Err(Error::config(
+                "ca_file",
+                "has no use, because this build has no TLS; enable the feature rustls",
+            ));
+        }
         proxy(self).map(|_| ())
     }
 }
