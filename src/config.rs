@@ -25,9 +25,11 @@ const MAX_IDLE: usize = 512;
 /// The largest answer by default: ten times the largest that a batch of embeddings makes.
 const MAX_RESPONSE: u64 = 256 * 1024 * 1024;
 
-/// Headers that the client itself writes, because a request doesn't work without them as they are.
-const OWN_HEADERS: [&str; 7] = [
+/// Headers that the client itself writes, because a request doesn't work without them as they are or because they
+/// have a setting of their own.
+const OWN_HEADERS: [&str; 8] = [
     "host",
+    "user-agent",
     "content-type",
     "content-length",
     "transfer-encoding",
@@ -269,11 +271,15 @@ impl ConfigBuilder {
         {
             return Err(Error::config(
                 "header",
-                format!("{name} is written by the client itself; leave it out"),
+                format!("{name} is written by the client itself; leave it out or use its own setting"),
             ));
         }
         if !own_authorization {
             all.push(("authorization".to_owned(), format!("Bearer {key}")));
+        }
+        all.push(("user-agent".to_owned(), self.user_agent.clone()));
+        if !all.iter().any(|(name, _)| name.eq_ignore_ascii_case("accept")) {
+            all.push(("accept".to_owned(), "application/json".to_owned()));
         }
         let settings = Settings {
             base,
@@ -416,7 +422,10 @@ mod tests {
                 built(|b| b.header("x y", "z")),
                 "header: \"x y\" has a name or a value that no header can carry",
             ),
-            (built(|b| b.header("Host", "z")), "header: Host is written by the client itself; leave it out"),
+            (
+                built(|b| b.header("Host", "z")),
+                "header: Host is written by the client itself; leave it out or use its own setting",
+            ),
             (built(|b| b.user_agent("me\n")), "user_agent: holds a character that no header can carry"),
             (built(|b| b.proxy("::")), "proxy: is no address of a proxy, such as http://proxy.example:3128"),
             (built(|b| b.ca_file("/nowhere/ca.pem")), "ca_file: /nowhere/ca.pem can't be read"),
@@ -436,7 +445,7 @@ mod tests {
     #[test]
     fn an_authorization_of_ones_own_takes_the_place_of_the_key() {
         let builder = Config::builder().header("Authorization", "Api-Key abc");
-        assert_eq!(builder.build().unwrap().settings.headers.len(), 1);
+        assert_eq!(builder.build().unwrap().settings.headers.get_all("authorization").iter().count(), 1);
     }
 
     #[test]

@@ -64,7 +64,7 @@ fn a_real_server_is_understood() {
     assert!(!answer.text().is_empty());
     assert!(matches!(answer.finish_reason(), Some("length" | "stop")), "{answer:?}");
     assert_eq!(usage.total_tokens, Some(usage.prompt_tokens.unwrap() + usage.completion_tokens.unwrap()));
-    assert_eq!((answer.meta().attempts, answer.meta().status), (1, 200));
+    assert_eq!(answer.meta().status, 200); // perhaps not at the first attempt: it listens before its model is loaded
 
     let two = client.chat(&request.clone().extra("n", 2)).unwrap();
     assert_eq!(two.choices.len(), 2);

@@ -4,7 +4,7 @@ use std::io::Read;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ureq::http::{self, HeaderMap, HeaderName, HeaderValue, Method};
+use ureq::http::{self, HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use ureq::{Agent, Body, Timeout};
 
 use super::clock::{Clock, Stop};
@@ -34,6 +34,7 @@ const PRESIZE: u64 = 1024 * 1024;
 #[derive(Clone)]
 pub(crate) struct Settings {
     pub(crate) base: BaseUrl,
+    /// What every request carries, made once: ureq would make its own ones anew each time.
     pub(crate) headers: HeaderMap,
     pub(crate) user_agent: String,
     pub(crate) connect_timeout: Duration,
@@ -166,11 +167,12 @@ impl Transport {
     }
 
     fn send(&self, outgoing: &Outgoing<'_>, terms: &Terms) -> Result<http::Response<Body>, ureq::Error> {
-        let method = if outgoing.body.is_some() { Method::POST } else { Method::GET };
-        let mut request = http::Request::builder()
-            .method(method)
-            .uri([&self.settings.base.url, outgoing.path].concat())
-            .body(outgoing.body.unwrap_or_default())?;
+        let mut request = http::Request::new(outgoing.body.unwrap_or_default());
+        *request.uri_mut() =
+            Uri::try_from([&self.settings.base.url, outgoing.path].concat()).map_err(http::Error::from)?;
+        if outgoing.body.is_some() {
+            *request.method_mut() = Method::POST;
+        }
         let headers = request.headers_mut();
         headers.clone_from(&self.settings.headers);
         if outgoing.body.is_some() {
