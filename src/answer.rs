@@ -4,7 +4,9 @@ use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Result, excerpt};
 use crate::io::transport::Answer;
+use crate::meta::Meta;
 use crate::wire::error_body::{self, ErrorBody};
+use crate::wire::headers::Headers;
 use crate::wire::json;
 
 /// Reads answers of one service.
@@ -19,6 +21,12 @@ impl Answer {
     /// The body as JSON.
     pub(crate) fn read<R: DeserializeOwned>(&self) -> Result<R> {
         json::read(&self.body, self.status, self.headers.request_id.as_deref())
+    }
+
+    /// What is known of the call when it has come so far.
+    pub(crate) fn meta(self) -> Meta {
+        let Headers { request_id, rate_limits, .. } = self.headers;
+        Meta { status: self.status, request_id, rate_limits, ..Meta::default() }
     }
 }
 

@@ -219,10 +219,7 @@ impl Shared {
         let sent = self.clock.now();
         let result = self.transport.exchange(outgoing, terms).and_then(|answer| {
             let value = self.reader.open(&answer, &read)?;
-            Ok((
-                value,
-                Meta { status: answer.status, request_id: answer.headers.request_id, ..Meta::default() },
-            ))
+            Ok((value, answer.meta()))
         });
         self.tell(|| Event::Answer {
             attempt,

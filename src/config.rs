@@ -10,6 +10,7 @@ use crate::event::Event;
 use crate::io::clock::Clock;
 use crate::io::transport::{ProxyChoice, Settings, headers};
 use crate::policy::backoff::{LONGEST, RetryConfig};
+use crate::wire::api_key;
 use crate::wire::base_url::BaseUrl;
 
 /// Where HolySheep's API is.
@@ -264,7 +265,11 @@ impl ConfigBuilder {
         }
         let own_authorization =
             self.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("authorization"));
-        let key = if own_authorization { self.key.trim().to_owned() } else { checked_key(&self.key)? };
+        let key = if own_authorization {
+            self.key.trim().to_owned()
+        } else {
+            api_key::checked(&self.key, SIGN_UP)?
+        };
         let mut all = self.headers;
         if let Some((name, _)) =
             all.iter().find(|(name, _)| OWN_HEADERS.contains(&&*name.to_ascii_lowercase()))
@@ -313,25 +318,6 @@ fn time_in_range(setting: &'static str, time: Duration, remedy: &str) -> Result<
         return Err(Error::config(setting, "is more than a day, which can't be meant; lower it"));
     }
     Ok(())
-}
-
-/// The key as it is sent. Says what is wrong with it without showing it.
-fn checked_key(key: &str) -> Result<String> {
-    let key = key.trim();
-    let refuse = |message: String| Err(Error::config("api_key", message));
-    if key.is_empty() {
-        return refuse(format!("is empty; get a key at {SIGN_UP}"));
-    }
-    if key.chars().any(char::is_control) {
-        return refuse("holds a control character, such as a line break; copy the key again".to_owned());
-    }
-    if key.contains(' ') {
-        return refuse("holds a space; give the key alone, without Bearer or quotes".to_owned());
-    }
-    if !key.is_ascii() {
-        return refuse("holds a character that no key has; copy the key again".to_owned());
-    }
-    Ok(key.to_owned())
 }
 
 fn read_ca_file(path: &Path) -> Result<Vec<u8>> {

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::limits::RateLimits;
+
 /// How a call went.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -16,4 +18,6 @@ pub struct Meta {
     pub request_id: Option<String>,
     /// The HTTP status of the answer.
     pub status: u16,
+    /// What the service said of its limits.
+    pub rate_limits: RateLimits,
 }

@@ -1,4 +1,4 @@
-//! Dates as HTTP writes them, in its three forms (RFC 9110 section 5.6.7), to seconds since 1970.
+//! Dates as HTTP writes them, in its three forms (RFC 9110 section 5.6.7), and as RFC 3339 does, to seconds since 1970.
 
 /// Reads any of the three forms; all of them are in UTC.
 ///
@@ -23,6 +23,29 @@ pub(crate) fn http_date(text: &str, now: i64) -> Option<i64> {
         _ => return None,
     };
     epoch(year, month_number(month)?, digits(day)?, time)
+}
+
+/// Reads a date and time of RFC 3339, `2025-03-15T09:38:18Z`, or with a space and `UTC` as some gateways write it.
+/// Fractions of a second are dropped.
+pub(crate) fn rfc3339(text: &str) -> Option<i64> {
+    let (date, rest) = text.trim().split_once(['T', 't', ' '])?;
+    let mut parts = date.split('-');
+    let (year, month, day) = (parts.next()?, digits(parts.next()?)?, digits(parts.next()?)?);
+    let (time, zone) = rest.split_at_checked(8)?;
+    let zone = zone.trim_start_matches(|c: char| c == '.' || c.is_ascii_digit()).trim_start();
+    let ahead = match zone.split_at_checked(1) {
+        _ if zone.eq_ignore_ascii_case("z") || zone == "UTC" => 0,
+        Some((sign @ ("+" | "-"), offset)) => {
+            let (hours, minutes) = offset.split_once(':')?;
+            let seconds = digits(hours)? * 3600 + digits(minutes)? * 60;
+            if sign == "+" { seconds } else { -seconds }
+        }
+        _ => return None,
+    };
+    if parts.next().is_some() || year.len() != 4 || !(1..=12).contains(&month) {
+        return None;
+    }
+    Some(epoch(year.parse().ok()?, month, day, time)? - ahead)
 }
 
 fn is_weekday(word: &str) -> bool {
@@ -94,6 +117,26 @@ mod tests {
         ];
         for (text, seconds) in cases {
             assert_eq!(http_date(text, NOW), Some(seconds), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_forms_of_rfc_3339() {
+        let cases = [
+            ("2025-03-15T09:38:18Z", Some(1_742_031_498)),
+            ("2025-03-15t09:38:18.123456z", Some(1_742_031_498)),
+            ("2025-03-15 09:38:18 UTC", Some(1_742_031_498)),
+            ("2025-03-15T11:38:18+02:00", Some(1_742_031_498)),
+            ("2025-03-15T09:08:18-00:30", Some(1_742_031_498)),
+            ("2025-03-15T09:38:18", None),
+            ("2025-13-15T09:38:18Z", None),
+            ("2025-03-15", None),
+            ("2025-03-15T09:38:é8Z", None),
+            ("-2025-03-15T09:38:18Z", None),
+            ("", None),
+        ];
+        for (text, seconds) in cases {
+            assert_eq!(rfc3339(text), seconds, "{text}");
         }
     }
 

@@ -3,6 +3,8 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::date::http_date;
+use super::ratelimits::{Gathered, from_secs, number};
+use crate::limits::RateLimits;
 
 /// The headers that matter here, read.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -15,6 +17,8 @@ pub(crate) struct Headers {
     pub(crate) request_id: Option<String>,
     /// Where a redirect points.
     pub(crate) location: Option<String>,
+    /// What is left of the quotas.
+    pub(crate) rate_limits: RateLimits,
 }
 
 /// Headers that carry a request's id, the best first: OpenAI's and most gateways', Anthropic's, Azure's, Cloudflare's.
@@ -24,10 +28,11 @@ impl Headers {
     /// Reads header fields, names in lower case, at this time of day. A value that isn't text counts as absent.
     pub(crate) fn read<'a>(
         fields: impl IntoIterator<Item = (&'a str, &'a [u8])>,
-        wall: impl FnOnce() -> SystemTime,
+        wall: impl Fn() -> SystemTime,
     ) -> Headers {
         let mut headers = Headers::default();
         let mut best_id = REQUEST_IDS.len();
+        let mut limits = Gathered::default();
         let (mut millis, mut after, mut upstream, mut date) = (None, None, None, None);
         for (name, value) in fields {
             let text = || std::str::from_utf8(value).ok();
@@ -43,40 +48,30 @@ impl Headers {
                     if rank < best_id {
                         (best_id, headers.request_id) = (rank, text().map(str::to_owned));
                     }
+                    limits.take(name, value);
                 }
             }
         }
-        headers.retry_after = millis.map(from_secs).or_else(|| {
-            let asked = after.or(upstream)?;
-            retry_after(asked, date, wall)
-        });
+        // Points in time are read against the server's own clock, so that a wrong one on either side does no harm.
+        let now = || {
+            let here = wall().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
+            date.and_then(|date| http_date(date, here)).unwrap_or(here)
+        };
+        headers.rate_limits = limits.read(now);
+        headers.retry_after = millis.map(from_secs).or_else(|| retry_after(after.or(upstream)?, now));
         headers
     }
 }
 
-/// `Retry-After` (RFC 9110 section 10.2.3): seconds, broken ones too, or a date, which is read against the server's
-/// own `Date` so that a wrong clock on either side does no harm. What can't be read counts as absent, never as zero.
-fn retry_after(asked: &str, date: Option<&str>, wall: impl FnOnce() -> SystemTime) -> Option<Duration> {
+/// `Retry-After` (RFC 9110 section 10.2.3): seconds, broken ones too, or a date. What can't be read counts as absent,
+/// never as zero.
+fn retry_after(asked: &str, now: impl Fn() -> i64) -> Option<Duration> {
     if let Some(seconds) = number(asked) {
         return Some(from_secs(seconds));
     }
-    let here = wall().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
-    let now = date.and_then(|date| http_date(date, here)).unwrap_or(here);
+    let now = now();
     let then = http_date(asked.trim(), now)?;
     Some(Duration::from_secs(then.saturating_sub(now).max(0) as u64))
-}
-
-/// A decimal number without sign or exponent.
-fn number(text: &str) -> Option<f64> {
-    let text = text.trim();
-    let plain = text.starts_with(|c: char| c.is_ascii_digit())
-        && text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
-    if plain { text.parse().ok() } else { None }
-}
-
-/// A wait too long for the type is as long as the type allows; nobody will wait for it.
-fn from_secs(seconds: f64) -> Duration {
-    Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
 }
 
 fn yes_or_no(value: &str) -> Option<bool> {
@@ -162,5 +157,45 @@ mod tests {
         assert_eq!(id(&[("cf-ray", "ray"), ("x-request-id", "req")]).as_deref(), Some("req"));
         assert_eq!(id(&[("request-id", "req"), ("cf-ray", "ray")]).as_deref(), Some("req"));
         assert_eq!(id(&[("server", "nginx")]), None);
+    }
+
+    /// Tables of dates and forms that servers and libraries agree on, where they are at hand.
+    #[test]
+    fn the_collected_forms_are_read() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/corpora/retry_after.json");
+        let Ok(text) = std::fs::read_to_string(path) else {
+            eprintln!("skipped: there is no {path}");
+            return;
+        };
+        let corpus: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let rows = |name: &str| {
+            let table = corpus["tables"].as_array().unwrap().iter().find(|table| table["name"] == name);
+            table.unwrap()["rows"].as_array().unwrap().clone()
+        };
+        for row in rows("httpdate_valid") {
+            assert_eq!(http_date(row["date"].as_str().unwrap(), NOW as i64), row["epoch"].as_i64(), "{row}");
+        }
+        for row in rows("urllib3_valid") {
+            assert_eq!(
+                asked(&[("retry-after", row["retry_after"].as_str().unwrap())]),
+                row["wait_s"].as_f64(),
+                "{row}"
+            );
+        }
+        for row in rows("openai_python") {
+            let value = row["retry_after"].as_str().unwrap();
+            let (wait, expected) = (asked(&[("retry-after", value)]), row["wait_s"].as_f64().unwrap());
+            // Waits of 8 s and less are that library's own, where it reads nothing or obeys nothing.
+            assert!(expected <= 8.0 || wait == Some(expected), "{row}: {wait:?}");
+        }
+        for row in rows("ratelimit_reset_forms").iter().filter(|row| row["seconds"].is_number()) {
+            let fields = [
+                ("ratelimit-limit", "9"),
+                ("ratelimit-remaining", "9"),
+                ("ratelimit-reset", row["value"].as_str().unwrap()),
+            ];
+            let reset = read(&fields).rate_limits.requests.map(|limit| limit.reset.as_secs_f64());
+            assert_eq!(reset, row["seconds"].as_f64(), "{row}");
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! The rooms that say: what goes over the wire and comes back, as bytes and values. No I/O.
 
+pub(crate) mod api_key;
 pub(crate) mod base_url;
 pub(crate) mod chat;
 pub(crate) mod date;
@@ -7,3 +8,4 @@ pub(crate) mod error_body;
 pub(crate) mod headers;
 pub(crate) mod json;
 pub(crate) mod models;
+pub(crate) mod ratelimits;
