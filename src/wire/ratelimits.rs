@@ -57,11 +57,15 @@ impl<'a> Gathered<'a> {
         let rest = rest.trim_start_matches('-');
         // `remaining-requests` with most, `requests-remaining` with Anthropic.
         let is_field = |word: &str| matches!(word, "limit" | "remaining" | "reset" | "renewalperiod");
-        let (first, after) = rest.split_once('-').unwrap_or((rest, ""));
-        let (field, name) = match rest.rsplit_once('-') {
-            _ if is_field(first) => (first, after),
-            Some((name, last)) if is_field(last) => (last, name),
-            _ => return,
+        let (first, after) = cut(rest, rest.bytes().position(|b| b == b'-'));
+        let (field, name) = if is_field(first) {
+            (first, after)
+        } else {
+            let (name, last) = cut(rest, rest.bytes().rposition(|b| b == b'-'));
+            if !is_field(last) {
+                return;
+            }
+            (last, name)
         };
         let Some((thing, window)) = thing(name) else { return };
         let group = self.group(thing, name);
@@ -129,7 +133,8 @@ impl<'a> Gathered<'a> {
 impl Group<'_> {
     /// The limit, if the fields make one together.
     fn read(&self, now: impl Fn() -> i64) -> Option<Limit> {
-        let count = |text: Option<&str>| number(text?.split([',', ';']).next()?);
+        let count =
+            |text: Option<&str>| number(cut(text?, text?.bytes().position(|b| matches!(b, b',' | b';'))).0);
         let limit = count(self.limit).filter(|limit| *limit >= 1.0)?;
         let remaining = count(self.remaining)?;
         let reset = match (self.reset.and_then(|reset| from_now(reset, now)), self.window) {
@@ -144,12 +149,18 @@ impl Group<'_> {
 /// What a name is about, and the window if the name says it: `requests`, `req-10-second`, `tokens-minute`,
 /// `input-tokens`. Nothing but the prefix means requests.
 fn thing(name: &str) -> Option<(Thing, Option<Duration>)> {
+    match name {
+        // Nearly all services, without a further look.
+        "" | "requests" => return Some((Thing::Requests, None)),
+        "tokens" => return Some((Thing::Tokens, None)),
+        _ => {}
+    }
     let mut words = name.split('-').peekable();
     words.next_if(|word| matches!(*word, "input" | "output"));
     let thing = match words.next() {
-        None | Some("" | "requests" | "request" | "req") => Thing::Requests,
+        Some("requests" | "request" | "req") => Thing::Requests,
         Some("tokens" | "token") => Thing::Tokens,
-        Some(_) => return None,
+        _ => return None,
     };
     let count = words.peek().and_then(|word| word.parse::<u32>().ok());
     if count.is_some() {
@@ -207,12 +218,23 @@ fn parameters(value: &str) -> impl Iterator<Item = (&str, &str)> {
     parts.map(|(key, value)| (key.trim(), value.trim()))
 }
 
+/// What is before and after the byte at this place; all is before where there is none.
+fn cut(text: &str, at: Option<usize>) -> (&str, &str) {
+    at.map_or((text, ""), |at| (&text[..at], &text[at + 1..]))
+}
+
 /// A decimal number without sign or exponent.
 pub(super) fn number(text: &str) -> Option<f64> {
-    let text = text.trim();
-    let plain = text.starts_with(|c: char| c.is_ascii_digit())
-        && text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
-    if plain { text.parse().ok() } else { None }
+    let digits = text.as_bytes().trim_ascii();
+    if digits.is_empty() || !digits[0].is_ascii_digit() {
+        return None;
+    }
+    // A whole number that a float holds exactly, as nearly all are, needs no parser for floats.
+    if digits.len() <= 15 && digits.iter().all(u8::is_ascii_digit) {
+        return Some(digits.iter().fold(0, |sum: u64, digit| sum * 10 + u64::from(digit - b'0')) as f64);
+    }
+    let plain = digits.iter().all(|b| b.is_ascii_digit() || *b == b'.');
+    if plain { text.trim().parse().ok() } else { None }
 }
 
 /// A time too long for the type is as long as the type allows.
