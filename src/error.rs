@@ -94,6 +94,12 @@ pub enum Error {
         /// The limit in bytes.
         limit: u64,
     },
+    /// The breaker is open: the service failed too often on end, and nothing was sent.
+    #[non_exhaustive]
+    CircuitOpen {
+        /// The time until a call is let go again, to try.
+        retry_in: Duration,
+    },
     /// The deadline of the whole call passed.
     #[non_exhaustive]
     Deadline {
@@ -254,6 +260,10 @@ impl fmt::Display for Error {
             Error::TooLarge { part, limit } => {
                 write!(f, "the {part} of the answer is larger than {limit} bytes")
             }
+            Error::CircuitOpen { retry_in } => {
+                let seconds = retry_in.as_secs_f64();
+                write!(f, "the service failed too often; the next call may try it in {seconds:.1} s")
+            }
             Error::Deadline { after } => write!(f, "the deadline of {after:?} passed"),
             Error::Shutdown => write!(f, "the client was shut down"),
             Error::GaveUp { reason, attempts, elapsed, .. } => {
@@ -360,6 +370,10 @@ mod tests {
             ),
             (Error::TooLarge { part: "body", limit: 9 }, "the body of the answer is larger than 9 bytes"),
             (Error::TooLarge { part: "header", limit: 9 }, "the header of the answer is larger than 9 bytes"),
+            (
+                Error::CircuitOpen { retry_in: Duration::from_millis(12_340) },
+                "the service failed too often; the next call may try it in 12.3 s",
+            ),
             (Error::Deadline { after: Duration::from_secs(2) }, "the deadline of 2s passed"),
             (Error::Shutdown, "the client was shut down"),
             (gave_up(Reason::RetriesSpent, 6), "gave up after 6 attempts in 12.3 s: no retries left"),

@@ -64,7 +64,12 @@ impl Clock {
     }
 
     /// Waits for a ring of `bell`, at most this long. Like every wait on a condition it may end early.
-    fn wait<'a, T>(&self, bell: &Condvar, guard: MutexGuard<'a, T>, time: Duration) -> MutexGuard<'a, T> {
+    pub(crate) fn wait<'a, T>(
+        &self,
+        bell: &Condvar,
+        guard: MutexGuard<'a, T>,
+        time: Duration,
+    ) -> MutexGuard<'a, T> {
         match &self.0 {
             Some(fake) => {
                 let mut fake = lock(fake);
@@ -73,6 +78,20 @@ impl Clock {
                 guard
             }
             None => bell.wait_timeout(guard, time).unwrap_or_else(PoisonError::into_inner).0,
+        }
+    }
+
+    /// Waits for a ring of `bell` in a line behind others, at most this long. A fake clock is moved only by the first in
+    /// the line, so on that one only a ring ends it.
+    pub(crate) fn wait_behind<'a, T>(
+        &self,
+        bell: &Condvar,
+        guard: MutexGuard<'a, T>,
+        time: Option<Duration>,
+    ) -> MutexGuard<'a, T> {
+        match time {
+            Some(time) if self.0.is_none() => self.wait(bell, guard, time),
+            _ => bell.wait(guard).unwrap_or_else(PoisonError::into_inner),
         }
     }
 }

@@ -60,6 +60,7 @@ pub(crate) fn judge(error: &Error, retry: &RetryConfig) -> Ruling {
         | Error::Config { .. }
         | Error::Decode { .. }
         | Error::TooLarge { .. }
+        | Error::CircuitOpen { .. }
         | Error::Deadline { .. }
         | Error::Shutdown => Ruling::new(Verdict::GiveUp),
     }

@@ -1,0 +1,252 @@
+//! The knobs of the adaptive handler, each with its range and the reason for its default.
+
+use crate::error::{Error, Result};
+use crate::io::clock::Clock;
+use crate::policy::breaker::ERRORS;
+use crate::policy::pacer::{Bounds, Law};
+
+/// The slowest rate by default, in calls a minute: quotas are published per minute, so no call waits longer for its turn.
+const MIN_RATE: f64 = 1.0;
+
+/// The slowest rate that can be set, in calls a minute: a call an hour.
+const SLOWEST: f64 = 1.0 / 60.0;
+
+/// Answers whose latencies a snapshot sums up: the article's window.
+const WINDOW: usize = 100;
+
+/// The largest such window: 16 bytes an answer, so that a handler stays below 200 kB.
+const WIDEST: usize = 10_000;
+
+/// The article's first, lowest and highest rate, in calls a minute.
+const PUBLISHED_RATES: (f64, f64, f64) = (60.0, 10.0, 120.0);
+
+/// How an [`AdaptiveHandler`](crate::AdaptiveHandler) works.
+///
+/// The defaults suit any service: nothing is paced before the first 429 and nothing refused before ten errors on end.
+///
+/// ```
+/// use holysheep::{AdaptiveConfig, AdaptiveHandler};
+///
+/// let careful = AdaptiveConfig::default().initial_rate(60.0).max_rate(500.0);
+/// assert_eq!(AdaptiveHandler::new(careful).snapshot().rate_per_minute, Some(60.0));
+/// ```
+#[derive(Debug, Clone)]
+pub struct AdaptiveConfig {
+    pub(super) mode: Mode,
+    pub(super) initial_rate: f64,
+    pub(super) min_rate: f64,
+    pub(super) max_rate: f64,
+    pub(super) window_size: usize,
+    pub(super) error_threshold: u32,
+    pub(super) wait_when_open: bool,
+    pub(super) seed: Option<u64>,
+    pub(super) clock: Clock,
+}
+
+/// Which parts work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mode {
+    Adaptive,
+    Published,
+    Off,
+}
+
+impl Default for AdaptiveConfig {
+    fn default() -> AdaptiveConfig {
+        AdaptiveConfig {
+            mode: Mode::Adaptive,
+            initial_rate: f64::INFINITY,
+            min_rate: MIN_RATE,
+            max_rate: f64::INFINITY,
+            window_size: WINDOW,
+            error_threshold: ERRORS,
+            wait_when_open: false,
+            seed: None,
+            clock: Clock::system(),
+        }
+    }
+}
+
+impl AdaptiveConfig {
+    /// No pacing, no breaker, no limit on retries but each call's own: the handler only counts.
+    pub fn off() -> AdaptiveConfig {
+        AdaptiveConfig { mode: Mode::Off, ..AdaptiveConfig::default() }
+    }
+
+    /// The numbers of the article that this crate began with, for comparison: 60 calls a minute to begin with, half of
+    /// that after a 429 and three quarters after another error but at least 10, a tenth more after 100 successes but at
+    /// most 120, and no retry from ten errors on end. There is no breaker and no budget of retries.
+    ///
+    /// It is slow where the quota is larger than 120 and wasteful where it is smaller than 10; the defaults are better
+    /// at everything. The article's backoff is a [`RetryConfig`](crate::RetryConfig) with
+    /// [`Jitter::Additive`](crate::Jitter::Additive) of a second and a `max_delay` of a minute; that it also grows with
+    /// errors on end isn't rebuilt.
+    pub fn as_published() -> AdaptiveConfig {
+        let (initial_rate, min_rate, max_rate) = PUBLISHED_RATES;
+        AdaptiveConfig {
+            mode: Mode::Published,
+            initial_rate,
+            min_rate,
+            max_rate,
+            ..AdaptiveConfig::default()
+        }
+    }
+
+    /// The rate to begin with, in calls a minute, from `min_rate` to `max_rate`. Unlimited by default, until the first
+    /// 429: a script of ten calls is never slowed for nothing.
+    pub fn initial_rate(mut self, per_minute: f64) -> Self {
+        self.initial_rate = per_minute;
+        self
+    }
+
+    /// The slowest rate that 429s can lead to, in calls a minute; 1 by default, from 1/60 (one an hour).
+    pub fn min_rate(mut self, per_minute: f64) -> Self {
+        self.min_rate = per_minute;
+        self
+    }
+
+    /// The fastest rate ever, in calls a minute, from `min_rate`. None by default ([`f64::INFINITY`]).
+    pub fn max_rate(mut self, per_minute: f64) -> Self {
+        self.max_rate = per_minute;
+        self
+    }
+
+    /// Of how many answers a snapshot gives the latencies: 1 to 10,000, 100 by default.
+    pub fn window_size(mut self, answers: usize) -> Self {
+        self.window_size = answers;
+        self
+    }
+
+    /// The errors on end, over at least two seconds, that open the breaker: at least 1, 10 by default.
+    pub fn error_threshold(mut self, errors: u32) -> Self {
+        self.error_threshold = errors;
+        self
+    }
+
+    /// Whether calls wait while the breaker is open instead of failing with
+    /// [`Error::CircuitOpen`]. Off by default; batches that nobody waits for want it.
+    pub fn wait_when_open(mut self, wait: bool) -> Self {
+        self.wait_when_open = wait;
+        self
+    }
+
+    /// Makes all chance in the handler repeatable.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// The clock that [`acquire`](crate::AdaptiveHandler::acquire) reads and sleeps on. A client's own handlers have the
+    /// client's.
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Says which setting can't work and what to change.
+    pub(crate) fn check(&self) -> Result<()> {
+        let refuse = |setting, message: String| Err(Error::config(setting, message));
+        let AdaptiveConfig { initial_rate: initial, min_rate: min, max_rate: max, .. } = *self;
+        if !(min.is_finite() && min >= SLOWEST) {
+            return refuse("min_rate", format!("{min} is not a rate from 1/60, one call an hour"));
+        }
+        if max.is_nan() || max < min {
+            return refuse(
+                "max_rate",
+                format!("{max} is not a rate from min_rate, {min}; raise it or lower that"),
+            );
+        }
+        if initial.is_nan() || initial < min || (initial > max && initial.is_finite()) {
+            return refuse(
+                "initial_rate",
+                format!("{initial} is not a rate from min_rate, {min}, to max_rate, {max}"),
+            );
+        }
+        if !(1..=WIDEST).contains(&self.window_size) {
+            return refuse("window_size", format!("{} is not a number from 1 to {WIDEST}", self.window_size));
+        }
+        if self.error_threshold == 0 {
+            return refuse("error_threshold", "is 0, which no call could pass; 10 is usual".to_owned());
+        }
+        Ok(())
+    }
+
+    /// These settings, or for each that can't work the nearest that can.
+    pub(super) fn mended(mut self) -> AdaptiveConfig {
+        // A comparison with NaN is false, so that NaN becomes the default.
+        self.min_rate = if self.min_rate > 0.0 { self.min_rate.clamp(SLOWEST, f64::MAX) } else { MIN_RATE };
+        self.max_rate = if self.max_rate > 0.0 { self.max_rate.max(self.min_rate) } else { f64::INFINITY };
+        self.initial_rate =
+            if self.initial_rate > 0.0 { self.initial_rate.max(self.min_rate) } else { f64::INFINITY };
+        self.window_size = self.window_size.clamp(1, WIDEST);
+        self.error_threshold = self.error_threshold.max(1);
+        if self.mode == Mode::Off {
+            (self.initial_rate, self.max_rate) = (f64::INFINITY, f64::INFINITY);
+        }
+        self
+    }
+
+    /// The bounds of the rate, in calls a second.
+    pub(super) fn bounds(&self) -> Bounds {
+        Bounds { min: self.min_rate / 60.0, max: self.max_rate / 60.0 }
+    }
+
+    pub(super) fn law(&self) -> Law {
+        if self.mode == Mode::Published { Law::Published } else { Law::Learned }
+    }
+
+    /// The errors on end that open the breaker, where there is one.
+    pub(super) fn threshold(&self) -> u32 {
+        if self.mode == Mode::Adaptive { self.error_threshold } else { u32::MAX }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_that_cannot_work_are_refused_with_the_remedy() {
+        let default = AdaptiveConfig::default;
+        for config in [default(), AdaptiveConfig::off(), AdaptiveConfig::as_published()] {
+            assert!(config.check().is_ok(), "{config:?}");
+        }
+        let cases = [
+            (default().min_rate(0.0), "min_rate: 0 is not a rate from 1/60, one call an hour"),
+            (default().max_rate(0.5), "max_rate: 0.5 is not a rate from min_rate, 1; raise it or lower that"),
+            (
+                default().initial_rate(f64::NAN),
+                "initial_rate: NaN is not a rate from min_rate, 1, to max_rate, inf",
+            ),
+            (
+                default().max_rate(60.0).initial_rate(61.0),
+                "initial_rate: 61 is not a rate from min_rate, 1, to max_rate, 60",
+            ),
+            (default().window_size(0), "window_size: 0 is not a number from 1 to 10000"),
+            (default().error_threshold(0), "error_threshold: is 0, which no call could pass; 10 is usual"),
+        ];
+        for (config, message) in cases {
+            assert_eq!(config.check().unwrap_err().to_string(), message);
+        }
+    }
+
+    #[test]
+    fn what_cannot_work_becomes_the_nearest_that_can() {
+        let odd =
+            [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, f64::MIN_POSITIVE, f64::MAX, -0.0, 0.0, 1e-300];
+        for min in odd {
+            for (max, initial) in odd.iter().flat_map(|max| odd.map(|initial| (*max, initial))) {
+                let config = AdaptiveConfig::default().min_rate(min).max_rate(max).initial_rate(initial);
+                let config = config.window_size(usize::MAX).error_threshold(0).mended();
+                let Bounds { min, max } = config.bounds();
+                assert!(
+                    min.is_finite() && min > 0.0 && max >= min && config.initial_rate >= min,
+                    "{config:?}"
+                );
+                assert_eq!((config.window_size, config.error_threshold), (WIDEST, 1));
+            }
+        }
+        let kept = AdaptiveConfig::as_published().mended();
+        assert_eq!((kept.initial_rate, kept.min_rate, kept.max_rate), PUBLISHED_RATES);
+    }
+}

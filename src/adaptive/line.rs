@@ -1,0 +1,69 @@
+//! The line of those who wait for a permit: first come, first served, but who tries again before who begins.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar};
+
+/// Who waits. Each has a bell of its own, so that only the one whose turn it is wakes up.
+#[derive(Debug, Default)]
+pub(super) struct Line {
+    retries: VecDeque<Place>,
+    firsts: VecDeque<Place>,
+    /// The number of the last place given.
+    last: u64,
+}
+
+/// A place in the line.
+#[derive(Debug, Clone)]
+pub(super) struct Place {
+    number: u64,
+    pub(super) bell: Arc<Condvar>,
+}
+
+impl Line {
+    /// Goes to the end of the retries or of the first attempts.
+    pub(super) fn join(&mut self, retry: bool) -> Place {
+        self.last += 1;
+        let place = Place { number: self.last, bell: Arc::new(Condvar::new()) };
+        let lane = if retry { &mut self.retries } else { &mut self.firsts };
+        lane.push_back(place.clone());
+        place
+    }
+
+    /// Whether it is the turn of this place, or of one who has none yet and needs none.
+    pub(super) fn is_first(&self, place: Option<&Place>, retry: bool) -> bool {
+        match place {
+            Some(place) => self.head().is_some_and(|head| head.number == place.number),
+            None => self.retries.is_empty() && (retry || self.firsts.is_empty()),
+        }
+    }
+
+    /// Leaves, from wherever in the line.
+    pub(super) fn leave(&mut self, place: &Place) {
+        for lane in [&mut self.retries, &mut self.firsts] {
+            lane.retain(|other| other.number != place.number);
+        }
+    }
+
+    /// Wakes the one whose turn it is.
+    pub(super) fn ring(&self) {
+        if let Some(head) = self.head() {
+            head.bell.notify_one();
+        }
+    }
+
+    /// Wakes everybody.
+    pub(super) fn ring_all(&self) {
+        for place in self.retries.iter().chain(&self.firsts) {
+            place.bell.notify_one();
+        }
+    }
+
+    /// How many wait.
+    pub(super) fn len(&self) -> usize {
+        self.retries.len() + self.firsts.len()
+    }
+
+    fn head(&self) -> Option<&Place> {
+        self.retries.front().or(self.firsts.front())
+    }
+}

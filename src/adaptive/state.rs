@@ -1,0 +1,344 @@
+//! What the handler's lock guards: the policies, the budget of retries and the counts, joined without lock or clock.
+
+use std::time::{Duration, Instant};
+
+use super::config::{AdaptiveConfig, Mode};
+use crate::limits::RateLimits;
+use crate::policy::backoff::RetryConfig;
+use crate::policy::breaker::{Breaker, BreakerState, ERRORS};
+use crate::policy::pacer::{FAR, Pacer};
+use crate::policy::quota::Quota;
+
+/// Retries after errors that may be made without a success. Each one costs one, each success earns one: at 50 % errors
+/// one call in 130 is lost by it, and an outage sees no more than this many retries.
+const BUDGET: u32 = 20;
+
+/// Of the retries allowed after errors, how many times as many are allowed after 429s: the pacing spaces them, and a
+/// 429 is not the call's fault.
+const THROTTLE_RETRIES: u32 = 2;
+
+/// The status whose caps hold for a 429 that doesn't say its status.
+const TOO_MANY_REQUESTS: u16 = 429;
+
+/// What became of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use = "an outcome is for AdaptiveHandler::record and retry_delay"]
+pub struct Outcome {
+    kind: Kind,
+    status: Option<u16>,
+    retry_after: Option<Duration>,
+    limits: RateLimits,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Success,
+    Throttled,
+    Failed,
+    Refused,
+}
+
+impl Outcome {
+    fn new(kind: Kind) -> Outcome {
+        Outcome { kind, status: None, retry_after: None, limits: RateLimits::default() }
+    }
+
+    /// The service did what was asked.
+    pub fn success() -> Outcome {
+        Outcome::new(Kind::Success)
+    }
+
+    /// The service was asked too fast: 429, 529, or a 503 with a Retry-After. Not a 429 about money, for which the permit is
+    /// best dropped.
+    pub fn throttled() -> Outcome {
+        Outcome::new(Kind::Throttled)
+    }
+
+    /// The call failed: no connection, silence, 408, 409 or a 5xx.
+    pub fn failed() -> Outcome {
+        Outcome::new(Kind::Failed)
+    }
+
+    /// The service works, and refused this call for what is in it: any other 4xx.
+    pub fn refused() -> Outcome {
+        Outcome::new(Kind::Refused)
+    }
+
+    /// How long the service asked to be left alone. With a success that is no order, and ignored.
+    pub fn retry_after(mut self, wait: Duration) -> Outcome {
+        self.retry_after = Some(wait);
+        self
+    }
+
+    /// What the headers said about limits, if anything.
+    pub fn limits(mut self, limits: RateLimits) -> Outcome {
+        self.limits = limits;
+        self
+    }
+
+    /// The status of the answer, whose caps hold for the wait before the next attempt.
+    pub(crate) fn status(mut self, status: u16) -> Outcome {
+        self.status = Some(status);
+        self
+    }
+}
+
+/// One call's retries so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tries {
+    errors: u32,
+    throttles: u32,
+}
+
+/// What a handler has seen and decided so far.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Snapshot {
+    /// Calls that succeeded.
+    pub successes: u64,
+    /// Calls that failed: no connection, silence, 5xx.
+    pub failures: u64,
+    /// Calls that were refused for their rate.
+    pub throttles: u64,
+    /// Failures since the service last answered.
+    pub consecutive_errors: u32,
+    /// The rate at which calls may go; none for no limit.
+    pub rate_per_minute: Option<f64>,
+    /// Whether calls are let go at all.
+    pub breaker: BreakerState,
+    /// How often the breaker has opened.
+    pub openings: u64,
+    /// Retries after errors that may still be made without a success.
+    pub budget: u32,
+    /// Threads that wait for a permit.
+    pub waiting: usize,
+    /// Half of the last answers took less time than this; none before the first.
+    pub median_latency: Option<Duration>,
+    /// Of the last answers 99 in 100 took no more time than this; none before the first.
+    pub p99_latency: Option<Duration>,
+}
+
+/// What an answer changed, for events.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(crate) struct Change {
+    /// The new rate, in calls a minute, where the answer cut it.
+    pub(crate) rate_per_minute: Option<f64>,
+    /// The breaker's new state.
+    pub(crate) breaker: Option<BreakerState>,
+}
+
+/// What the policies say to a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Gate {
+    /// Go, with this number.
+    Go(u64),
+    Wait(Duration),
+    Open(Duration),
+}
+
+#[derive(Debug)]
+pub(super) struct State {
+    mode: Mode,
+    pacer: Pacer,
+    requests: Quota,
+    tokens: Quota,
+    breaker: Breaker,
+    budget: u32,
+    /// The number of the newest call. The first one is 1.
+    newest: u64,
+    random: fastrand::Rng,
+    successes: u64,
+    failures: u64,
+    throttles: u64,
+    latencies: Latencies,
+}
+
+impl State {
+    pub(super) fn new(config: &AdaptiveConfig) -> State {
+        State {
+            mode: config.mode,
+            pacer: Pacer::new(config.law(), config.initial_rate / 60.0, config.bounds()),
+            requests: Quota::requests(),
+            tokens: Quota::tokens(),
+            breaker: Breaker::new(config.threshold()),
+            budget: BUDGET,
+            newest: 0,
+            random: config.seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed),
+            successes: 0,
+            failures: 0,
+            throttles: 0,
+            latencies: Latencies::new(config.window_size),
+        }
+    }
+
+    /// Asks the breaker, then the pace, then the limits that headers told; only who passes all three moves them.
+    pub(super) fn admit(&mut self, now: Instant) -> Gate {
+        if let Some(left) = self.breaker.refuses(now) {
+            return Gate::Open(left);
+        }
+        let last = self.pacer.last();
+        let due = if self.mode == Mode::Off {
+            None
+        } else {
+            let gates =
+                self.requests.gate(now, self.newest, last).max(self.tokens.gate(now, self.newest, last));
+            self.pacer.next(now).max(gates)
+        };
+        match due {
+            Some(due) if now < due => Gate::Wait(due - now),
+            _ => {
+                self.newest += 1;
+                self.breaker.admitted(now, self.newest);
+                self.pacer.admitted(now, due);
+                Gate::Go(self.newest)
+            }
+        }
+    }
+
+    /// Learns from the answer to `call`.
+    pub(super) fn record(&mut self, now: Instant, call: u64, sent: Instant, outcome: &Outcome) -> Change {
+        let before = (self.pacer.rate(), self.breaker.state());
+        let chance = self.random.f64();
+        self.latencies.add(now.saturating_duration_since(sent));
+        self.read(call, sent, &outcome.limits, chance);
+        match outcome.kind {
+            Kind::Success | Kind::Refused => {
+                self.successes += u64::from(outcome.kind == Kind::Success);
+                self.budget = (self.budget + 1).min(BUDGET);
+                self.pacer.succeeded(call);
+                self.breaker.answered(now, call);
+            }
+            Kind::Throttled => {
+                self.throttles += 1;
+                if self.mode != Mode::Off {
+                    let asked = outcome.retry_after.unwrap_or_default();
+                    self.pacer.throttled(now, call, self.newest, asked, chance);
+                }
+                match self.mode {
+                    Mode::Published => self.breaker.failed(now, call, chance),
+                    Mode::Adaptive | Mode::Off => self.breaker.answered(now, call),
+                }
+            }
+            Kind::Failed => {
+                self.failures += 1;
+                self.pacer.failed();
+                self.breaker.failed(now, call, chance);
+            }
+        }
+        self.change(before)
+    }
+
+    /// Nobody will say what became of `call`, which was sent at `sent`.
+    pub(super) fn dropped(&mut self, call: u64, sent: Instant) {
+        self.breaker.dropped(sent, call);
+    }
+
+    /// The wait before the next attempt, or none to give up: limits, the server's wish, the budget and the backoff.
+    pub(super) fn retry_delay(
+        &mut self,
+        retry: &RetryConfig,
+        tries: &mut Tries,
+        outcome: &Outcome,
+    ) -> Option<Duration> {
+        match (outcome.kind, self.mode) {
+            (Kind::Success | Kind::Refused, _) => None,
+            (Kind::Throttled, Mode::Adaptive) => {
+                tries.throttles = tries.throttles.saturating_add(1);
+                if tries.throttles > retry.retries().saturating_mul(THROTTLE_RETRIES) {
+                    return None;
+                }
+                let Some(asked) = outcome.retry_after else { return Some(Duration::ZERO) };
+                let status = outcome.status.unwrap_or(TOO_MANY_REQUESTS);
+                let wait = retry.wait(0, Some(status), Some(asked), self.random.f64())?;
+                // The pacing spaces it, for as long a wait as it believes.
+                Some(if asked > FAR { wait } else { Duration::ZERO })
+            }
+            (Kind::Throttled | Kind::Failed, mode) => {
+                let attempt = tries.errors;
+                tries.errors = tries.errors.saturating_add(1);
+                let wait = retry.wait(attempt, outcome.status, outcome.retry_after, self.random.f64())?;
+                let refused = match mode {
+                    Mode::Adaptive => self.budget == 0,
+                    Mode::Published => self.breaker.errors() >= ERRORS,
+                    Mode::Off => false,
+                };
+                if attempt >= retry.retries() || refused {
+                    return None;
+                }
+                self.budget = self.budget.saturating_sub(u32::from(mode == Mode::Adaptive));
+                Some(wait)
+            }
+        }
+    }
+
+    pub(super) fn snapshot(&self, waiting: usize) -> Snapshot {
+        let [median_latency, p99_latency] = self.latencies.quantiles([0.5, 0.99]);
+        Snapshot {
+            successes: self.successes,
+            failures: self.failures,
+            throttles: self.throttles,
+            consecutive_errors: self.breaker.errors(),
+            rate_per_minute: per_minute(self.pacer.rate()),
+            breaker: self.breaker.state(),
+            openings: self.breaker.openings(),
+            budget: self.budget,
+            waiting,
+            median_latency,
+            p99_latency,
+        }
+    }
+
+    pub(super) fn breaker(&self) -> BreakerState {
+        self.breaker.state()
+    }
+
+    fn read(&mut self, call: u64, sent: Instant, limits: &RateLimits, chance: f64) {
+        if let Some(limit) = limits.requests {
+            self.requests.read(limit, call, sent, chance);
+        }
+        if let Some(limit) = limits.tokens {
+            self.tokens.read(limit, call, sent, chance);
+        }
+    }
+
+    fn change(&self, (rate, breaker): (f64, BreakerState)) -> Change {
+        let now = (self.pacer.rate(), self.breaker.state());
+        Change {
+            rate_per_minute: if now.0 == rate { None } else { per_minute(now.0) },
+            breaker: (now.1 != breaker).then_some(now.1),
+        }
+    }
+}
+
+/// A rate in calls a minute, none for no limit.
+fn per_minute(rate: f64) -> Option<f64> {
+    rate.is_finite().then_some(rate * 60.0)
+}
+
+/// The latencies of the last answers, in a ring that is allocated once.
+#[derive(Debug)]
+struct Latencies {
+    ring: Vec<Duration>,
+    size: usize,
+    next: usize,
+}
+
+impl Latencies {
+    fn new(size: usize) -> Latencies {
+        Latencies { ring: Vec::with_capacity(size), size, next: 0 }
+    }
+
+    fn add(&mut self, latency: Duration) {
+        match self.ring.get_mut(self.next) {
+            Some(oldest) => *oldest = latency,
+            None => self.ring.push(latency),
+        }
+        self.next = (self.next + 1) % self.size;
+    }
+
+    fn quantiles<const N: usize>(&self, parts: [f64; N]) -> [Option<Duration>; N] {
+        let mut sorted = self.ring.clone();
+        sorted.sort_unstable();
+        parts.map(|part| sorted.get((sorted.len().saturating_sub(1) as f64 * part).round() as usize).copied())
+    }
+}
