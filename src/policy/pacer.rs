@@ -111,7 +111,8 @@ impl Pacer {
     /// A call goes out that could have gone at `due`.
     pub(crate) fn admitted(&mut self, now: Instant, due: Option<Instant>) {
         let gap = self.last.map_or(Duration::ZERO, |last| now.saturating_duration_since(last)).as_secs_f64();
-        let next = later(due.unwrap_or(now), seconds(1.0 / self.rate()));
+        let rate = self.rate();
+        let next = later(due.unwrap_or(now), seconds(1.0 / rate));
         if self.base.is_infinite() {
             self.calls += 1.0;
             self.seconds += gap.min(IDLE);
@@ -120,8 +121,10 @@ impl Pacer {
             self.calls += 1.0;
             self.seconds += gap;
         }
-        // At most one slot is caught up, for threads that wake a little late.
-        self.next = Some(next.max(now));
+        if rate.is_finite() {
+            // At most one slot is caught up, for threads that wake a little late.
+            self.next = Some(next.max(now));
+        }
         self.last = Some(now);
     }
 
@@ -174,8 +177,8 @@ impl Pacer {
             // Laplace's rule of succession: `calls` of `seconds · sending` slots were granted. It keeps the cut finite
             // where there were none.
             let delivered = ((self.calls + 1.0) / (self.seconds + 2.0 / sending)).min(sending);
-            let rate = if sending.is_finite() { delivered.sqrt() * sending.sqrt() } else { delivered };
-            self.set(rate);
+            let mean = if sending.is_finite() { delivered.sqrt() * sending.sqrt() } else { delivered };
+            self.set(mean.min(sending)); // which rounding can exceed
             self.cut = newest;
         }
         self.streak = self.streak.saturating_add(1);

@@ -75,14 +75,14 @@ impl Quota {
         let (told, price) = (self.told?, self.price?);
         let left = told.left / price - newest.saturating_sub(told.call) as f64;
         let away = told.reset.saturating_duration_since(now);
-        // A reset that is far away by now means that the clock was set back.
+        // A reset that is far away by now, or a last call after it, means that the clock was set back.
         if away.is_zero() || away > FAR || left >= FEW.max(LAST * told.limit / price) {
             return None;
         }
         if left < 1.0 {
             return Some(later(told.reset, told.spread));
         }
-        let last = last.unwrap_or(now);
+        let last = last.filter(|last| *last <= now)?;
         Some(later(last, told.reset.saturating_duration_since(last).div_f64(left + 1.0)))
     }
 }
@@ -113,7 +113,8 @@ mod tests {
         let (mut quota, now) = (Quota::requests(), Instant::now());
         quota.read(limit(60, 9, 30.0), 7, now, 0.5);
         assert_eq!(quota.gate(now, 7, Some(now)), Some(now + secs(3.0)));
-        assert_eq!(quota.gate(now, 8, Some(now + secs(3.0))), Some(now + secs(6.0)));
+        let later = now + secs(3.0);
+        assert_eq!(quota.gate(later, 8, Some(later)), Some(now + secs(6.0)));
         assert_eq!(quota.gate(now, 16, Some(now)), Some(now + secs(30.5)), "none is left: the reset, spread");
         assert_eq!(quota.gate(now + secs(30.0), 16, Some(now)), None, "the reset has passed");
     }

@@ -1,0 +1,231 @@
+//! The handler as a program without this crate's client uses it: on a fake clock, and with many threads.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't go on shall say so loudly")]
+
+use std::sync::Barrier;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use holysheep::{
+    AdaptiveConfig, AdaptiveHandler, Admission, BreakerState, Clock, Error, Jitter, Limit, Outcome, Permit,
+    RateLimits, RetryConfig, Tries,
+};
+
+fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+#[track_caller]
+fn go(handler: &AdaptiveHandler, now: Instant) -> Permit {
+    match handler.admit(now) {
+        Admission::Go(permit) => permit,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Ten failures over three seconds from `start`.
+fn fail(handler: &AdaptiveHandler, start: Instant) {
+    for nth in 0..10 {
+        let now = start + secs(3) * nth / 9;
+        handler.record(now, go(handler, now), Outcome::failed());
+    }
+}
+
+#[test]
+fn a_paced_line_sleeps_slot_by_slot_on_a_fake_clock() {
+    let clock = Clock::fake();
+    let handler = AdaptiveHandler::new(AdaptiveConfig::default().initial_rate(60.0).clock(clock.clone()));
+    for _ in 0..4 {
+        let permit = handler.acquire(None).unwrap();
+        drop(permit);
+    }
+    let millis: Vec<u128> = clock.sleeps().iter().map(|sleep| sleep.as_millis()).collect();
+    assert_eq!(millis.len(), 3);
+    assert!(millis.iter().all(|sleep| (999..=1000).contains(sleep)), "{millis:?}");
+}
+
+#[test]
+fn a_deadline_that_the_wait_would_cross_fails_without_a_sleep() {
+    let clock = Clock::fake();
+    let handler = AdaptiveHandler::new(AdaptiveConfig::default().initial_rate(1.0).clock(clock.clone()));
+    let start = Instant::now();
+    go(&handler, start);
+    let error = handler.acquire(Some(start + secs(40))).unwrap_err();
+    assert!(matches!(error, Error::Deadline { .. }) && error.is_timeout(), "{error}");
+    assert!(clock.sleeps().is_empty());
+    assert!(handler.acquire(Some(start + secs(70))).is_ok());
+    assert_eq!(clock.sleeps().len(), 1);
+    assert!(matches!(handler.acquire(Some(start)), Err(Error::Deadline { .. })), "passed already");
+}
+
+#[test]
+fn an_open_breaker_is_an_error_or_a_wait() {
+    for wait in [false, true] {
+        let clock = Clock::fake();
+        let config = AdaptiveConfig::default().seed(1).wait_when_open(wait).clock(clock.clone());
+        let handler = AdaptiveHandler::new(config);
+        // A fake clock stands still from when it was made, so that this is now.
+        let now = Instant::now() - secs(3);
+        fail(&handler, now);
+        assert_eq!(handler.snapshot().breaker, BreakerState::Open);
+        match handler.acquire(None) {
+            Err(Error::CircuitOpen { retry_in, .. }) => {
+                assert!(!wait && retry_in > secs(2) && retry_in < secs(6), "{retry_in:?}");
+                assert!(clock.sleeps().is_empty());
+            }
+            Ok(_) => assert!(wait && clock.sleeps().len() == 1 && clock.sleeps()[0] < secs(6)),
+            Err(other) => panic!("{other}"),
+        }
+    }
+}
+
+#[test]
+fn a_short_script_is_never_slowed_or_refused_before_something_went_wrong() {
+    let (handler, now) = (AdaptiveHandler::new(AdaptiveConfig::default()), Instant::now());
+    for _ in 0..1000 {
+        let (one, another) = (go(&handler, now), go(&handler, now));
+        handler.record(now, one, Outcome::success());
+        handler.record(now, another, Outcome::refused());
+    }
+    assert_eq!(handler.snapshot().rate_per_minute, None);
+    assert_eq!(handler.snapshot().successes, 1000);
+}
+
+#[test]
+fn sixty_four_threads_all_get_their_turns() {
+    const THREADS: usize = 64;
+    const TURNS: usize = 50;
+    let clock = Clock::fake();
+    let config = AdaptiveConfig::default().initial_rate(600.0).seed(1).clock(clock.clone());
+    let handler = AdaptiveHandler::new(config);
+    let barrier = Barrier::new(THREADS);
+    thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let (handler, clock, barrier) = (handler.clone(), clock.clone(), &barrier);
+            scope.spawn(move || {
+                barrier.wait();
+                for turn in 0..TURNS {
+                    let again = (thread + turn) % 3 == 0;
+                    let permit = if again { handler.acquire_again(None) } else { handler.acquire(None) };
+                    let outcome = match (thread * TURNS + turn) % 100 {
+                        0 => Outcome::throttled(),
+                        1..=5 => Outcome::failed(),
+                        _ => Outcome::success(),
+                    };
+                    if turn % 7 == 0 {
+                        clock.advance(Duration::from_millis(1));
+                    }
+                    handler.record(Instant::now(), permit.unwrap(), outcome);
+                }
+            });
+        }
+    });
+    let snapshot = handler.snapshot();
+    let answers = snapshot.successes + snapshot.failures + snapshot.throttles;
+    assert_eq!((answers, snapshot.waiting), ((THREADS * TURNS) as u64, 0));
+}
+
+#[test]
+fn a_snapshot_sums_up_the_latencies_of_the_last_answers() {
+    let (handler, start) = (AdaptiveHandler::new(AdaptiveConfig::default()), Instant::now());
+    assert_eq!(handler.snapshot().median_latency, None);
+    for seconds in 0..200 {
+        handler.record(start + secs(seconds), go(&handler, start), Outcome::success());
+    }
+    let snapshot = handler.snapshot();
+    assert_eq!(snapshot.median_latency, Some(secs(150)), "of 100 to 199");
+    assert_eq!(snapshot.p99_latency, Some(secs(198)));
+}
+
+#[test]
+fn the_budget_ends_retries_after_errors_and_successes_earn_them() {
+    let (handler, now) = (AdaptiveHandler::new(AdaptiveConfig::default().seed(1)), Instant::now());
+    let retry = RetryConfig::default();
+    let again = || handler.retry_delay(&retry, &mut Tries::default(), &Outcome::failed()).is_some();
+    assert_eq!((0..30).filter(|_| again()).count(), 20);
+    assert_eq!(handler.snapshot().budget, 0);
+    for _ in 0..3 {
+        handler.record(now, go(&handler, now), Outcome::success());
+    }
+    assert_eq!((0..30).filter(|_| again()).count(), 3);
+    assert_eq!(
+        handler.retry_delay(&retry, &mut Tries::default(), &Outcome::throttled()),
+        Some(Duration::ZERO)
+    );
+}
+
+#[test]
+fn switched_off_it_only_counts() {
+    let (handler, now) = (AdaptiveHandler::new(AdaptiveConfig::off()), Instant::now());
+    let retry = RetryConfig::default().jitter(Jitter::None);
+    let limit = Some(Limit { limit: 60, remaining: 0, reset: secs(60) });
+    let throttled =
+        Outcome::throttled().retry_after(secs(7)).limits(RateLimits { requests: limit, tokens: limit });
+    for nth in 0..100 {
+        handler.record(now + secs(nth), go(&handler, now), throttled);
+        handler.record(now + secs(nth), go(&handler, now), Outcome::failed());
+    }
+    let snapshot = handler.snapshot();
+    assert_eq!((snapshot.throttles, snapshot.failures, snapshot.openings), (100, 100, 0));
+    assert_eq!((snapshot.rate_per_minute, snapshot.breaker), (None, BreakerState::Closed));
+    let mut tries = Tries::default();
+    let delays: Vec<_> =
+        std::iter::from_fn(|| handler.retry_delay(&retry, &mut tries, &Outcome::throttled())).collect();
+    assert_eq!(delays, [1, 2, 4, 8, 16].map(secs), "backed off, since nothing paces it");
+    assert_eq!(handler.retry_delay(&retry, &mut Tries::default(), &throttled), Some(secs(7)));
+}
+
+#[test]
+fn as_published_it_has_the_articles_numbers() {
+    let (handler, mut now) = (AdaptiveHandler::new(AdaptiveConfig::as_published()), Instant::now());
+    let rate = || handler.snapshot().rate_per_minute.unwrap().round();
+    let mut record = |outcome| {
+        now += secs(10);
+        handler.record(now, go(&handler, now), outcome);
+    };
+    let mut rates = vec![rate()];
+    for outcome in [Outcome::throttled(), Outcome::failed(), Outcome::failed()] {
+        record(outcome);
+        rates.push(rate());
+    }
+    (0..100).for_each(|_| record(Outcome::success()));
+    rates.push(rate());
+    (0..20).for_each(|_| record(Outcome::throttled()));
+    rates.push(rate());
+    (0..5000).for_each(|_| record(Outcome::success()));
+    rates.push(rate());
+    assert_eq!(rates, [60.0, 30.0, 23.0, 17.0, 19.0, 10.0, 120.0]);
+    let again =
+        |outcome| handler.retry_delay(&RetryConfig::default(), &mut Tries::default(), &outcome).is_some();
+    (0..9).for_each(|_| record(Outcome::failed()));
+    assert!(again(Outcome::failed()));
+    record(Outcome::throttled());
+    assert!(!again(Outcome::failed()), "ten on end");
+    assert_eq!(handler.snapshot().breaker, BreakerState::Closed);
+}
+
+#[test]
+fn another_handlers_permit_is_dropped() {
+    let now = Instant::now();
+    let (one, other) =
+        (AdaptiveHandler::new(AdaptiveConfig::default()), AdaptiveHandler::new(AdaptiveConfig::default()));
+    fail(&one, now);
+    let probe = go(&one, now + secs(40));
+    other.record(now, probe, Outcome::throttled());
+    assert_eq!((other.snapshot().throttles, other.snapshot().rate_per_minute), (0, None));
+    assert!(matches!(one.admit(now + secs(40)), Admission::Go(_)), "its place is free again");
+}
+
+#[test]
+fn the_later_of_two_limits_holds() {
+    for (requests_reset, tokens_reset, held) in [(20, 60, 60), (90, 60, 90)] {
+        let (handler, now) = (AdaptiveHandler::new(AdaptiveConfig::default().seed(1)), Instant::now());
+        let permits = [go(&handler, now), go(&handler, now)];
+        for (permit, tokens_left) in permits.into_iter().zip([50_000, 20_000]) {
+            let requests = Some(Limit { limit: 60, remaining: 0, reset: secs(requests_reset) });
+            let tokens = Some(Limit { limit: 150_000, remaining: tokens_left, reset: secs(tokens_reset) });
+            handler.record(now, permit, Outcome::success().limits(RateLimits { requests, tokens }));
+        }
+        let Admission::Wait(wait) = handler.admit(now) else { panic!("nothing is left") };
+        assert!((held..=held + 1).contains(&wait.as_secs()), "{wait:?}");
+    }
+}
