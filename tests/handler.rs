@@ -48,7 +48,7 @@ fn a_deadline_that_the_wait_would_cross_fails_without_a_sleep() {
     let clock = Clock::fake();
     let handler = AdaptiveHandler::new(AdaptiveConfig::default().initial_rate(1.0).clock(clock.clone()));
     let start = Instant::now();
-    go(&handler, start);
+    let _first = go(&handler, start);
     let error = handler.acquire(Some(start + secs(40))).unwrap_err();
     assert!(matches!(error, Error::Deadline { .. }) && error.is_timeout(), "{error}");
     assert!(clock.sleeps().is_empty());

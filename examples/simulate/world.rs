@@ -1,0 +1,277 @@
+//! Clients and a service in virtual time, with the crate's real handler and backoff: an hour takes a moment.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+use holysheep::{AdaptiveConfig, AdaptiveHandler, Admission, Outcome, Permit, RetryConfig, Tries};
+
+/// What is simulated.
+#[derive(Debug, Clone)]
+pub(crate) struct Scenario {
+    /// Processes that don't know of each other.
+    pub(crate) clients: usize,
+    /// Threads of each, which begin a call as soon as their last one has ended, well or not.
+    pub(crate) threads: usize,
+    /// Calls a second that the service lets through, and how many at once after a pause.
+    pub(crate) quota: f64,
+    pub(crate) burst: f64,
+    pub(crate) trouble: Option<Trouble>,
+    pub(crate) length: Duration,
+    /// By how much a thread that sleeps wakes too late, at most.
+    pub(crate) late: Duration,
+    pub(crate) seed: u64,
+}
+
+/// A time in which the service answers no call.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Trouble {
+    pub(crate) from: Duration,
+    pub(crate) to: Duration,
+    /// Refuses with 429 and this Retry-After; fails with 503 if there is none.
+    pub(crate) asks: Option<Duration>,
+}
+
+/// How the clients behave.
+#[derive(Debug, Clone)]
+pub(crate) struct Policy {
+    pub(crate) name: &'static str,
+    pub(crate) handler: AdaptiveConfig,
+    pub(crate) retry: RetryConfig,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Report {
+    /// By second: requests that reached the service, and those that it answered with success.
+    pub(crate) sent: Vec<u32>,
+    pub(crate) done: Vec<u32>,
+    /// Calls that were given up.
+    pub(crate) lost: u64,
+    /// Requests that were refused for their rate, and that failed.
+    pub(crate) refused: u64,
+    pub(crate) failed: u64,
+    /// From the beginning of each call to its success, sorted.
+    pub(crate) times: Vec<Duration>,
+    /// Successes by client.
+    pub(crate) shares: Vec<u64>,
+}
+
+impl Report {
+    pub(crate) fn requests(&self) -> u64 {
+        self.sent.iter().map(|count| u64::from(*count)).sum()
+    }
+
+    pub(crate) fn successes(&self) -> u64 {
+        self.shares.iter().sum()
+    }
+
+    /// The time within which this part of the successful calls had ended.
+    pub(crate) fn time(&self, part: f64) -> Duration {
+        let index = (self.times.len().saturating_sub(1) as f64 * part) as usize;
+        self.times.get(index).copied().unwrap_or_default()
+    }
+}
+
+struct Client {
+    handler: AdaptiveHandler,
+    line: VecDeque<Call>,
+    /// When it will look at its line again.
+    wakes: Option<Duration>,
+}
+
+struct Call {
+    born: Duration,
+    tries: Tries,
+}
+
+enum Event {
+    Begin,
+    Again(Call),
+    Look,
+    Answer(Call, Permit, Answer),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Answer {
+    Success,
+    /// A 429, with what its Retry-After asks.
+    Refusal(Option<Duration>),
+    Failure,
+}
+
+/// What is to come, in the order of time; the number makes the order definite.
+struct Due(Duration, u64, usize, Event);
+
+struct World<'a> {
+    scenario: &'a Scenario,
+    retry: &'a RetryConfig,
+    start: Instant,
+    now: Duration,
+    random: Rng,
+    clients: Vec<Client>,
+    due: BinaryHeap<Reverse<Due>>,
+    scheduled: u64,
+    /// Calls that the service would let through at once, as of a moment.
+    bucket: (f64, Duration),
+    report: Report,
+}
+
+/// Runs a scenario with one policy. The same arguments give the same report.
+pub(crate) fn run(scenario: &Scenario, policy: &Policy) -> Report {
+    let client = |nth| Client {
+        handler: AdaptiveHandler::new(policy.handler.clone().seed(scenario.seed.wrapping_add(nth as u64))),
+        line: VecDeque::new(),
+        wakes: None,
+    };
+    let seconds = scenario.length.as_secs() as usize + 1;
+    let mut world = World {
+        scenario,
+        retry: &policy.retry,
+        start: Instant::now(),
+        now: Duration::ZERO,
+        random: Rng::with_seed(scenario.seed),
+        clients: (0..scenario.clients).map(client).collect(),
+        due: BinaryHeap::new(),
+        scheduled: 0,
+        bucket: (scenario.burst, Duration::ZERO),
+        report: Report {
+            sent: vec![0; seconds],
+            done: vec![0; seconds],
+            shares: vec![0; scenario.clients],
+            ..Report::default()
+        },
+    };
+    for client in 0..scenario.clients {
+        for _ in 0..scenario.threads {
+            let stagger = Duration::from_secs(1).mul_f64(world.random.f64());
+            world.schedule(stagger, client, Event::Begin);
+        }
+    }
+    while let Some(Reverse(Due(at, _, client, event))) = world.due.pop() {
+        if at >= scenario.length {
+            break;
+        }
+        world.now = at;
+        world.happen(client, event);
+    }
+    world.report.times.sort_unstable();
+    world.report
+}
+
+impl World<'_> {
+    fn happen(&mut self, client: usize, event: Event) {
+        match event {
+            Event::Begin => {
+                self.clients[client].line.push_back(Call { born: self.now, tries: Tries::default() });
+            }
+            Event::Again(call) => self.clients[client].line.push_front(call),
+            Event::Look => self.clients[client].wakes = None,
+            Event::Answer(call, permit, answer) => self.learn(client, call, permit, answer),
+        }
+        self.look(client);
+    }
+
+    /// Sends what may go, and plans to look again when more may go.
+    fn look(&mut self, client: usize) {
+        while !self.clients[client].line.is_empty() {
+            let wait = match self.clients[client].handler.admit(self.start + self.now) {
+                Admission::Go(permit) => {
+                    if let Some(call) = self.clients[client].line.pop_front() {
+                        self.send(client, call, permit);
+                    }
+                    continue;
+                }
+                Admission::Wait(wait) | Admission::Open { retry_in: wait } => wait,
+            };
+            let at = self.now + wait;
+            if self.clients[client].wakes.is_none_or(|wakes| at < wakes) {
+                self.clients[client].wakes = Some(at);
+                let late = self.scenario.late.mul_f64(self.random.f64());
+                self.schedule(wait + late, client, Event::Look);
+            }
+            break;
+        }
+    }
+
+    fn send(&mut self, client: usize, call: Call, permit: Permit) {
+        self.report.sent[self.now.as_secs() as usize] += 1;
+        let answer = self.serve();
+        // A success takes as long as a short answer of a model, everything else is quick.
+        let longest = if answer == Answer::Success { 1.2 } else { 0.1 };
+        let takes = Duration::from_secs_f64(longest * (0.3 + 0.7 * self.random.f64()));
+        self.schedule(takes, client, Event::Answer(call, permit, answer));
+    }
+
+    /// The service: a token bucket, and a time of trouble.
+    fn serve(&mut self) -> Answer {
+        if let Some(trouble) = self.scenario.trouble {
+            if (trouble.from..trouble.to).contains(&self.now) {
+                return trouble.asks.map_or(Answer::Failure, |asked| Answer::Refusal(Some(asked)));
+            }
+        }
+        let (level, at) = self.bucket;
+        let refilled = level + (self.now - at).as_secs_f64() * self.scenario.quota;
+        let level = refilled.min(self.scenario.burst);
+        let granted = level >= 1.0;
+        self.bucket = (if granted { level - 1.0 } else { level }, self.now);
+        if granted { Answer::Success } else { Answer::Refusal(None) }
+    }
+
+    fn learn(&mut self, client: usize, mut call: Call, permit: Permit, answer: Answer) {
+        let outcome = match answer {
+            Answer::Success => {
+                self.report.done[self.now.as_secs() as usize] += 1;
+                self.report.shares[client] += 1;
+                self.report.times.push(self.now - call.born);
+                Outcome::success()
+            }
+            Answer::Refusal(asked) => {
+                self.report.refused += 1;
+                asked.map_or(Outcome::throttled(), |asked| Outcome::throttled().retry_after(asked))
+            }
+            Answer::Failure => {
+                self.report.failed += 1;
+                Outcome::failed()
+            }
+        };
+        let handler = &self.clients[client].handler;
+        handler.record(self.start + self.now, permit, outcome);
+        match handler.retry_delay(self.retry, &mut call.tries, &outcome) {
+            Some(delay) => {
+                let late = self.scenario.late.mul_f64(self.random.f64());
+                self.schedule(delay + late, client, Event::Again(call));
+            }
+            None => {
+                self.report.lost += u64::from(answer != Answer::Success);
+                self.schedule(Duration::ZERO, client, Event::Begin);
+            }
+        }
+    }
+
+    fn schedule(&mut self, wait: Duration, client: usize, event: Event) {
+        self.scheduled += 1;
+        self.due.push(Reverse(Due(self.now + wait, self.scheduled, client, event)));
+    }
+}
+
+impl Ord for Due {
+    fn cmp(&self, other: &Due) -> std::cmp::Ordering {
+        (self.0, self.1).cmp(&(other.0, other.1))
+    }
+}
+
+impl PartialOrd for Due {
+    fn partial_cmp(&self, other: &Due) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Due {
+    fn eq(&self, other: &Due) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Due {}

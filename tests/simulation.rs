@@ -1,0 +1,119 @@
+//! What the handler achieves, in the simulation of `examples/simulate` and in virtual time.
+#![allow(clippy::panic, reason = "a test that can't go on shall say so loudly")]
+
+#[path = "../examples/simulate/world.rs"]
+mod world;
+
+use std::time::Duration;
+
+use holysheep::{AdaptiveConfig, RetryConfig};
+use world::{Report, Scenario, Trouble};
+
+fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+fn simulate(scenario: &Scenario) -> Report {
+    let policy =
+        world::Policy { name: "", handler: AdaptiveConfig::default(), retry: RetryConfig::default() };
+    assert!(policy.name.is_empty());
+    world::run(scenario, &policy)
+}
+
+/// One client with eight threads, and a quota of a call a second.
+fn saturated(seed: u64) -> Scenario {
+    Scenario {
+        clients: 1,
+        threads: 8,
+        quota: 1.0,
+        burst: 10.0,
+        trouble: None,
+        length: secs(1800),
+        late: Duration::ZERO,
+        seed,
+    }
+}
+
+fn part(count: u64, whole: u64) -> f64 {
+    count as f64 / whole as f64
+}
+
+#[test]
+fn a_full_quota_is_used_with_few_refusals_and_no_call_lost() {
+    for (seed, threads, quota, refusals) in [(1, 8, 1.0, 0.025), (2, 32, 8.0, 0.015), (3, 16, 20.0, 0.03)] {
+        let scenario = Scenario { threads, quota, burst: 20.0, ..saturated(seed) };
+        let report = simulate(&scenario);
+        let used = report.successes() as f64 / (1800.0 * quota + 20.0);
+        let refused = part(report.refused, report.successes());
+        assert!(used >= 0.97 && refused <= refusals && report.lost == 0, "{used:.3} {refused:.3}");
+        assert!(report.failed == 0 && report.requests() >= report.successes());
+    }
+}
+
+#[test]
+fn threads_that_wake_ten_milliseconds_late_change_next_to_nothing() {
+    let done = |late| simulate(&Scenario { late, ..saturated(4) }).successes() as f64;
+    let (exact, late) = (done(Duration::ZERO), done(Duration::from_millis(10)));
+    assert!((exact - late).abs() / exact < 0.005, "{exact} and {late} calls");
+}
+
+#[test]
+fn of_two_processes_on_one_quota_neither_starves() {
+    for seed in 0..5 {
+        let scenario =
+            Scenario { clients: 2, quota: 20.0, burst: 20.0, length: secs(600), ..saturated(seed) };
+        let scenario = Scenario { threads: 16, ..scenario };
+        let report = simulate(&scenario);
+        for share in &report.shares {
+            assert!(part(*share, report.successes()) >= 0.3, "seed {seed}: {:?}", report.shares);
+        }
+        assert!(part(report.refused, report.successes()) <= 0.03 && report.lost == 0);
+    }
+}
+
+#[test]
+fn an_outage_sees_little_load_and_ends_without_a_stampede() {
+    let trouble = Trouble { from: secs(300), to: secs(420), asks: None };
+    let scenario = Scenario {
+        clients: 100,
+        threads: 4,
+        quota: 1e9,
+        burst: 1e9,
+        trouble: Some(trouble),
+        length: secs(600),
+        ..saturated(5)
+    };
+    let report = simulate(&scenario);
+    let mean = |from: usize, to: usize| {
+        report.sent[from..to].iter().map(|count| f64::from(*count)).sum::<f64>() / (to - from) as f64
+    };
+    let before = mean(200, 300);
+    let peak = report.sent[420..].iter().copied().max().map_or(0.0, f64::from);
+    assert!(mean(300, 420) <= 0.1 * before, "{} of {before}", mean(300, 420));
+    assert!(mean(450, 460) >= 0.9 * before, "back within 30 s: {} of {before}", mean(450, 460));
+    assert!(peak <= 1.3 * before, "{peak} of {before}");
+    assert!(part(report.lost, report.successes()) <= 0.002);
+    assert!(report.time(0.5) < secs(1) && report.done[100] > 0);
+}
+
+#[test]
+fn a_thousand_clients_told_the_same_wait_come_back_spread() {
+    let trouble = Trouble { from: Duration::ZERO, to: secs(2), asks: Some(secs(10)) };
+    for threads in [1, 4] {
+        let scenario = Scenario {
+            clients: 1000,
+            threads,
+            quota: 1e9,
+            burst: 1e9,
+            trouble: Some(trouble),
+            length: secs(73),
+            ..saturated(6)
+        };
+        let report = simulate(&scenario);
+        assert!(report.sent[3..10].iter().all(|count| *count == 0), "earlier than asked");
+        let after = &report.sent[12..72];
+        let mean = after.iter().map(|count| f64::from(*count)).sum::<f64>() / after.len() as f64;
+        let busiest = after.iter().copied().max().map_or(0.0, f64::from);
+        assert!(busiest <= 1.6 * mean, "{busiest} in the busiest second, {mean:.0} on average");
+    }
+}
