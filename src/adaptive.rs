@@ -294,23 +294,12 @@ mod tests {
         (handler, probe)
     }
 
-    /// Starts a thread that enters, and returns when it stands in line.
-    fn queue(
-        handler: &AdaptiveHandler,
-        retry: bool,
-        stop: &Arc<Stop>,
-    ) -> thread::JoinHandle<Result<(u64, Duration)>> {
+    /// Starts a thread that enters and keeps its permit, and returns when it stands in line.
+    fn queue(handler: &AdaptiveHandler, retry: bool, stop: &Arc<Stop>) -> thread::JoinHandle<Result<Entry>> {
         let waiting = handler.snapshot().waiting;
         let thread = thread::spawn({
             let (handler, stop) = (handler.clone(), Arc::clone(stop));
-            move || {
-                let clock = Clock::system();
-                let entrant = Entrant { clock: &clock, stop: &stop, deadline: None, retry };
-                let entry = handler.enter(&entrant)?;
-                let call = entry.permit.call;
-                handler.record(clock.now(), entry.permit, Outcome::success());
-                Ok((call, entry.waited))
-            }
+            move || handler.enter(&Entrant { clock: &Clock::system(), stop: &stop, deadline: None, retry })
         });
         while handler.snapshot().waiting == waiting {
             thread::yield_now();
@@ -329,7 +318,7 @@ mod tests {
         let order = [false, false, true, false, true, false];
         let threads: Vec<_> = order.map(|retry| queue(&handler, retry, &stop)).into();
         answer(&handler, probe);
-        let calls = threads.into_iter().map(|thread| thread.join().unwrap().unwrap().0);
+        let calls = threads.into_iter().map(|thread| thread.join().unwrap().unwrap().permit.call);
         let calls: Vec<u64> = calls.map(|call| call - 11).collect();
         assert_eq!(calls, [3, 4, 1, 5, 2, 6]);
         assert_eq!(handler.snapshot().waiting, 0);
@@ -349,8 +338,8 @@ mod tests {
         assert!(matches!(third.join().unwrap(), Err(Error::Shutdown)));
         assert_eq!(handler.snapshot().waiting, 2);
         answer(&handler, probe);
-        assert_eq!(second.join().unwrap().unwrap().0, 12);
-        assert_eq!(fourth.join().unwrap().unwrap().0, 13);
+        assert_eq!(second.join().unwrap().unwrap().permit.call, 12);
+        assert_eq!(fourth.join().unwrap().unwrap().permit.call, 13);
     }
 
     #[test]
@@ -374,8 +363,8 @@ mod tests {
             panic!("with a permit in hand");
         }));
         assert!(panicked.is_err());
-        assert_eq!(waiting.join().unwrap().unwrap().0, 12);
-        assert_eq!(handler.snapshot().breaker, BreakerState::Closed);
+        let entry = waiting.join().unwrap().unwrap();
+        assert_eq!((entry.permit.call, entry.breaker), (12, Some(BreakerState::HalfOpen)));
     }
 
     #[test]

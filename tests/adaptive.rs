@@ -51,6 +51,7 @@ struct World {
     with_limits: bool,
     /// Out of ten answers, how many are of which kind: successes, refusals, 429s; the rest are errors.
     mix: [u8; 3],
+    min_rate: f64,
     max_rate: f64,
     flight: Vec<Call>,
     sent: u64,
@@ -72,9 +73,14 @@ impl World {
         let mixes = [[10, 0, 0], [7, 1, 2], [5, 0, 5], [2, 1, 1], [0, 0, 5], [1, 0, 0], [8, 0, 1]];
         let mix = random.choice(mixes).unwrap();
         let max_rate = if random.u8(..4) == 0 { random.f64() * 1000.0 + 60.0 } else { f64::INFINITY };
+        let min_rate = if random.u8(..4) == 0 { random.f64() * 59.0 + 1.0 } else { 1.0 };
         let initial = if random.u8(..4) == 0 { random.f64() * 59.0 + 1.0 } else { f64::INFINITY };
-        let config =
-            AdaptiveConfig::default().seed(seed).max_rate(max_rate).initial_rate(initial).window_size(2);
+        let config = AdaptiveConfig::default()
+            .seed(seed)
+            .max_rate(max_rate)
+            .initial_rate(initial)
+            .window_size(2)
+            .min_rate(min_rate);
         let start = Instant::now() + Duration::from_secs(1_000_000);
         World {
             handler: AdaptiveHandler::new(config),
@@ -83,7 +89,8 @@ impl World {
             unsteady: random.u8(..4) == 0,
             with_limits: random.u8(..3) == 0,
             mix,
-            max_rate: max_rate.min(if initial.is_finite() { f64::MAX } else { max_rate }),
+            min_rate,
+            max_rate,
             flight: Vec::new(),
             sent: 0,
             probe: None,
@@ -111,7 +118,7 @@ impl World {
         }
         let after = self.handler.snapshot();
         let rate = rate(&after);
-        assert!(rate >= 0.999 && rate <= self.max_rate * 1.000_001, "{rate} a minute");
+        assert!(rate >= self.min_rate * 0.999_999 && rate <= self.max_rate * 1.000_001, "{rate} a minute");
         assert!(after.budget <= 20);
         if !matches!(after.breaker, BreakerState::Open) {
             self.opened = None;
@@ -179,7 +186,9 @@ impl World {
                 assert!(nth as f64 + 2.0 <= most + 1e-6, "{} calls in {:?}", nth + 2, self.now - *earlier);
             }
             self.goes.push_back(self.now);
-            self.goes.truncate(20);
+            if self.goes.len() > 20 {
+                self.goes.pop_front();
+            }
         }
     }
 

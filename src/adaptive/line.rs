@@ -67,3 +67,26 @@ impl Line {
         self.retries.front().or(self.firsts.front())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_head_is_the_oldest_retry_or_else_the_oldest_of_the_others() {
+        let mut line = Line::default();
+        assert!(line.is_first(None, false) && line.is_first(None, true), "nobody waits");
+        let (first, second) = (line.join(false), line.join(false));
+        assert!(line.is_first(Some(&first), false) && !line.is_first(Some(&second), false));
+        assert!(!line.is_first(None, false), "who comes now doesn't overtake");
+        assert!(line.is_first(None, true), "but for a retry");
+        let retry = line.join(true);
+        assert!(line.is_first(Some(&retry), true) && !line.is_first(Some(&first), false));
+        assert!(!line.is_first(None, true), "a retry doesn't overtake another");
+        line.leave(&retry);
+        line.leave(&first);
+        line.leave(&first);
+        assert!(line.is_first(Some(&second), false));
+        assert_eq!(line.len(), 1);
+    }
+}
