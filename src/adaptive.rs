@@ -2,6 +2,7 @@
 
 mod config;
 mod line;
+mod models;
 mod state;
 
 use std::fmt;
@@ -9,13 +10,15 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 pub use config::AdaptiveConfig;
+pub(crate) use models::Models;
 pub(crate) use state::Change;
-pub use state::{Outcome, Snapshot, Tries};
+pub use state::{Snapshot, Tries};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Reason, Result};
 use crate::io::clock::{Clock, Stop, lock};
 use crate::policy::backoff::RetryConfig;
 use crate::policy::breaker::BreakerState;
+use crate::policy::outcome::Outcome;
 use line::{Line, Place};
 use state::{Gate, State};
 
@@ -145,6 +148,16 @@ impl AdaptiveHandler {
     /// errors or twice as many after 429s, when the service asks for a longer wait than `retry` allows, when the budget
     /// that all calls share is empty, and where there is nothing to retry.
     pub fn retry_delay(&self, retry: &RetryConfig, tries: &mut Tries, outcome: &Outcome) -> Option<Duration> {
+        self.next_delay(retry, tries, outcome).ok()
+    }
+
+    /// [`retry_delay`](AdaptiveHandler::retry_delay), and why there is none.
+    pub(crate) fn next_delay(
+        &self,
+        retry: &RetryConfig,
+        tries: &mut Tries,
+        outcome: &Outcome,
+    ) -> Result<Duration, Reason> {
         lock(&self.shared.inner).state.retry_delay(retry, tries, outcome)
     }
 
@@ -169,6 +182,11 @@ impl AdaptiveHandler {
     pub fn snapshot(&self) -> Snapshot {
         let inner = lock(&self.shared.inner);
         inner.state.snapshot(inner.line.len())
+    }
+
+    /// Whether anybody but the caller has this handler.
+    fn in_use(&self) -> bool {
+        Arc::strong_count(&self.shared) > 1
     }
 
     /// Makes all who wait look at their [`Stop`] and deadline again.

@@ -10,21 +10,26 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::adaptive::{AdaptiveHandler, Change, Models};
 use crate::answer::Reader;
 use crate::config::{Config, Observer, SIGN_UP};
 use crate::error::{Error, Reason, Result};
 use crate::event::Event;
 use crate::io::clock::{Clock, Stop};
 use crate::io::transport::{Answer, Budget, Outgoing, Terms, Transport};
+use crate::limits::RateLimits;
 use crate::meta::Meta;
 use crate::policy::backoff::RetryConfig;
 use crate::policy::verdict;
-use crate::retry::{self, Failure, Loop, Trail};
+use crate::retry::{self, Brought, Failure, Loop, Step, Trail};
 use crate::wire::chat::{ChatRequest, ChatResponse};
 use crate::wire::models::{Model, ModelList};
 
 /// The shortest key that HolySheep gives out.
 const SHORTEST_KEY: usize = 20;
+
+/// The name that stands for calls without a model, where each model has a handler.
+const NO_MODEL: &str = "";
 
 /// How long the question whether a key is valid may take.
 const VALIDATION_TIME: Duration = Duration::from_secs(5);
@@ -51,6 +56,7 @@ pub struct Client {
 /// What all clones share.
 struct Shared {
     transport: Transport,
+    models: Models,
     clock: Clock,
     stop: Arc<Stop>,
     observer: Option<Observer>,
@@ -65,14 +71,16 @@ impl Client {
     /// # Errors
     /// [`Error::Config`] where the proxy or the certificates can't be used.
     pub fn new(config: Config) -> Result<Client> {
-        let Config { settings, key, deadline, retry, idempotency_key, observer, clock } = config;
+        let Config { settings, key, deadline, retry, adaptive, handler, idempotency_key, observer, clock } =
+            config;
+        let models = handler.map_or_else(|| Models::new(adaptive), Models::One);
         let stop = Arc::new(Stop::default());
         let holysheep = settings.base.holysheep;
         let bare = settings.base.url.ends_with(&settings.base.authority);
         let transport = Transport::new(settings, clock.clone(), Arc::clone(&stop))?;
         let idempotency = idempotency_key.then(Idempotency::new);
         let reader = Reader { key, bare };
-        let shared = Shared { transport, clock, stop, observer, reader, holysheep, idempotency };
+        let shared = Shared { transport, models, clock, stop, observer, reader, holysheep, idempotency };
         Ok(Client { shared: Arc::new(shared), retry: Arc::new(retry), retry_works: true, deadline })
     }
 
@@ -91,7 +99,7 @@ impl Client {
     pub fn chat(&self, request: &ChatRequest) -> Result<ChatResponse> {
         request.check()?;
         let (mut response, meta): (ChatResponse, Meta) =
-            self.exchange("/chat/completions", Some(&to_json(request)?))?;
+            self.exchange(request.model(), "/chat/completions", Some(&to_json(request)?))?;
         response.meta = meta;
         Ok(response)
     }
@@ -119,7 +127,7 @@ impl Client {
         }
         let once =
             self.with_retry(RetryConfig::default().max_retries(0)).with_deadline(Some(VALIDATION_TIME));
-        once.call("/models", None, |_| Ok(())).map(|_| ())
+        once.call(NO_MODEL, "/models", None, |_| Ok(())).map(|_| ())
     }
 
     /// Gets what is at a path below the base address, for parts of an API that have no method here.
@@ -127,7 +135,7 @@ impl Client {
     /// # Errors
     /// [`Error::Config`] for a path that can't be one, otherwise what the last attempt failed with.
     pub fn get<R: DeserializeOwned>(&self, path: &str) -> Result<R> {
-        self.exchange(&checked_path(path)?, None).map(|(value, _)| value)
+        self.exchange(NO_MODEL, &checked_path(path)?, None).map(|(value, _)| value)
     }
 
     /// Posts JSON to a path below the base address, for parts of an API that have no method here.
@@ -135,7 +143,7 @@ impl Client {
     /// # Errors
     /// [`Error::Config`] for a path or a body that can't be one, otherwise what the last attempt failed with.
     pub fn post<B: Serialize + ?Sized, R: DeserializeOwned>(&self, path: &str, body: &B) -> Result<R> {
-        self.exchange(&checked_path(path)?, Some(&to_json(body)?)).map(|(value, _)| value)
+        self.exchange(NO_MODEL, &checked_path(path)?, Some(&to_json(body)?)).map(|(value, _)| value)
     }
 
     /// This client with other retries. What is wrong with them is said by the calls.
@@ -148,20 +156,33 @@ impl Client {
         Client { deadline, ..self.clone() }
     }
 
+    /// The handler that paces the calls of a model, or all calls where the configuration gave one for all. Calls that
+    /// name no model have the one of the empty name. The least used of many models is forgotten.
+    pub fn handler(&self, model: &str) -> AdaptiveHandler {
+        self.shared.models.get(model)
+    }
+
     /// Ends all waits and calls of all clones at once and for good, with [`Error::Shutdown`].
     pub fn shutdown(&self) {
         self.shared.stop.set();
+        self.shared.models.wake();
         self.shared.transport.shutdown();
     }
 
     /// `path` begins with a slash and stays below the base address.
-    fn exchange<R: DeserializeOwned>(&self, path: &str, body: Option<&[u8]>) -> Result<(R, Meta)> {
-        self.call(path, body, Answer::read)
+    fn exchange<R: DeserializeOwned>(
+        &self,
+        model: &str,
+        path: &str,
+        body: Option<&[u8]>,
+    ) -> Result<(R, Meta)> {
+        self.call(model, path, body, Answer::read)
     }
 
     /// Makes a call: attempts, repeated as the policy says, until `read` makes something of an answer.
     fn call<T>(
         &self,
+        model: &str,
         path: &str,
         body: Option<&[u8]>,
         read: impl Fn(&Answer) -> Result<T>,
@@ -175,10 +196,10 @@ impl Client {
         let started = shared.clock.now();
         let with = Loop {
             retry: &self.retry,
+            handler: &shared.models.get(model),
             clock: &shared.clock,
             stop: &shared.stop,
             deadline: self.deadline.and_then(|deadline| started.checked_add(deadline)),
-            chance: &fastrand::f64,
         };
         let attempt = |trail: &Trail| {
             let budget = self.deadline.map(|whole| {
@@ -188,13 +209,41 @@ impl Client {
             shared.attempt(&outgoing, &Terms { fresh: trail.fresh, deadline: budget }, trail, &read)
         };
         let judge = |error: &Error| verdict::judge(error, &self.retry);
+        let observe = |trail: &Trail, step: &Step<'_, Error>| shared.observe(model, trail, step);
         let ((value, mut meta), trail) =
-            retry::run(&with, judge, |trail, error, wait| shared.will_retry(trail, error, wait), attempt)
-                .map_err(|failure| shared.give_up(failure))?;
+            retry::run(&with, judge, observe, attempt).map_err(|failure| self.give_up(failure))?;
         meta.attempts = trail.attempts;
         meta.waited = trail.waited;
         meta.elapsed = shared.clock.now().saturating_duration_since(trail.started);
         Ok((value, meta))
+    }
+
+    /// The error of a call that ended without success.
+    fn give_up(&self, failure: Failure<Error>) -> Error {
+        let (reason, trail, last) = match failure {
+            Failure::GaveUp { last: Error::Shutdown, .. } | Failure::Barred { by: Error::Shutdown, .. } => {
+                return Error::Shutdown;
+            }
+            Failure::Barred { by: Error::Deadline { .. }, last: None, .. } => {
+                return Error::Deadline { after: self.deadline.unwrap_or_default() };
+            }
+            Failure::Barred { by, last: None, .. } => return by,
+            Failure::Barred { by: Error::Deadline { .. }, trail, last: Some(last) } => {
+                (Reason::Deadline, trail, last)
+            }
+            Failure::Barred { trail, last: Some(last), .. } => (Reason::CircuitOpen, trail, last),
+            Failure::GaveUp { reason: Reason::NotRetryable | Reason::RetriesSpent, trail, last }
+                if trail.attempts == 1 =>
+            {
+                return last;
+            }
+            Failure::GaveUp { trail, last: last @ Error::Deadline { .. }, .. } => {
+                (Reason::Deadline, trail, last)
+            }
+            Failure::GaveUp { reason, trail, last } => (reason, trail, last),
+        };
+        let elapsed = self.shared.clock.now().saturating_duration_since(trail.started);
+        Error::GaveUp { reason, attempts: trail.attempts, elapsed, last: Box::new(last) }
     }
 }
 
@@ -206,18 +255,14 @@ impl Shared {
         terms: &Terms,
         trail: &Trail,
         read: impl Fn(&Answer) -> Result<T>,
-    ) -> Result<(T, Meta)> {
-        if self.stop.is_set() {
-            return Err(Error::Shutdown);
-        }
-        if let Some(Budget { whole, left: Duration::ZERO }) = terms.deadline {
-            return Err(Error::Deadline { after: whole });
-        }
+    ) -> Brought<(T, Meta), Error> {
         let attempt = trail.attempts;
         log::trace!("attempt {attempt}: {}", outgoing.path);
         self.tell(|| Event::Attempt { attempt });
         let sent = self.clock.now();
+        let mut limits = RateLimits::default();
         let result = self.transport.exchange(outgoing, terms).and_then(|answer| {
+            limits = answer.headers.rate_limits;
             let value = self.reader.open(&answer, &read)?;
             Ok((value, answer.meta()))
         });
@@ -226,32 +271,39 @@ impl Shared {
             status: result.as_ref().map_or_else(Error::status, |(_, meta)| Some(meta.status)),
             elapsed: self.clock.now().saturating_duration_since(sent),
         });
-        result
+        Brought { result, limits }
     }
 
-    fn will_retry(&self, trail: &Trail, error: &Error, wait: Duration) {
-        let (attempt, why) = (trail.attempts, error.outline());
-        log::warn!("attempt {attempt} failed ({why}); the next one in {wait:?}");
-        self.tell(|| Event::Retry { attempt, status: error.status(), wait, why });
+    /// Tells the log and the program what happens between attempts.
+    fn observe(&self, model: &str, trail: &Trail, step: &Step<'_, Error>) {
+        let attempt = trail.attempts;
+        match *step {
+            Step::Paced(waited) => {
+                log::debug!("attempt {} waited {waited:?} for its turn", attempt + 1);
+                self.tell(|| Event::Paced { attempt: attempt + 1, waited });
+            }
+            Step::Learned(Change { rate_per_minute, breaker }) => {
+                if let Some(per_minute) = rate_per_minute {
+                    log::debug!("{model}: at most {per_minute:.1} calls a minute from now on");
+                    self.tell(|| Event::Rate { model: model.to_owned(), per_minute });
+                }
+                if let Some(state) = breaker {
+                    log::warn!("{model}: the breaker is {state}");
+                    self.tell(|| Event::Breaker { model: model.to_owned(), state });
+                }
+            }
+            Step::Again(error, wait) => {
+                let why = error.outline();
+                log::warn!("attempt {attempt} failed ({why}); the next one in {wait:?}");
+                self.tell(|| Event::Retry { attempt, status: error.status(), wait, why });
+            }
+        }
     }
 
     fn tell(&self, event: impl FnOnce() -> Event) {
         if let Some(observer) = &self.observer {
             observer(&event());
         }
-    }
-
-    /// The error of a call that ended without success.
-    fn give_up(&self, failure: Failure<Error>) -> Error {
-        let Failure { reason, trail, last } = failure;
-        let reason = match (reason, &last) {
-            (None, _) | (_, Error::Shutdown) => return Error::Shutdown,
-            (Some(Reason::NotRetryable | Reason::RetriesSpent), _) if trail.attempts == 1 => return last,
-            (Some(_), Error::Deadline { .. }) => Reason::Deadline,
-            (Some(reason), _) => reason,
-        };
-        let elapsed = self.clock.now().saturating_duration_since(trail.started);
-        Error::GaveUp { reason, attempts: trail.attempts, elapsed, last: Box::new(last) }
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::{env, fmt, fs};
 
+use crate::adaptive::{AdaptiveConfig, AdaptiveHandler};
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::io::clock::Clock;
@@ -48,6 +49,8 @@ pub struct Config {
     pub(crate) key: String,
     pub(crate) deadline: Option<Duration>,
     pub(crate) retry: RetryConfig,
+    pub(crate) adaptive: AdaptiveConfig,
+    pub(crate) handler: Option<AdaptiveHandler>,
     pub(crate) idempotency_key: bool,
     pub(crate) observer: Option<Observer>,
     pub(crate) clock: Clock,
@@ -63,6 +66,8 @@ pub struct ConfigBuilder {
     timeout: Duration,
     deadline: Option<Duration>,
     retry: RetryConfig,
+    adaptive: AdaptiveConfig,
+    handler: Option<AdaptiveHandler>,
     headers: Vec<(String, String)>,
     user_agent: String,
     proxy: ProxyChoice,
@@ -85,6 +90,8 @@ impl Config {
             timeout: Duration::from_secs(60),
             deadline: None,
             retry: RetryConfig::default(),
+            adaptive: AdaptiveConfig::default(),
+            handler: None,
             headers: Vec::new(),
             user_agent: concat!("holysheep-rust/", env!("CARGO_PKG_VERSION")).to_owned(),
             proxy: ProxyChoice::Environment,
@@ -165,6 +172,18 @@ impl ConfigBuilder {
     /// When and how often to try again.
     pub fn retry(mut self, retry: RetryConfig) -> Self {
         self.retry = retry;
+        self
+    }
+
+    /// How the handlers work that pace the calls, one for each model.
+    pub fn adaptive(mut self, adaptive: AdaptiveConfig) -> Self {
+        self.adaptive = adaptive;
+        self
+    }
+
+    /// One handler for all models, which may be shared with other clients.
+    pub fn handler(mut self, handler: AdaptiveHandler) -> Self {
+        self.handler = Some(handler);
         self
     }
 
@@ -260,6 +279,7 @@ impl ConfigBuilder {
             return Err(Error::config("max_response_bytes", "is 0, which no answer fits into"));
         }
         self.retry.check()?;
+        self.adaptive.check()?;
         if headers(&[("user-agent".to_owned(), self.user_agent.clone())]).is_err() {
             return Err(Error::config("user_agent", "holds a character that no header can carry"));
         }
@@ -303,6 +323,8 @@ impl ConfigBuilder {
             key,
             deadline: self.deadline,
             retry: self.retry,
+            adaptive: self.adaptive,
+            handler: self.handler,
             idempotency_key: self.idempotency_key,
             observer: self.observer,
             clock: self.clock,

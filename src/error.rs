@@ -152,6 +152,10 @@ pub enum Reason {
     WaitTooLong,
     /// The deadline passed, or the next wait would cross it.
     Deadline,
+    /// So many calls fail that another retry would only add to the load.
+    BudgetSpent,
+    /// The breaker opened: the service is down.
+    CircuitOpen,
 }
 
 impl Error {
@@ -195,6 +199,7 @@ impl Error {
     pub fn retry_after(&self) -> Option<Duration> {
         match self.innermost() {
             Error::Api { retry_after, .. } => *retry_after,
+            Error::CircuitOpen { retry_in } => Some(*retry_in),
             _ => None,
         }
     }
@@ -305,6 +310,8 @@ impl fmt::Display for Reason {
             Reason::NotRetryable => "another attempt can't help",
             Reason::WaitTooLong => "the server asks for a longer wait than allowed",
             Reason::Deadline => "no time left before the deadline",
+            Reason::BudgetSpent => "too many calls fail to try again",
+            Reason::CircuitOpen => "the service is down and the breaker open",
         })
     }
 }
@@ -388,6 +395,14 @@ mod tests {
             (
                 gave_up(Reason::Deadline, 2),
                 "gave up after 2 attempts in 12.3 s: no time left before the deadline",
+            ),
+            (
+                gave_up(Reason::BudgetSpent, 2),
+                "gave up after 2 attempts in 12.3 s: too many calls fail to try again",
+            ),
+            (
+                gave_up(Reason::CircuitOpen, 2),
+                "gave up after 2 attempts in 12.3 s: the service is down and the breaker open",
             ),
         ];
         for (error, message) in cases {

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::policy::breaker::BreakerState;
+
 /// Something that happened in a call, told to [`ConfigBuilder::on_event`](crate::ConfigBuilder::on_event).
 ///
 /// Nothing in it is secret: no key, no prompt, no answer.
@@ -35,5 +37,29 @@ pub enum Event {
         wait: Duration,
         /// The failure in words.
         why: String,
+    },
+    /// A request waited for its turn and goes out now.
+    #[non_exhaustive]
+    Paced {
+        /// The attempt that waited.
+        attempt: u32,
+        /// How long.
+        waited: Duration,
+    },
+    /// The rate at which a model may be asked was cut.
+    #[non_exhaustive]
+    Rate {
+        /// The model; empty for calls that name none.
+        model: String,
+        /// The new rate, in calls a minute.
+        per_minute: f64,
+    },
+    /// A model's breaker opened, closed, or lets a call try.
+    #[non_exhaustive]
+    Breaker {
+        /// The model; empty for calls that name none.
+        model: String,
+        /// The new state.
+        state: BreakerState,
     },
 }

@@ -1,7 +1,6 @@
 //! Calls HolySheep AI and every other OpenAI-compatible chat API, and makes the calls succeed.
 #![doc = include_str!("../README.md")]
 
-#[cfg_attr(not(test), expect(dead_code, reason = "the client doesn't use all of it yet"))]
 mod adaptive;
 mod answer;
 mod client;
@@ -15,7 +14,7 @@ mod policy;
 mod retry;
 mod wire;
 
-pub use adaptive::{AdaptiveConfig, AdaptiveHandler, Admission, Outcome, Permit, Snapshot, Tries};
+pub use adaptive::{AdaptiveConfig, AdaptiveHandler, Admission, Permit, Snapshot, Tries};
 pub use client::Client;
 pub use config::{Config, ConfigBuilder};
 pub use error::{EXCERPT, Error, Phase, Reason, Result};
@@ -25,6 +24,7 @@ pub use limits::{Limit, RateLimits};
 pub use meta::Meta;
 pub use policy::backoff::{Jitter, RetryConfig};
 pub use policy::breaker::BreakerState;
+pub use policy::outcome::Outcome;
 pub use policy::verdict::{Retryable, Verdict};
 pub use retry::{retry, retry_if};
 pub use wire::chat::{ChatRequest, ChatResponse, Choice, Message, Usage};

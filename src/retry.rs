@@ -2,20 +2,23 @@
 
 use std::time::{Duration, Instant};
 
-use crate::error::Reason;
+use crate::adaptive::{AdaptiveConfig, AdaptiveHandler, Change, Entrant, Entry, Permit, Tries};
+use crate::error::{Error, Reason};
 use crate::io::clock::{Clock, Stop};
+use crate::limits::RateLimits;
 use crate::policy::backoff::RetryConfig;
-use crate::policy::verdict::{Retryable, Ruling, Verdict};
+use crate::policy::outcome::Outcome;
+use crate::policy::verdict::{Lesson, Retryable, Ruling, Verdict};
 
 /// What the loop works with.
 pub(crate) struct Loop<'a> {
     pub(crate) retry: &'a RetryConfig,
+    /// Paces the attempts, refuses them while the service is down, and says how long to wait between them.
+    pub(crate) handler: &'a AdaptiveHandler,
     pub(crate) clock: &'a Clock,
     pub(crate) stop: &'a Stop,
     /// When the whole call must be over.
     pub(crate) deadline: Option<Instant>,
-    /// Draws from [0, 1).
-    pub(crate) chance: &'a dyn Fn() -> f64,
 }
 
 /// How far a call has come.
@@ -28,73 +31,129 @@ pub(crate) struct Trail {
     pub(crate) fresh: bool,
     /// The one immediate retry after a stale connection was made.
     hurried: bool,
+    tries: Tries,
+}
+
+/// What an attempt brought: a result, and what the service said of its limits with it.
+pub(crate) struct Brought<T, E> {
+    pub(crate) result: Result<T, E>,
+    pub(crate) limits: RateLimits,
+}
+
+/// What an observer of the loop is told.
+pub(crate) enum Step<'a, E> {
+    /// The attempt that is about to be made waited this long for its turn.
+    Paced(Duration),
+    /// The handler learned something.
+    Learned(Change),
+    /// There will be another attempt, after this wait.
+    Again(&'a E, Duration),
 }
 
 /// The end of a call that didn't succeed.
 #[derive(Debug)]
-pub(crate) struct Failure<E> {
-    /// None where the loop was stopped.
-    pub(crate) reason: Option<Reason>,
-    pub(crate) trail: Trail,
-    pub(crate) last: E,
+pub(crate) enum Failure<E> {
+    /// The attempt before was the last one.
+    GaveUp { reason: Reason, trail: Trail, last: E },
+    /// The next attempt wasn't let go: shutdown, deadline or an open breaker.
+    Barred { by: Error, trail: Trail, last: Option<E> },
 }
 
 /// Calls `attempt` until it succeeds, or `judge` gives up, or retries or time are used up.
 pub(crate) fn run<T, E>(
     with: &Loop<'_>,
     mut judge: impl FnMut(&E) -> Ruling,
-    observe: impl Fn(&Trail, &E, Duration),
-    mut attempt: impl FnMut(&Trail) -> Result<T, E>,
+    observe: impl Fn(&Trail, &Step<'_, E>),
+    mut attempt: impl FnMut(&Trail) -> Brought<T, E>,
 ) -> Result<(T, Trail), Failure<E>> {
-    let mut trail = Trail {
-        started: with.clock.now(),
-        attempts: 0,
-        waited: Duration::ZERO,
-        fresh: false,
-        hurried: false,
-    };
+    let mut trail = Trail::begin(with.clock.now());
+    let mut last = None;
     loop {
+        let permit = match with.enter(&mut trail, &observe) {
+            Ok(permit) => permit,
+            Err(by) => return Err(Failure::Barred { by, trail, last }),
+        };
         trail.attempts += 1;
-        let last = match attempt(&trail) {
-            Ok(value) => return Ok((value, trail)),
+        let Brought { result, limits } = attempt(&trail);
+        let error = match result {
+            Ok(value) => {
+                with.learn(&trail, permit, Outcome::success().limits(limits), &observe);
+                return Ok((value, trail));
+            }
             Err(error) => error,
         };
-        let wait = match next_wait(with, &mut trail, judge(&last)) {
+        let ruling = judge(&error);
+        let hurry = ruling.stale && !trail.hurried;
+        match ruling.lesson {
+            Lesson::Outcome if !hurry => with.learn(&trail, permit, ruling.outcome.limits(limits), &observe),
+            Lesson::Works => with.learn(&trail, permit, Outcome::refused().limits(limits), &observe),
+            Lesson::Outcome | Lesson::Nothing => drop(permit),
+        }
+        let wait = match with.next_wait(&mut trail, &ruling, hurry) {
             Ok(wait) => wait,
-            Err(reason) => return Err(Failure { reason: Some(reason), trail, last }),
+            Err(reason) => return Err(Failure::GaveUp { reason, trail, last: error }),
         };
-        observe(&trail, &last, wait);
+        observe(&trail, &Step::Again(&error, wait));
         if !with.stop.sleep(with.clock, wait) {
-            return Err(Failure { reason: None, trail, last });
+            return Err(Failure::Barred { by: Error::Shutdown, trail, last: Some(error) });
         }
         trail.waited += wait;
+        last = Some(error);
     }
 }
 
-/// The wait before the next attempt, or why there is none.
-fn next_wait(with: &Loop<'_>, trail: &mut Trail, ruling: Ruling) -> Result<Duration, Reason> {
-    let asked = match ruling.verdict {
-        Verdict::GiveUp => return Err(Reason::NotRetryable),
-        Verdict::Retry => None,
-        Verdict::RetryAfter(asked) => Some(asked),
-    };
-    let retries = trail.attempts - 1;
-    if retries >= with.retry.retries() {
-        return Err(Reason::RetriesSpent);
+impl Trail {
+    fn begin(started: Instant) -> Trail {
+        let (attempts, waited, tries) = (0, Duration::ZERO, Tries::default());
+        Trail { started, attempts, waited, fresh: false, hurried: false, tries }
     }
-    trail.fresh = ruling.stale && !trail.hurried;
-    let wait = if trail.fresh {
-        trail.hurried = true;
-        Duration::ZERO
-    } else {
-        let chance = (with.chance)();
-        with.retry.wait(retries, ruling.status, asked, chance).ok_or(Reason::WaitTooLong)?
-    };
-    match with.deadline {
-        Some(deadline) if deadline.saturating_duration_since(with.clock.now()) <= wait => {
-            Err(Reason::Deadline)
+}
+
+impl Loop<'_> {
+    /// Waits for the turn of the next attempt.
+    fn enter<E>(&self, trail: &mut Trail, observe: impl Fn(&Trail, &Step<'_, E>)) -> Result<Permit, Error> {
+        let retry = trail.attempts > 0;
+        let entrant = Entrant { clock: self.clock, stop: self.stop, deadline: self.deadline, retry };
+        let Entry { permit, waited, breaker } = self.handler.enter(&entrant)?;
+        trail.waited += waited;
+        if !waited.is_zero() {
+            observe(trail, &Step::Paced(waited));
         }
-        _ => Ok(wait),
+        if breaker.is_some() {
+            observe(trail, &Step::Learned(Change { breaker, ..Change::default() }));
+        }
+        Ok(permit)
+    }
+
+    /// Tells the handler what became of the attempt.
+    fn learn<E>(
+        &self,
+        trail: &Trail,
+        permit: Permit,
+        outcome: Outcome,
+        observe: impl Fn(&Trail, &Step<'_, E>),
+    ) {
+        let change = self.handler.settle(self.clock.now(), permit, &outcome);
+        if change != Change::default() {
+            observe(trail, &Step::Learned(change));
+        }
+    }
+
+    /// The wait before the next attempt, or why there is none.
+    fn next_wait(&self, trail: &mut Trail, ruling: &Ruling, hurry: bool) -> Result<Duration, Reason> {
+        if ruling.verdict == Verdict::GiveUp {
+            return Err(Reason::NotRetryable);
+        }
+        let wait = self.handler.next_delay(self.retry, &mut trail.tries, &ruling.outcome)?;
+        trail.fresh = hurry;
+        trail.hurried |= hurry;
+        let wait = if hurry { Duration::ZERO } else { wait };
+        match self.deadline {
+            Some(deadline) if deadline.saturating_duration_since(self.clock.now()) <= wait => {
+                Err(Reason::Deadline)
+            }
+            _ => Ok(wait),
+        }
     }
 }
 
@@ -136,9 +195,16 @@ fn retry_on<T, E>(
     verdict: &mut dyn FnMut(&E) -> Verdict,
     mut op: impl FnMut() -> Result<T, E>,
 ) -> Result<T, E> {
-    let with = Loop { retry: config, clock, stop: &Stop::default(), deadline: None, chance: &fastrand::f64 };
-    let judge = |error: &E| Ruling::new(verdict(error));
-    run(&with, judge, |_, _, _| {}, |_| op()).map(|(value, _)| value).map_err(|failure| failure.last)
+    let handler = AdaptiveHandler::new(AdaptiveConfig::off());
+    let with = Loop { retry: config, handler: &handler, clock, stop: &Stop::default(), deadline: None };
+    let judge = |error: &E| Ruling::new(verdict(error), Lesson::Nothing);
+    let call = |_: &Trail| Brought { result: op(), limits: RateLimits::default() };
+    match run(&with, judge, |_, _| {}, call) {
+        Ok((value, _)) => Ok(value),
+        Err(Failure::GaveUp { last, .. } | Failure::Barred { last: Some(last), .. }) => Err(last),
+        // A handler that is off bars nobody; if it did, there would still be the call to make.
+        Err(Failure::Barred { last: None, .. }) => op(),
+    }
 }
 
 #[cfg(test)]

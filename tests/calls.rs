@@ -10,9 +10,9 @@ use std::thread;
 use std::time::Duration;
 
 use holysheep::{
-    ChatRequest, ChatResponse, Client, Clock, Config, ConfigBuilder, Error, Event, Jitter, Phase, Reason,
+    AdaptiveConfig, AdaptiveHandler, BreakerState, ChatRequest, ChatResponse, Client, Clock, Config,
 };
-use holysheep::{Result, RetryConfig};
+use holysheep::{ConfigBuilder, Error, Event, Jitter, Phase, Reason, Result, RetryConfig};
 use support::{Reply, Server, hang_up, ok, reset, silence, status};
 
 const KEY: &str = "sk-test-0123456789abcdef";
@@ -25,11 +25,18 @@ fn config(server: &Server, clock: &Clock) -> ConfigBuilder {
     Config::builder().api_key(KEY).base_url(server.url()).clock(clock.clone())
 }
 
-/// A client whose waits are exact and pretended.
+/// A client whose waits are exact and pretended: no chance in them, and no pacing beside the backoff.
 fn client(server: &Server) -> (Client, Clock) {
     let clock = Clock::fake();
     let retry = RetryConfig::default().jitter(Jitter::None);
-    (Client::new(config(server, &clock).retry(retry).build().unwrap()).unwrap(), clock)
+    let config = config(server, &clock).retry(retry).adaptive(AdaptiveConfig::off());
+    (Client::new(config.build().unwrap()).unwrap(), clock)
+}
+
+/// A client as it is by default, but in pretended time.
+fn adaptive(server: &Server) -> (Client, Clock) {
+    let clock = Clock::fake();
+    (Client::new(config(server, &clock).build().unwrap()).unwrap(), clock)
 }
 
 /// A client that waits in earnest, but never for long.
@@ -246,7 +253,7 @@ fn a_stale_pooled_connection_costs_nothing_but_the_new_one() {
     let (client, clock) = client(&server);
     ask(&client).unwrap();
     assert_eq!(ask(&client).unwrap().text(), "two");
-    assert_eq!(clock.sleeps(), []);
+    assert!(clock.sleeps().is_empty(), "{:?}", clock.sleeps());
     let connections: Vec<usize> = server.requests().iter().map(|request| request.connection).collect();
     assert_eq!(connections, [1, 1, 2]);
 }
@@ -258,7 +265,7 @@ fn connections_are_kept_and_ones_that_the_server_closed_are_not_used() {
     for text in ["a", "b", "c", "d"] {
         assert_eq!(ask(&client).unwrap().text(), text);
     }
-    assert_eq!(clock.sleeps(), []);
+    assert!(clock.sleeps().is_empty(), "{:?}", clock.sleeps());
     assert_eq!(server.connections(), 2);
 }
 
@@ -412,7 +419,8 @@ fn the_deadline_is_checked_before_a_wait_and_not_after_it() {
 #[test]
 fn a_shutdown_ends_waits_and_calls_of_all_clones_at_once() {
     let server = Server::script([status(503).header("retry-after", "100"), silence()]);
-    let client = Client::new(config(&server, &Clock::system()).build().unwrap()).unwrap();
+    let config = config(&server, &Clock::system()).adaptive(AdaptiveConfig::off());
+    let client = Client::new(config.build().unwrap()).unwrap();
     let waiting = thread::spawn({
         let client = client.clone();
         move || ask(&client)
@@ -464,7 +472,8 @@ fn events_tell_what_happens_as_data() {
     let server = Server::script([status(429).header("retry-after", "2"), reset(), ok("hi")]);
     let seen = Arc::new(Mutex::new(Vec::new()));
     let clock = Clock::fake();
-    let config = config(&server, &clock).retry(RetryConfig::default().jitter(Jitter::None)).on_event({
+    let retry = RetryConfig::default().jitter(Jitter::None);
+    let config = config(&server, &clock).retry(retry).adaptive(AdaptiveConfig::off()).on_event({
         let seen = Arc::clone(&seen);
         move |event| {
             seen.lock().unwrap().push(match event {
@@ -574,4 +583,142 @@ fn a_key_never_shows_even_where_the_server_repeats_it() {
     for text in shown {
         assert!(!text.contains(KEY), "{text}");
     }
+}
+
+#[test]
+fn a_throttled_model_is_paced_and_others_are_not() {
+    let server = Server::script([status(429), ok("hi"), ok("hi")]);
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let clock = Clock::fake();
+    let config = config(&server, &clock).adaptive(AdaptiveConfig::default().seed(1)).on_event({
+        let seen = Arc::clone(&seen);
+        move |event| seen.lock().unwrap().push(event.clone())
+    });
+    let client = Client::new(config.build().unwrap()).unwrap();
+    let answer = ask(&client).unwrap();
+    // After the first 429 of all, the pause is one to two slots of the rate that the server let through.
+    assert_eq!(answer.meta().attempts, 2);
+    assert!(answer.meta().waited >= secs(1) && answer.meta().waited <= secs(4), "{:?}", answer.meta());
+    assert_eq!(clock.sleeps().iter().sum::<Duration>(), answer.meta().waited);
+    let snapshot = client.handler("gpt-4.1").snapshot();
+    assert_eq!((snapshot.successes, snapshot.throttles), (1, 1));
+    assert!(snapshot.rate_per_minute.is_some());
+    let seen = seen.lock().unwrap().clone();
+    assert!(
+        seen.iter().any(|event| matches!(event, Event::Rate { model, .. } if model == "gpt-4.1")),
+        "{seen:?}"
+    );
+    assert!(seen.iter().any(|event| matches!(event, Event::Paced { attempt: 2, .. })), "{seen:?}");
+
+    assert_eq!(client.handler("gpt-4.1-mini").snapshot().rate_per_minute, None);
+    let slept = clock.sleeps().len();
+    client.chat(&ChatRequest::new("gpt-4.1-mini").user("hi")).unwrap();
+    assert_eq!(clock.sleeps().len(), slept, "another model knows nothing of it");
+}
+
+#[test]
+fn a_throttled_call_gets_twice_as_many_retries() {
+    let server = Server::script(vec![status(429); 20]);
+    let error = ask(&adaptive(&server).0).unwrap_err();
+    assert!(matches!(error, Error::GaveUp { reason: Reason::RetriesSpent, attempts: 11, .. }), "{error:?}");
+}
+
+#[test]
+fn a_service_that_is_down_is_left_alone() {
+    let server = Server::script(vec![status(503); 40]);
+    let (client, clock) = adaptive(&server);
+    let steady = RetryConfig::default().base_delay(Duration::from_millis(300)).exponential_base(1.0);
+    let client = client.with_retry(steady.jitter(Jitter::None));
+    let mut ends = Vec::new();
+    while !matches!(ends.last(), Some(Error::CircuitOpen { .. })) {
+        ends.push(ask(&client).unwrap_err());
+        clock.advance(Duration::from_millis(10));
+    }
+    assert!(server.requests().len() <= 12, "{} requests", server.requests().len());
+    let Some(Error::CircuitOpen { retry_in, .. }) = ends.last() else { panic!() };
+    assert!(*retry_in > Duration::ZERO && *retry_in <= secs(30), "{retry_in:?}");
+    assert!(
+        ends.iter().any(|end| matches!(end, Error::GaveUp { reason: Reason::CircuitOpen, .. })),
+        "{ends:?}"
+    );
+    assert_eq!(client.handler("gpt-4.1").snapshot().breaker, BreakerState::Open);
+
+    // Later one call tries, and finds the service back.
+    let back = Server::script([ok("hi")]);
+    let handler = client.handler("gpt-4.1");
+    let shared = Client::new(config(&back, &clock).handler(handler).build().unwrap()).unwrap();
+    clock.advance(*retry_in);
+    assert_eq!(ask(&shared).unwrap().text(), "hi");
+    assert_eq!(shared.handler("any").snapshot().breaker, BreakerState::Closed);
+}
+
+#[test]
+fn a_breaker_can_be_waited_out_and_a_deadline_ends_that() {
+    let server = Server::script(vec![status(503); 12]);
+    let clock = Clock::fake();
+    let patient = AdaptiveConfig::default().wait_when_open(true).seed(5);
+    let client = Client::new(config(&server, &clock).adaptive(patient).build().unwrap()).unwrap();
+    while client.handler("gpt-4.1").snapshot().openings == 0 {
+        let _ = ask(&client.with_deadline(Some(secs(3))));
+    }
+    let open = ask(&client.with_deadline(Some(Duration::from_millis(100)))).unwrap_err();
+    assert_eq!(open.to_string(), "the deadline of 100ms passed");
+    let asked = server.requests().len();
+    server.add(vec![ok("hi"); 12]);
+    let answer = ask(&client).unwrap();
+    assert!(answer.meta().waited > Duration::ZERO && server.requests().len() > asked);
+}
+
+#[test]
+fn a_shutdown_ends_the_wait_for_a_turn() {
+    let server = Server::script([status(429).header("retry-after", "100")]);
+    let handler = AdaptiveHandler::new(AdaptiveConfig::default());
+    let client = Client::new(config(&server, &Clock::system()).handler(handler).build().unwrap()).unwrap();
+    let callers: Vec<_> = (0..8)
+        .map(|_| {
+            let client = client.clone();
+            thread::spawn(move || ask(&client))
+        })
+        .collect();
+    while client.handler("").snapshot().throttles == 0 {
+        thread::yield_now();
+    }
+    client.shutdown();
+    for caller in callers {
+        assert!(matches!(caller.join().unwrap(), Err(Error::Shutdown) | Err(Error::Api { status: 418, .. })));
+    }
+}
+
+#[test]
+fn money_and_mistakes_teach_the_handler_nothing_bad() {
+    let money = r#"{"error":{"message":"pay","code":"insufficient_quota"}}"#;
+    let server =
+        Server::script([status(429).body(money), status(401), status(404), status(200).body("oops")]);
+    let (client, _) = adaptive(&server);
+    for _ in 0..4 {
+        ask(&client).unwrap_err();
+    }
+    let snapshot = client.handler("gpt-4.1").snapshot();
+    assert_eq!((snapshot.throttles, snapshot.failures, snapshot.consecutive_errors), (0, 0, 0));
+    assert_eq!(snapshot.rate_per_minute, None);
+}
+
+#[test]
+fn limits_in_headers_reach_the_handler_and_the_caller() {
+    let nearly_used_up = ok("hi")
+        .header("x-ratelimit-limit-requests", "100")
+        .header("x-ratelimit-remaining-requests", "1")
+        .header("x-ratelimit-reset-requests", "20s");
+    let server = Server::script([nearly_used_up, ok("hi"), ok("hi")]);
+    let (client, clock) = adaptive(&server);
+    let answer = ask(&client).unwrap();
+    let limit = answer.meta().rate_limits.requests.unwrap();
+    assert_eq!((limit.limit, limit.remaining, limit.reset), (100, 1, secs(20)));
+    ask(&client).unwrap();
+    ask(&client).unwrap();
+    let slept: Duration = clock.sleeps().iter().sum();
+    assert!(
+        slept >= secs(20) && slept <= secs(22),
+        "what is left is spread over the time that is left: {slept:?}"
+    );
 }

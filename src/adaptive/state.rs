@@ -3,9 +3,11 @@
 use std::time::{Duration, Instant};
 
 use super::config::{AdaptiveConfig, Mode};
+use crate::error::Reason;
 use crate::limits::RateLimits;
 use crate::policy::backoff::RetryConfig;
 use crate::policy::breaker::{Breaker, BreakerState, ERRORS};
+use crate::policy::outcome::{Kind, Outcome};
 use crate::policy::pacer::{FAR, Pacer};
 use crate::policy::quota::Quota;
 
@@ -19,69 +21,6 @@ const THROTTLE_RETRIES: u32 = 2;
 
 /// The status whose caps hold for a 429 that doesn't say its status.
 const TOO_MANY_REQUESTS: u16 = 429;
-
-/// What became of a call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[must_use = "an outcome is for AdaptiveHandler::record and retry_delay"]
-pub struct Outcome {
-    kind: Kind,
-    status: Option<u16>,
-    retry_after: Option<Duration>,
-    limits: RateLimits,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Success,
-    Throttled,
-    Failed,
-    Refused,
-}
-
-impl Outcome {
-    fn new(kind: Kind) -> Outcome {
-        Outcome { kind, status: None, retry_after: None, limits: RateLimits::default() }
-    }
-
-    /// The service did what was asked.
-    pub fn success() -> Outcome {
-        Outcome::new(Kind::Success)
-    }
-
-    /// The service was asked too fast: 429, 529, or a 503 with a Retry-After. Not a 429 about money, for which the permit is
-    /// best dropped.
-    pub fn throttled() -> Outcome {
-        Outcome::new(Kind::Throttled)
-    }
-
-    /// The call failed: no connection, silence, 408, 409 or a 5xx.
-    pub fn failed() -> Outcome {
-        Outcome::new(Kind::Failed)
-    }
-
-    /// The service works, and refused this call for what is in it: any other 4xx.
-    pub fn refused() -> Outcome {
-        Outcome::new(Kind::Refused)
-    }
-
-    /// How long the service asked to be left alone. With a success that is no order, and ignored.
-    pub fn retry_after(mut self, wait: Duration) -> Outcome {
-        self.retry_after = Some(wait);
-        self
-    }
-
-    /// What the headers said about limits, if anything.
-    pub fn limits(mut self, limits: RateLimits) -> Outcome {
-        self.limits = limits;
-        self
-    }
-
-    /// The status of the answer, whose caps hold for the wait before the next attempt.
-    pub(crate) fn status(mut self, status: u16) -> Outcome {
-        self.status = Some(status);
-        self
-    }
-}
 
 /// One call's retries so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -233,40 +172,41 @@ impl State {
         self.breaker.dropped(sent, call);
     }
 
-    /// The wait before the next attempt, or none to give up: limits, the server's wish, the budget and the backoff.
+    /// The wait before the next attempt, or why there is none: limits, the server's wish, the budget and the backoff.
     pub(super) fn retry_delay(
         &mut self,
         retry: &RetryConfig,
         tries: &mut Tries,
         outcome: &Outcome,
-    ) -> Option<Duration> {
+    ) -> Result<Duration, Reason> {
         match (outcome.kind, self.mode) {
-            (Kind::Success | Kind::Refused, _) => None,
+            (Kind::Success | Kind::Refused, _) => Err(Reason::NotRetryable),
             (Kind::Throttled, Mode::Adaptive) => {
                 tries.throttles = tries.throttles.saturating_add(1);
                 if tries.throttles > retry.retries().saturating_mul(THROTTLE_RETRIES) {
-                    return None;
+                    return Err(Reason::RetriesSpent);
                 }
-                let Some(asked) = outcome.retry_after else { return Some(Duration::ZERO) };
+                let Some(asked) = outcome.retry_after else { return Ok(Duration::ZERO) };
                 let status = outcome.status.unwrap_or(TOO_MANY_REQUESTS);
-                let wait = retry.wait(0, Some(status), Some(asked), self.random.f64())?;
+                let wait = retry.wait(0, Some(status), Some(asked), self.random.f64());
                 // The pacing spaces it, for as long a wait as it believes.
-                Some(if asked > FAR { wait } else { Duration::ZERO })
+                let wait = wait.ok_or(Reason::WaitTooLong)?;
+                Ok(if asked > FAR { wait } else { Duration::ZERO })
             }
             (Kind::Throttled | Kind::Failed, mode) => {
                 let attempt = tries.errors;
                 tries.errors = tries.errors.saturating_add(1);
-                let wait = retry.wait(attempt, outcome.status, outcome.retry_after, self.random.f64())?;
-                let refused = match mode {
-                    Mode::Adaptive => self.budget == 0,
-                    Mode::Published => self.breaker.errors() >= ERRORS,
-                    Mode::Off => false,
-                };
-                if attempt >= retry.retries() || refused {
-                    return None;
+                if attempt >= retry.retries() {
+                    return Err(Reason::RetriesSpent);
                 }
-                self.budget = self.budget.saturating_sub(u32::from(mode == Mode::Adaptive));
-                Some(wait)
+                let wait = retry.wait(attempt, outcome.status, outcome.retry_after, self.random.f64());
+                let wait = wait.ok_or(Reason::WaitTooLong)?;
+                match mode {
+                    Mode::Adaptive => self.budget = self.budget.checked_sub(1).ok_or(Reason::BudgetSpent)?,
+                    Mode::Published if self.breaker.errors() >= ERRORS => return Err(Reason::BudgetSpent),
+                    Mode::Published | Mode::Off => {}
+                }
+                Ok(wait)
             }
         }
     }

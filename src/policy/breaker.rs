@@ -1,5 +1,6 @@
 //! Whether the service is there at all: errors on end open the breaker, one answered call closes it again.
 
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use super::{later, seconds};
@@ -32,6 +33,16 @@ pub enum BreakerState {
     Open,
     /// Has let one go to see whether the service is back, and refuses the others.
     HalfOpen,
+}
+
+impl fmt::Display for BreakerState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            BreakerState::Closed => "closed",
+            BreakerState::Open => "open",
+            BreakerState::HalfOpen => "half open",
+        })
+    }
 }
 
 #[derive(Debug, Clone, Copy)]

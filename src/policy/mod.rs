@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) mod backoff;
 pub(crate) mod breaker;
+pub(crate) mod outcome;
 pub(crate) mod pacer;
 pub(crate) mod quota;
 pub(crate) mod verdict;

@@ -4,6 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use super::backoff::RetryConfig;
+use super::outcome::Outcome;
 use crate::error::{Error, Phase};
 
 /// What to do after a failure.
@@ -27,42 +28,69 @@ pub trait Retryable {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Ruling {
     pub(crate) verdict: Verdict,
-    /// The status whose caps hold for the wait.
-    pub(crate) status: Option<u16>,
+    /// The failure as the policies see it.
+    pub(crate) outcome: Outcome,
+    /// What they may learn from it.
+    pub(crate) lesson: Lesson,
     /// Most likely a pooled connection that the server had closed: the first time, try a new one without a wait.
     pub(crate) stale: bool,
 }
 
+/// What a failure tells about the service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lesson {
+    /// What its outcome says.
+    Outcome,
+    /// The service works; the trouble is with this call.
+    Works,
+    /// Nothing: it is about money, or about this end of the line.
+    Nothing,
+}
+
 impl Ruling {
-    pub(crate) fn new(verdict: Verdict) -> Ruling {
-        Ruling { verdict, status: None, stale: false }
+    /// Of a failure that isn't an answer.
+    pub(crate) fn new(verdict: Verdict, lesson: Lesson) -> Ruling {
+        let outcome = match verdict {
+            Verdict::RetryAfter(asked) => Outcome::failed().retry_after(asked),
+            Verdict::Retry | Verdict::GiveUp => Outcome::failed(),
+        };
+        Ruling { verdict, outcome, lesson, stale: false }
     }
 }
 
 /// The classifier.
 pub(crate) fn judge(error: &Error, retry: &RetryConfig) -> Ruling {
+    use Verdict::{GiveUp, Retry};
     match error {
         Error::Api { status, code, kind, retry_after, should_retry, .. } => {
-            let quota = *status == 402 || (*status == 429 && (names_quota(code) || names_quota(kind)));
-            let again = should_retry.unwrap_or(retry.retries_status(*status) && !quota);
-            let verdict = match retry_after {
-                _ if !again => Verdict::GiveUp,
-                Some(asked) => Verdict::RetryAfter(*asked),
-                None => Verdict::Retry,
+            let money = *status == 402 || (*status == 429 && (names_quota(code) || names_quota(kind)));
+            let again = should_retry.unwrap_or(retry.retries_status(*status) && !money);
+            let asked = retry_after.map_or(Retry, Verdict::RetryAfter);
+            let (outcome, lesson) = match status {
+                _ if money => (Outcome::failed(), Lesson::Nothing),
+                429 | 529 => (Outcome::throttled(), Lesson::Outcome),
+                503 if retry_after.is_some() => (Outcome::throttled(), Lesson::Outcome),
+                408 | 409 | 500.. => (Outcome::failed(), Lesson::Outcome),
+                _ => (Outcome::failed(), Lesson::Works),
             };
-            Ruling { verdict, status: Some(*status), stale: false }
+            let outcome = retry_after.map_or(outcome, |asked| outcome.retry_after(asked)).status(*status);
+            Ruling { verdict: if again { asked } else { GiveUp }, outcome, lesson, stale: false }
         }
-        Error::Connect { .. } | Error::Timeout { phase: Phase::Connect, .. } => Ruling::new(Verdict::Retry),
-        Error::Timeout { .. } if retry.retries_timeouts() => Ruling::new(Verdict::Retry),
-        Error::Transport { answered, .. } => Ruling { stale: !answered, ..Ruling::new(Verdict::Retry) },
+        Error::Connect { .. } | Error::Timeout { phase: Phase::Connect, .. } => {
+            Ruling::new(Retry, Lesson::Outcome)
+        }
+        Error::Timeout { .. } => {
+            Ruling::new(if retry.retries_timeouts() { Retry } else { GiveUp }, Lesson::Outcome)
+        }
+        Error::Transport { answered, .. } => {
+            Ruling { stale: !answered, ..Ruling::new(Retry, Lesson::Outcome) }
+        }
+        Error::CircuitOpen { retry_in } => Ruling::new(Verdict::RetryAfter(*retry_in), Lesson::Nothing),
         Error::GaveUp { last, .. } => judge(last, retry),
-        Error::Timeout { .. }
-        | Error::Config { .. }
-        | Error::Decode { .. }
-        | Error::TooLarge { .. }
-        | Error::CircuitOpen { .. }
-        | Error::Deadline { .. }
-        | Error::Shutdown => Ruling::new(Verdict::GiveUp),
+        Error::Decode { .. } | Error::TooLarge { .. } => Ruling::new(GiveUp, Lesson::Works),
+        Error::Config { .. } | Error::Deadline { .. } | Error::Shutdown => {
+            Ruling::new(GiveUp, Lesson::Nothing)
+        }
     }
 }
 
@@ -101,6 +129,7 @@ impl Retryable for io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::outcome::Kind;
 
     fn api(status: u16) -> Error {
         let (code, kind, param, request_id) = (None, None, None, None);
@@ -123,7 +152,38 @@ mod tests {
         let picky = RetryConfig::default().retryable_statuses([418]);
         assert_eq!(judge(&api(418), &picky).verdict, Verdict::Retry);
         assert_eq!(judge(&api(503), &picky).verdict, Verdict::GiveUp);
-        assert_eq!(judge(&api(503), &picky).status, Some(503));
+        assert_eq!(judge(&api(503), &picky).outcome.status, Some(503));
+    }
+
+    #[test]
+    fn the_policies_learn_from_what_the_service_did_and_not_from_money_or_this_end() {
+        let learns = |error: Error| {
+            let ruling = judge(&error, &RetryConfig::default());
+            (ruling.lesson, ruling.outcome.kind)
+        };
+        let quota = match api(429) {
+            Error::Api {
+                status, kind, message, param, request_id, retry_after, should_retry, body, ..
+            } => {
+                let code = Some("insufficient_quota".to_owned());
+                Error::Api { status, code, kind, message, param, request_id, retry_after, should_retry, body }
+            }
+            other => other,
+        };
+        assert_eq!(learns(api(429)), (Lesson::Outcome, Kind::Throttled));
+        assert_eq!(learns(api(529)), (Lesson::Outcome, Kind::Throttled));
+        assert_eq!(learns(api(503)), (Lesson::Outcome, Kind::Failed));
+        assert_eq!(learns(api(408)), (Lesson::Outcome, Kind::Failed));
+        assert_eq!(learns(api(404)).0, Lesson::Works);
+        assert_eq!(learns(api(302)).0, Lesson::Works);
+        assert_eq!(learns(Error::TooLarge { part: "body", limit: 1 }).0, Lesson::Works);
+        assert_eq!(
+            learns(Error::Connect { host: String::new(), source: "refused".into() }).0,
+            Lesson::Outcome
+        );
+        for nothing in [quota, api(402), Error::Shutdown, Error::config("ca_file", "wrong")] {
+            assert_eq!(learns(nothing).0, Lesson::Nothing);
+        }
     }
 
     #[test]
