@@ -5,6 +5,7 @@ use serde::de::DeserializeOwned;
 use crate::error::{Error, Result, excerpt};
 use crate::io::transport::Answer;
 use crate::meta::Meta;
+use crate::wire::chat::ChatResponse;
 use crate::wire::error_body::{self, ErrorBody};
 use crate::wire::headers::Headers;
 use crate::wire::json;
@@ -23,6 +24,11 @@ impl Answer {
         json::read(&self.body, self.status, self.headers.request_id.as_deref())
     }
 
+    /// The body as a chat completion.
+    pub(crate) fn read_chat(&self) -> Result<ChatResponse> {
+        json::read_with(&self.body, self.status, self.headers.request_id.as_deref(), ChatResponse::decode)
+    }
+
     /// What is known of the call when it has come so far.
     pub(crate) fn meta(self) -> Meta {
         let Headers { request_id, rate_limits, .. } = self.headers;
@@ -36,7 +42,7 @@ impl Reader {
         if !(200..300).contains(&answer.status) {
             return Err(self.refusal(answer, answer.status, ErrorBody::read(&answer.body)));
         }
-        match std::str::from_utf8(&answer.body).ok().and_then(error_body::inside_success) {
+        match error_body::inside_success(&answer.body) {
             Some(error) => Err(self.refusal(answer, error.status().unwrap_or(500), error)),
             None => read(answer),
         }

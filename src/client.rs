@@ -98,8 +98,9 @@ impl Client {
     /// [`Error::Config`] before anything is sent where the request can't work, otherwise what the last attempt failed with.
     pub fn chat(&self, request: &ChatRequest) -> Result<ChatResponse> {
         request.check()?;
-        let (mut response, meta): (ChatResponse, Meta) =
-            self.exchange(request.model(), "/chat/completions", Some(&to_json(request)?))?;
+        let body = to_json(&request.whole())?;
+        let (mut response, meta) =
+            self.call(request.model(), "/chat/completions", Some(&body), Answer::read_chat)?;
         response.meta = meta;
         Ok(response)
     }

@@ -27,5 +27,11 @@ pub use policy::breaker::BreakerState;
 pub use policy::outcome::Outcome;
 pub use policy::verdict::{Retryable, Verdict};
 pub use retry::{retry, retry_if};
-pub use wire::chat::{ChatRequest, ChatResponse, Choice, Message, Usage};
+pub use wire::chat::{
+    ChatChunk, ChatRequest, ChatResponse, Choice, ChunkChoice, Content, Delta, FunctionCall, FunctionDelta,
+    Logprobs, Message, Part, Price, ResponseFormat, Role, TokenLogprob, Tool, ToolCall, ToolCallDelta,
+    ToolChoice, Usage, UsageDetails,
+};
+pub use wire::embeddings::{Embedding, EmbeddingInput, EmbeddingRequest, EmbeddingResponse};
+pub use wire::extra::Extra;
 pub use wire::models::Model;

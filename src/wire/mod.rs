@@ -1,11 +1,16 @@
 //! The rooms that say: what goes over the wire and comes back, as bytes and values. No I/O.
 
 pub(crate) mod api_key;
+pub(crate) mod base64;
 pub(crate) mod base_url;
 pub(crate) mod chat;
 pub(crate) mod date;
+pub(crate) mod embeddings;
 pub(crate) mod error_body;
+pub(crate) mod extra;
 pub(crate) mod headers;
 pub(crate) mod json;
+pub(crate) mod lenient;
 pub(crate) mod models;
 pub(crate) mod ratelimits;
+pub(crate) mod scan;
