@@ -1,0 +1,135 @@
+//! What an event of a chat's stream means: a piece of the answer, its end, an error, or nothing.
+
+use super::chat::ChatChunk;
+use super::error_body::{self, ErrorBody};
+use super::sse::Event;
+
+/// What an event of a chat's stream means.
+#[derive(Debug)]
+pub(crate) enum Piece {
+    /// A piece of the answer.
+    Chunk(ChatChunk),
+    /// The end of the answer: nothing of it is missing.
+    Done,
+    /// An error in place of an answer or of the rest of it.
+    Failure(ErrorBody),
+    /// Nothing: no data, or a comment that a gateway made into data (`data: : keepalive`).
+    Nothing,
+}
+
+impl Piece {
+    /// Reads an event.
+    ///
+    /// # Errors
+    /// What the parser says of data that is neither a chunk nor an error.
+    pub(crate) fn read(event: Event) -> serde_json::Result<Piece> {
+        match event.data.trim_ascii() {
+            b"[DONE]" => return Ok(Piece::Done),
+            b"" | [b':', ..] => return Ok(Piece::Nothing),
+            _ => {}
+        }
+        if event.kind == "error" {
+            return Ok(Piece::Failure(ErrorBody::read(&event.data)));
+        }
+        match ChatChunk::decode(event.data) {
+            Ok((chunk, None)) => Ok(match chunk.flat_error() {
+                Some(error) => Piece::Failure(ErrorBody::of(&error)),
+                None => Piece::Chunk(chunk),
+            }),
+            Ok((_, Some(error))) => Ok(Piece::Failure(ErrorBody::of(&error))),
+            // Google wraps an error in a list.
+            Err((error, data)) => error_body::inside_success(&data).map(Piece::Failure).ok_or(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(data: &str) -> serde_json::Result<Piece> {
+        Piece::read(Event { kind: String::new(), data: data.as_bytes().to_vec() })
+    }
+
+    #[test]
+    fn chunks() {
+        for data in [
+            r#"{"choices":[{"index":0,"delta":{"content":"a"}}]}"#,
+            r#" {"choices":[{"delta":{"content":"a"}}],"error":null} "#,
+            r#"{"choices":[{"delta":{"content":"a"},"message":{"content":"all of it"},"error":null}],"error":{}}"#,
+            r#"{"choices":[{"message":{"content":"a"}}],"error":""}"#,
+            r#"{"choices":[{"text":"a"}]}"#,
+            r#"{"choices":[{"delta":{"\u0063ontent":"\u0061"}}]}"#,
+            r#"{"choices":[{"delta":{"content":"a","role":null,"tool_calls":null}}],"usage":null}"#,
+        ] {
+            let Ok(Piece::Chunk(chunk)) = read(data) else { panic!("{data}") };
+            assert_eq!(chunk.text(), "a", "{data}");
+        }
+        for data in
+            [r#"{"choices":[]}"#, "{}", r#"{"choices":null}"#, r#"{"choices":[{}]}"#, r#"{"type":"ping"}"#]
+        {
+            let Ok(Piece::Chunk(chunk)) = read(data) else { panic!("{data}") };
+            assert_eq!(chunk.text(), "", "{data}");
+        }
+    }
+
+    #[test]
+    fn the_end_and_nothing() {
+        for data in ["[DONE]", " [DONE] "] {
+            assert!(matches!(read(data), Ok(Piece::Done)), "{data}");
+        }
+        for data in ["", " ", ": keepalive", ":"] {
+            assert!(matches!(read(data), Ok(Piece::Nothing)), "{data}");
+        }
+    }
+
+    #[test]
+    fn errors_in_every_form() {
+        for (data, status) in [
+            (r#"{"error":{"message":"no","code":429}}"#, Some(429)),
+            (r#"{"error":{"message":"no","code":"503"},"choices":[{"delta":{"content":"a"}}]}"#, Some(503)),
+            (r#"{"error":"no"}"#, None),
+            (
+                r#"{"choices":[{"delta":{},"finish_reason":"error","error":{"message":"no","code":502}}]}"#,
+                Some(502),
+            ),
+            (r#"{"object":"error","message":"no","type":"BadRequestError","code":400}"#, Some(400)),
+            (r#"[{"error":{"message":"no","code":429}}]"#, Some(429)),
+        ] {
+            let Ok(Piece::Failure(error)) = read(data) else { panic!("{data}") };
+            assert_eq!((error.message.as_deref(), error.status()), (Some("no"), status), "{data}");
+        }
+        for data in [r#"{"message":"no"}"#, "\"no\"", "no"] {
+            let event = Event { kind: "error".to_owned(), data: data.as_bytes().to_vec() };
+            let Ok(Piece::Failure(error)) = Piece::read(event) else { panic!("{data}") };
+            assert_eq!(error.message.as_deref(), Some("no"), "{data}");
+        }
+    }
+
+    #[test]
+    fn what_is_neither_is_unreadable() {
+        for data in [
+            "hello",
+            "<html>",
+            r#"{"choices":[{"delta":{"content":"a"#,
+            "[1]",
+            "7",
+            r#"{"choices":[7]}"#,
+            "{}{}",
+        ] {
+            assert!(read(data).is_err(), "{data}");
+        }
+    }
+
+    #[test]
+    fn half_a_surrogate_pair_and_a_byte_that_is_no_text_harm_a_character_only() {
+        for data in [
+            &br#"{"choices":[{"delta":{"content":"a\ud83eb"}}]}"#[..],
+            b"{\"choices\":[{\"delta\":{\"content\":\"a\xFFb\"}}]}",
+        ] {
+            let event = Event { kind: String::new(), data: data.to_vec() };
+            let Ok(Piece::Chunk(chunk)) = Piece::read(event) else { panic!() };
+            assert_eq!(chunk.text(), "a\u{fffd}b");
+        }
+    }
+}
