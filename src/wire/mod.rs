@@ -6,6 +6,7 @@ pub(crate) mod assemble;
 pub(crate) mod base64;
 pub(crate) mod base_url;
 pub(crate) mod chat;
+mod corpora;
 pub(crate) mod date;
 pub(crate) mod embeddings;
 pub(crate) mod error_body;
