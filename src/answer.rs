@@ -1,5 +1,7 @@
 //! What an answer means: a value, or the error that it carries in its status or in its body.
 
+use std::sync::Arc;
+
 use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Result, excerpt};
@@ -9,11 +11,12 @@ use crate::wire::chat::ChatResponse;
 use crate::wire::error_body::{self, ErrorBody};
 use crate::wire::headers::Headers;
 use crate::wire::json;
+use crate::wire::secrets::Secrets;
 
 /// Reads answers of one service.
 pub(crate) struct Reader {
-    /// The key, to know it where the server repeats it.
-    pub(crate) key: String,
+    /// To know them where the server repeats them.
+    pub(crate) secrets: Arc<Secrets>,
     /// The base address has no path, so that a 404 probably means that `/v1` is missing.
     pub(crate) bare: bool,
 }
@@ -40,12 +43,27 @@ impl Reader {
     /// Makes a value of an answer with `read`, unless it is an error.
     pub(crate) fn open<T>(&self, answer: &Answer, read: impl Fn(&Answer) -> Result<T>) -> Result<T> {
         if !(200..300).contains(&answer.status) {
-            return Err(self.refusal(answer, answer.status, ErrorBody::read(&answer.body)));
+            let answer = self.masked(answer);
+            return Err(self.refusal(&answer, answer.status, ErrorBody::read(&answer.body)));
         }
-        match error_body::inside_success(&answer.body) {
-            Some(error) => Err(self.refusal(answer, error.status().unwrap_or(500), error)),
-            None => read(answer),
+        if let Some(error) = error_body::inside_success(&answer.body) {
+            let answer = self.masked(answer);
+            let error = error_body::inside_success(&answer.body).unwrap_or(error);
+            return Err(self.refusal(&answer, error.status().unwrap_or(500), error));
         }
+        read(answer).or_else(|_| read(&self.masked(answer))) // an error shows what couldn't be read
+    }
+
+    /// The answer without the secrets that it repeats.
+    fn masked(&self, answer: &Answer) -> Answer {
+        let mut masked = Answer {
+            status: answer.status,
+            headers: answer.headers.clone(),
+            body: self.secrets.mask(&answer.body).into_owned(),
+        };
+        let id = masked.headers.request_id.take();
+        masked.headers.request_id = id.map(|id| self.secrets.mask_word(id));
+        masked
     }
 
     /// The error that the service sent.
@@ -70,22 +88,14 @@ impl Reader {
             status,
             code: said.code,
             kind: said.kind,
-            message: self.without_key(message + hint),
+            message: message + hint,
             param: said.param,
             request_id: headers.request_id.clone(),
             // On a success it is no order, whatever its body says.
             retry_after: headers.retry_after.filter(|_| !(200..300).contains(&answer.status)),
             should_retry: headers.should_retry,
-            body: self.without_key(excerpt(&answer.body)),
+            body: excerpt(&answer.body),
         }
-    }
-
-    /// A server's words without the key, which some repeat.
-    fn without_key(&self, words: String) -> String {
-        if self.key.is_empty() || !words.contains(&self.key) {
-            return words;
-        }
-        words.replace(&self.key, "…")
     }
 }
 

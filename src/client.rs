@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 
 use crate::adaptive::{AdaptiveHandler, Change, Models};
 use crate::answer::Reader;
@@ -19,7 +19,7 @@ use crate::io::clock::{Clock, Stop};
 use crate::io::transport::{Answer, Budget, Outgoing, Terms, Transport};
 use crate::limits::RateLimits;
 use crate::meta::Meta;
-use crate::policy::backoff::RetryConfig;
+use crate::policy::backoff::{LONGEST, RetryConfig};
 use crate::policy::verdict;
 use crate::retry::{self, Brought, Failure, Loop, Step, Trail};
 use crate::wire::chat::{ChatRequest, ChatResponse};
@@ -62,6 +62,8 @@ struct Shared {
     observer: Option<Observer>,
     reader: Reader,
     holysheep: bool,
+    /// In characters; 0 where the authorization is the program's own.
+    key_length: usize,
     idempotency: Option<Idempotency>,
 }
 
@@ -75,12 +77,13 @@ impl Client {
             config;
         let models = handler.map_or_else(|| Models::new(adaptive), Models::One);
         let stop = Arc::new(Stop::default());
-        let holysheep = settings.base.holysheep;
+        let (holysheep, key_length) = (settings.base.holysheep, key.chars().count());
         let bare = settings.base.url.ends_with(&settings.base.authority);
+        let reader = Reader { secrets: Arc::clone(&settings.secrets), bare };
         let transport = Transport::new(settings, clock.clone(), Arc::clone(&stop))?;
         let idempotency = idempotency_key.then(Idempotency::new);
-        let reader = Reader { key, bare };
-        let shared = Shared { transport, models, clock, stop, observer, reader, holysheep, idempotency };
+        let shared =
+            Shared { transport, models, clock, stop, observer, reader, holysheep, key_length, idempotency };
         Ok(Client { shared: Arc::new(shared), retry: Arc::new(retry), retry_works: true, deadline })
     }
 
@@ -119,16 +122,16 @@ impl Client {
     /// [`Error::Api`] with status 401 or 403 where the key is refused; [`Error::Config`] without asking where HolySheep's
     /// own key is malformed; any other error says nothing about the key.
     pub fn validate_api_key(&self) -> Result<()> {
-        let length = self.shared.reader.key.chars().count();
-        if self.shared.holysheep && length < SHORTEST_KEY {
+        let length = self.shared.key_length;
+        if self.shared.holysheep && (1..SHORTEST_KEY).contains(&length) {
             let message = format!(
                 "has {length} characters, HolySheep's have {SHORTEST_KEY} or more; copy it from {SIGN_UP}"
             );
             return Err(Error::config("api_key", message));
         }
-        let once =
-            self.with_retry(RetryConfig::default().max_retries(0)).with_deadline(Some(VALIDATION_TIME));
-        once.call(NO_MODEL, "/models", None, |_| Ok(())).map(|_| ())
+        let time = self.deadline.map_or(VALIDATION_TIME, |deadline| deadline.min(VALIDATION_TIME));
+        let once = self.with_retry(RetryConfig::default().max_retries(0)).with_deadline(Some(time));
+        once.exchange::<IgnoredAny>(NO_MODEL, "/models", None).map(|_| ())
     }
 
     /// Gets what is at a path below the base address, for parts of an API that have no method here.
@@ -152,9 +155,9 @@ impl Client {
         Client { retry_works: retry.check().is_ok(), retry: Arc::new(retry), ..self.clone() }
     }
 
-    /// This client with another bound over all attempts and waits of a call; `None` for no bound.
+    /// This client with another bound over all attempts and waits of a call; `None`, or more than a day, for no bound.
     pub fn with_deadline(&self, deadline: Option<Duration>) -> Client {
-        Client { deadline, ..self.clone() }
+        Client { deadline: deadline.filter(|deadline| *deadline <= LONGEST), ..self.clone() }
     }
 
     /// The handler that paces the calls of a model, or all calls where the configuration gave one for all. Calls that
@@ -233,15 +236,16 @@ impl Client {
                 (Reason::Deadline, trail, last)
             }
             Failure::Barred { trail, last: Some(last), .. } => (Reason::CircuitOpen, trail, last),
-            Failure::GaveUp { reason: Reason::NotRetryable | Reason::RetriesSpent, trail, last }
+            Failure::GaveUp { reason: Reason::NotRetryable | Reason::RetriesSpent, trail, last, .. }
                 if trail.attempts == 1 =>
             {
                 return last;
             }
-            Failure::GaveUp { trail, last: last @ Error::Deadline { .. }, .. } => {
-                (Reason::Deadline, trail, last)
+            // What failed before says more than that time ran out.
+            Failure::GaveUp { trail, last: last @ Error::Deadline { .. }, before, .. } => {
+                (Reason::Deadline, trail, before.unwrap_or(last))
             }
-            Failure::GaveUp { reason, trail, last } => (reason, trail, last),
+            Failure::GaveUp { reason, trail, last, .. } => (reason, trail, last),
         };
         let elapsed = self.shared.clock.now().saturating_duration_since(trail.started);
         Error::GaveUp { reason, attempts: trail.attempts, elapsed, last: Box::new(last) }
@@ -336,7 +340,9 @@ fn to_json<B: Serialize + ?Sized>(body: &B) -> Result<Vec<u8>> {
 
 /// A path that stays below the base address.
 fn checked_path(path: &str) -> Result<String> {
-    if path.contains("://") || path.split('/').any(|part| part == "..") {
+    let place = path.split('?').next().unwrap_or_default();
+    let up = |part: &str| part.to_ascii_lowercase().replace("%2e", ".") == "..";
+    if place.contains("://") || place.split('/').any(up) {
         return Err(Error::config(
             "path",
             "leaves the base address; give what comes after it, such as /models",

@@ -13,6 +13,7 @@ use crate::io::transport::{ProxyChoice, Settings, headers};
 use crate::policy::backoff::{LONGEST, RetryConfig};
 use crate::wire::api_key;
 use crate::wire::base_url::BaseUrl;
+use crate::wire::secrets::Secrets;
 
 /// Where HolySheep's API is.
 const BASE_URL: &str = "https://api.holysheep.ai/v1";
@@ -20,8 +21,8 @@ const BASE_URL: &str = "https://api.holysheep.ai/v1";
 /// Where to get a key.
 pub(crate) const SIGN_UP: &str = "https://www.holysheep.ai/register";
 
-/// Idle connections kept by default: more than the threads that anybody runs, so that none shakes hands twice. They
-/// close when they have idled for a minute.
+/// Idle connections kept by default: more than the threads that anybody runs, so that none shakes hands twice. Those
+/// that have idled for a minute are closed at the next call.
 const MAX_IDLE: usize = 512;
 
 /// The largest answer by default: ten times the largest that a batch of embeddings makes.
@@ -29,8 +30,9 @@ const MAX_RESPONSE: u64 = 256 * 1024 * 1024;
 
 /// Headers that the client itself writes, because a request doesn't work without them as they are or because they
 /// have a setting of their own.
-const OWN_HEADERS: [&str; 8] = [
+const OWN_HEADERS: [&str; 9] = [
     "host",
+    "expect",
     "user-agent",
     "content-type",
     "content-length",
@@ -163,7 +165,7 @@ impl ConfigBuilder {
         self
     }
 
-    /// One bound over all attempts and waits of a call; `None` for no bound.
+    /// One bound over all attempts and waits of a call, from the start of sending; `None` for no bound.
     pub fn deadline(mut self, deadline: Option<Duration>) -> Self {
         self.deadline = deadline;
         self
@@ -302,6 +304,11 @@ impl ConfigBuilder {
         if !own_authorization {
             all.push(("authorization".to_owned(), format!("Bearer {key}")));
         }
+        let mut secrets = Secrets::default();
+        headers(&all)?; // while the values are still there to be checked
+        for (_, value) in &mut all {
+            *value = secrets.keep(value, fastrand::alphanumeric);
+        }
         all.push(("user-agent".to_owned(), self.user_agent.clone()));
         if !all.iter().any(|(name, _)| name.eq_ignore_ascii_case("accept")) {
             all.push(("accept".to_owned(), "application/json".to_owned()));
@@ -309,6 +316,7 @@ impl ConfigBuilder {
         let settings = Settings {
             base,
             headers: headers(&all)?,
+            secrets: Arc::new(secrets),
             user_agent: self.user_agent,
             connect_timeout: self.connect_timeout,
             timeout: self.timeout,
@@ -428,7 +436,7 @@ mod tests {
             ),
             (
                 built(|b| b.header("x y", "z")),
-                "header: \"x y\" has a name or a value that no header can carry",
+                "header: has a name that none can have; the name comes first, then the value",
             ),
             (
                 built(|b| b.header("Host", "z")),

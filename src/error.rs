@@ -77,7 +77,7 @@ pub enum Error {
     Decode {
         /// The HTTP status it came with.
         status: u16,
-        /// Where it can't be read, for example `line 1 column 7`.
+        /// Where it can't be read, for example `byte 7 of 12`.
         at: String,
         /// What is there: at most [`EXCERPT`] bytes around that place.
         excerpt: String,
@@ -316,12 +316,22 @@ impl fmt::Display for Reason {
     }
 }
 
+/// Whether a code is the name of an error, and no sentence that might repeat something.
+fn is_name(code: &str) -> bool {
+    code.len() <= 64 && code.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'))
+}
+
 /// The beginning of `text`, at most [`EXCERPT`] bytes, cut between characters, without control characters.
 pub(crate) fn excerpt(bytes: &[u8]) -> String {
     let head = &bytes[..bytes.len().min(EXCERPT)];
-    let text = String::from_utf8_lossy(head);
     let clean = |c: char| if c.is_control() { ' ' } else { c };
-    let mut text: String = text.trim_end_matches(char::REPLACEMENT_CHARACTER).chars().map(clean).collect();
+    let mut text: String = String::from_utf8_lossy(head).chars().map(clean).collect();
+    if bytes.len() > head.len() && text.ends_with(char::REPLACEMENT_CHARACTER) {
+        text.pop(); // perhaps half of a character
+    }
+    while text.len() > EXCERPT {
+        text.pop();
+    }
     if bytes.len() > head.len() {
         text.push('…');
     }

@@ -53,8 +53,8 @@ pub(crate) enum Step<'a, E> {
 /// The end of a call that didn't succeed.
 #[derive(Debug)]
 pub(crate) enum Failure<E> {
-    /// The attempt before was the last one.
-    GaveUp { reason: Reason, trail: Trail, last: E },
+    /// This attempt was the last one; `before` is the failure of the one before.
+    GaveUp { reason: Reason, trail: Trail, last: E, before: Option<E> },
     /// The next attempt wasn't let go: shutdown, deadline or an open breaker.
     Barred { by: Error, trail: Trail, last: Option<E> },
 }
@@ -91,7 +91,7 @@ pub(crate) fn run<T, E>(
         }
         let wait = match with.next_wait(&mut trail, &ruling, hurry) {
             Ok(wait) => wait,
-            Err(reason) => return Err(Failure::GaveUp { reason, trail, last: error }),
+            Err(reason) => return Err(Failure::GaveUp { reason, trail, last: error, before: last }),
         };
         observe(&trail, &Step::Again(&error, wait));
         if !with.stop.sleep(with.clock, wait) {
@@ -160,7 +160,8 @@ impl Loop<'_> {
 /// Calls `op` until it succeeds, its error's [`verdict`](Retryable::verdict) is to give up, or the retries are used up.
 ///
 /// For any fallible call: a database, a file share, another HTTP client. Sleeps on this thread between attempts.
-/// Settings of `config` that contradict each other don't fail here: the caps win.
+/// Settings of `config` that contradict each other don't fail here: the caps win. A
+/// [`Verdict::RetryAfter`] of more than 60 s gives up, as a server's wish would.
 ///
 /// # Errors
 /// The error of the last attempt.

@@ -1,5 +1,5 @@
-//! Getting a connection: names are looked up once and not per request, and neither a look-up nor a connect holds up a
-//! shutdown.
+//! Getting a connection: names are looked up now and then and not per request, and neither a look-up nor a connect
+//! holds up a shutdown.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -11,10 +11,12 @@ use ureq::config::Config;
 use ureq::http::Uri;
 use ureq::unversioned::resolver::{ArrayVec, DefaultResolver, Resolver};
 use ureq::unversioned::transport::{
-    ConnectProxyConnector, ConnectionDetails, Connector, Either, NextTimeout, TcpConnector, Transport,
+    ConnectProxyConnector, ConnectionDetails, Connector, NextTimeout, TcpConnector, Transport,
 };
 
 use super::clock::{Abandoned, Clock, Stop, lock};
+use super::veil::Veil;
+use crate::wire::secrets::Secrets;
 
 /// How long an address may be used before the name is looked up again: the time to live that services behind load
 /// balancers commonly give theirs.
@@ -93,7 +95,7 @@ impl Names {
 
     fn remember(&self, uri: &Uri, addresses: &Addresses) {
         let mut known = lock(&self.known);
-        known.retain(|known| known.uri.authority() != uri.authority());
+        known.retain(|known| known.uri.authority() != uri.authority() || known.uri.scheme() != uri.scheme());
         if known.len() == MOST_NAMES {
             known.remove(0);
         }
@@ -122,25 +124,26 @@ impl Resolver for Names {
     }
 }
 
-/// The whole way to a connection, whose failures say that nothing was sent.
+/// The whole way to a connection, proxies and TLS included, on a thread of its own: neither a shutdown nor a deadline
+/// waits for it, whatever trickles on the way. Its failures say that nothing was sent.
 #[derive(Debug)]
 pub(super) struct Dial {
-    chain: Box<dyn Connector<Out = Box<dyn Transport>>>,
+    chain: Arc<dyn Connector<Out = Box<dyn Transport>>>,
     names: Names,
+    secrets: Arc<Secrets>,
 }
 
 impl Dial {
-    pub(super) fn new(names: Names) -> Dial {
-        let tcp = Tcp { stop: Arc::clone(&names.stop) };
+    pub(super) fn new(names: Names, secrets: Arc<Secrets>) -> Dial {
         let chain = ();
         #[cfg(feature = "socks-proxy")]
         let chain = chain.chain(ureq::unversioned::transport::SocksConnector::default());
-        let chain = chain.chain(ConnectProxyConnector::default()).chain(tcp);
+        let chain = chain.chain(ConnectProxyConnector::default()).chain(TcpConnector::default());
         #[cfg(feature = "rustls")]
         let chain = chain.chain(ureq::unversioned::transport::RustlsConnector::default());
         #[cfg(feature = "native-tls")]
         let chain = chain.chain(ureq::unversioned::transport::NativeTlsConnector::default());
-        Dial { chain: Box::new(chain.chain(Boxed)), names }
+        Dial { chain: Arc::new(chain.chain(Boxed)), names, secrets }
     }
 }
 
@@ -152,46 +155,11 @@ impl Connector<()> for Dial {
         details: &ConnectionDetails<'_>,
         _: Option<()>,
     ) -> Result<Option<Self::Out>, ureq::Error> {
+        let (chain, names) = (Arc::clone(&self.chain), self.names.clone());
+        let (uri, config, addrs) = (details.uri.clone(), details.config.clone(), details.addrs.clone());
+        let (request_level, now) = (details.request_level, details.now);
         // The silence allowed while waiting for an answer is not the one allowed in a handshake.
         let timeout = NextTimeout { per_read: None, per_write: None, ..details.timeout };
-        let details = ConnectionDetails {
-            uri: details.uri,
-            addrs: details.addrs.clone(),
-            resolver: details.resolver,
-            config: details.config,
-            request_level: details.request_level,
-            now: details.now,
-            timeout,
-            current_time: Arc::clone(&details.current_time),
-            run_connector: Arc::clone(&details.run_connector),
-            register_shutdown: Arc::clone(&details.register_shutdown),
-        };
-        self.chain.connect(&details, None).map_err(|error| {
-            self.names.forget();
-            NotSent::wrap(error)
-        })
-    }
-}
-
-/// TCP, connected aside so that a shutdown needn't wait for it.
-#[derive(Debug)]
-struct Tcp {
-    stop: Arc<Stop>,
-}
-
-impl<In: Transport> Connector<In> for Tcp {
-    type Out = Either<In, Box<dyn Transport>>;
-
-    fn connect(
-        &self,
-        details: &ConnectionDetails<'_>,
-        chained: Option<In>,
-    ) -> Result<Option<Self::Out>, ureq::Error> {
-        if let Some(chained) = chained {
-            return Ok(Some(Either::A(chained)));
-        }
-        let (uri, config, addrs) = (details.uri.clone(), details.config.clone(), details.addrs.clone());
-        let (request_level, now, timeout) = (details.request_level, details.now, details.timeout);
         let current_time = Arc::clone(&details.current_time);
         let run_connector = Arc::clone(&details.run_connector);
         let register_shutdown = Arc::clone(&details.register_shutdown);
@@ -199,7 +167,7 @@ impl<In: Transport> Connector<In> for Tcp {
             let details = ConnectionDetails {
                 uri: &uri,
                 addrs,
-                resolver: &DefaultResolver::default(), // unused: the addresses are known
+                resolver: &names,
                 config: &config,
                 request_level,
                 now,
@@ -208,13 +176,19 @@ impl<In: Transport> Connector<In> for Tcp {
                 run_connector,
                 register_shutdown,
             };
-            let connected = TcpConnector::default().connect(&details, None::<()>)?;
-            Ok::<_, ureq::Error>(connected.map(|transport| Box::new(transport) as Box<dyn Transport>))
+            chain.connect(&details, None)
         };
-        // ureq itself keeps to `timeout.after` in there; the second on top only guards against its not doing so.
-        let limit = timeout.after.saturating_add(Duration::from_secs(1));
-        let connected = self.stop.aside(limit, connect).map_err(|why| abandoned(why, timeout.reason))?;
-        Ok(connected?.map(Either::B))
+        let connected = self.names.stop.aside(*timeout.after, connect);
+        match connected.map_err(|why| abandoned(why, timeout.reason)).and_then(|connected| connected) {
+            Ok(transport) => {
+                let veil = |transport| Veil::new(transport, Arc::clone(&self.secrets));
+                Ok(transport.map(|transport| Box::new(veil(transport)) as Box<dyn Transport>))
+            }
+            Err(error) => {
+                self.names.forget();
+                Err(NotSent::wrap(error))
+            }
+        }
     }
 }
 

@@ -5,3 +5,4 @@ pub(crate) mod connect;
 #[cfg(any(feature = "rustls", feature = "native-tls"))]
 mod tls;
 pub(crate) mod transport;
+mod veil;

@@ -10,9 +10,11 @@ use ureq::{Agent, Body, Timeout};
 use super::clock::{Clock, Stop};
 use super::connect::{Dial, Names, NotSent};
 use crate::error::{Error, Phase, Result};
+use crate::policy::backoff::RetryConfig;
 use crate::policy::verdict::{Retryable, Verdict};
 use crate::wire::base_url::BaseUrl;
 use crate::wire::headers::Headers;
+use crate::wire::secrets::Secrets;
 
 /// The most that is read of an error's body: the words of a provider fit, an error page is cut.
 const ERROR_BODY: u64 = 64 * 1024;
@@ -34,8 +36,9 @@ const PRESIZE: u64 = 1024 * 1024;
 #[derive(Clone)]
 pub(crate) struct Settings {
     pub(crate) base: BaseUrl,
-    /// What every request carries, made once: ureq would make its own ones anew each time.
+    /// What every request carries, made once: ureq would make its own ones anew each time. With stand-ins for secrets.
     pub(crate) headers: HeaderMap,
+    pub(crate) secrets: Arc<Secrets>,
     pub(crate) user_agent: String,
     pub(crate) connect_timeout: Duration,
     pub(crate) timeout: Duration,
@@ -51,6 +54,9 @@ impl Settings {
     pub(crate) fn check(&self) -> Result<()> {
         #[cfg(any(feature = "rustls", feature = "native-tls"))]
         super::tls::config(self.roots.as_deref())?;
+        if Uri::try_from(&self.base.url).is_err() {
+            return Err(Error::config("base_url", "holds a character that no address has"));
+        }
         #[cfg(not(any(feature = "rustls", feature = "native-tls")))]
         if self.roots.is_some() {
             return Err(Error::config(
@@ -139,7 +145,8 @@ impl Transport {
         #[cfg(any(feature = "rustls", feature = "native-tls"))]
         let config = config.tls_config(super::tls::config(settings.roots.as_deref())?);
         let names = Names::new(clock.clone(), Arc::clone(&stop), settings.connect_timeout);
-        let agent = Agent::with_parts(config.build(), Dial::new(names.clone()), names);
+        let agent =
+            Agent::with_parts(config.build(), Dial::new(names.clone(), Arc::clone(&settings.secrets)), names);
         Ok(Transport { agent, settings, clock, stop })
     }
 
@@ -237,7 +244,8 @@ impl Transport {
             ureq::Error::Io(source) => {
                 Error::Transport { answered: phase == Phase::Reading, source: source.into() }
             }
-            other => Error::Transport { answered: phase == Phase::Reading, source: other.into() },
+            // Something came that is no HTTP.
+            other => Error::Transport { answered: true, source: other.into() },
         }
     }
 
@@ -246,6 +254,10 @@ impl Transport {
         let (host, after) = (&self.settings.base.authority, self.settings.connect_timeout);
         match error {
             ureq::Error::Timeout(Timeout::Global) => terms.deadline_passed(),
+            // ureq rounds the deadline's share of an address down, and then says that connecting took too long.
+            ureq::Error::Timeout(_) if terms.deadline.is_some_and(|budget| budget.left < after) => {
+                terms.deadline_passed()
+            }
             ureq::Error::Timeout(_) => Error::Timeout { phase: Phase::Connect, after },
             error if is_about_tls(&error) => Error::Config {
                 setting: "base_url",
@@ -301,17 +313,19 @@ fn proxy(settings: &Settings) -> Result<Option<ureq::Proxy>> {
     }
 }
 
-/// Header fields as ureq wants them, none of which is ever shown.
+/// Header fields as ureq wants them; says of the first one that it can't be which part of it is at fault.
 pub(crate) fn headers(fields: &[(String, String)]) -> Result<HeaderMap> {
     let mut map = HeaderMap::with_capacity(fields.len() + 2); // the type of the content, and the idempotency key
     for (name, value) in fields {
-        let (Ok(key), Ok(mut value)) =
-            (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(value))
-        else {
+        let Ok(key) = HeaderName::from_bytes(name.as_bytes()) else {
+            // Not shown: name and value are easily mixed up, and values are secret.
             return Err(Error::config(
                 "header",
-                format!("{name:?} has a name or a value that no header can carry"),
+                "has a name that none can have; the name comes first, then the value",
             ));
+        };
+        let Ok(mut value) = HeaderValue::from_str(value) else {
+            return Err(Error::config("header", format!("{key} has a value that no header can carry")));
         };
         value.set_sensitive(true);
         map.append(key, value);
@@ -322,7 +336,11 @@ pub(crate) fn headers(fields: &[(String, String)]) -> Result<HeaderMap> {
 impl Retryable for ureq::Error {
     fn verdict(&self) -> Verdict {
         match self {
-            ureq::Error::StatusCode(408 | 409 | 429 | 500 | 502 | 503 | 504 | 520..=524 | 529) => {
+            ureq::Error::StatusCode(status) if RetryConfig::default().retries_status(*status) => {
+                Verdict::Retry
+            }
+            // The standard library has no kind for a name that isn't found.
+            ureq::Error::Io(error) if error.to_string().contains("failed to lookup address") => {
                 Verdict::Retry
             }
             ureq::Error::Io(error) => error.verdict(),

@@ -56,6 +56,9 @@ impl BaseUrl {
         let Some(host) = host(authority) else {
             return refuse("names no host, or a port that is no number");
         };
+        if path.split('/').any(|part| part == "..") {
+            return refuse("has .. in its path; write the path that is meant");
+        }
         let mut path = path.trim_end_matches('/');
         if let Some(service) = ENDPOINTS.iter().find_map(|endpoint| path.strip_suffix(endpoint)) {
             path = service.trim_end_matches('/');
@@ -83,14 +86,15 @@ fn host(authority: &str) -> Option<String> {
         }
         None => authority.split_once(':').unwrap_or((authority, "0")),
     };
-    port.parse::<u16>().ok()?;
+    if !port.bytes().all(|b| b.is_ascii_digit()) || port.parse::<u16>().is_err() {
+        return None;
+    }
     (!host.is_empty()).then(|| host.to_ascii_lowercase())
 }
 
-/// RFC 6761 section 6.3 reserves `localhost` and all below it for this computer.
+/// RFC 6761 section 6.3 reserves all below `localhost` for this computer too, but not every resolver knows.
 fn is_loopback(host: &str) -> bool {
-    let named = host == "localhost" || host.ends_with(".localhost");
-    named || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 #[cfg(test)]
@@ -132,6 +136,8 @@ mod tests {
             ("https://", "base_url: names no host, or a port that is no number"),
             ("https://a:b:c/v1", "base_url: names no host, or a port that is no number"),
             ("https://a:99999/v1", "base_url: names no host, or a port that is no number"),
+            ("https://a:+80/v1", "base_url: names no host, or a port that is no number"),
+            ("https://a/v1/../x", "base_url: has .. in its path; write the path that is meant"),
             ("https://[::g]/v1", "base_url: names no host, or a port that is no number"),
             ("https://a b/v1", "base_url: holds white space; paste it again"),
             (
@@ -151,10 +157,15 @@ mod tests {
     #[test]
     fn this_computer_and_holysheep_are_recognised() {
         let of = |text: &str| BaseUrl::parse(text).unwrap();
-        for text in ["http://localhost:1/v1", "http://127.9.9.9", "http://[::1]:1", "http://a.localhost"] {
+        for text in ["http://localhost:1/v1", "http://127.9.9.9", "http://[::1]:1"] {
             assert!(of(text).loopback, "{text}");
         }
-        for text in ["http://localhost.example.com", "http://127.0.0.1.nip.io", "http://10.0.0.1"] {
+        for text in [
+            "http://localhost.example.com",
+            "http://127.0.0.1.nip.io",
+            "http://10.0.0.1",
+            "http://a.localhost",
+        ] {
             assert!(!of(text).loopback, "{text}");
         }
         assert!(of("https://api.holysheep.ai").holysheep && !of("https://notholysheep.ai").holysheep);

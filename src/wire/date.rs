@@ -10,16 +10,16 @@ pub(crate) fn http_date(text: &str, now: i64) -> Option<i64> {
         return None;
     }
     let (day, month, year, time) = match words[1..] {
-        [day, month, year, time, "GMT"] if year.len() == 4 => (day, month, year.parse().ok()?, time),
+        [day, month, year, time, "GMT"] if year.len() == 4 => (day, month, whole(year)?, time),
         [date, time, "GMT"] => {
             let mut parts = date.split('-');
             let (day, month, year) = (parts.next()?, parts.next()?, parts.next()?);
             if parts.next().is_some() || year.len() != 2 {
                 return None;
             }
-            (day, month, century(year.parse().ok()?, now), time)
+            (day, month, century(whole(year)?, now), time)
         }
-        [month, day, time, year] if year.len() == 4 => (day, month, year.parse().ok()?, time),
+        [month, day, time, year] if year.len() == 4 => (day, month, whole(year)?, time),
         _ => return None,
     };
     epoch(year, month_number(month)?, digits(day)?, time)
@@ -45,7 +45,7 @@ pub(crate) fn rfc3339(text: &str) -> Option<i64> {
     if parts.next().is_some() || year.len() != 4 || !(1..=12).contains(&month) {
         return None;
     }
-    Some(epoch(year.parse().ok()?, month, day, time)? - ahead)
+    Some(epoch(whole(year)?, month, day, time)? - ahead)
 }
 
 fn is_weekday(word: &str) -> bool {
@@ -61,8 +61,12 @@ fn month_number(word: &str) -> Option<i64> {
 
 /// One or two digits and nothing else.
 fn digits(word: &str) -> Option<i64> {
-    let plain = matches!(word.len(), 1..=2) && word.bytes().all(|b| b.is_ascii_digit());
-    if plain { word.parse().ok() } else { None }
+    if word.len() <= 2 { whole(word) } else { None }
+}
+
+/// Digits and nothing else, no sign either.
+fn whole(word: &str) -> Option<i64> {
+    if word.bytes().all(|b| b.is_ascii_digit()) { word.parse().ok() } else { None }
 }
 
 /// The year meant by two digits: the latest one that is at most 50 years ahead.
@@ -151,6 +155,8 @@ mod tests {
             "Sun, 06 Nov 100000 08:49:37 GMT",
             "Sun, 06 Nov 1994 24:49:37 GMT",
             "Sun, 06 Nov 1994 08:49 GMT",
+            "Sunday, 06-Nov-+9 08:49:37 GMT",
+            "Sun, 06 Nov -999 08:49:37 GMT",
             "Sun, +6 Nov 1994 08:49:37 GMT",
             "Sun, 00 Nov 1994 08:49:37 GMT",
             "Sun, 06 Foo 1994 08:49:37 GMT",

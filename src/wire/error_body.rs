@@ -29,7 +29,8 @@ impl ErrorBody {
     /// Reads any body. JSON is searched for the usual fields, HTML for its title, other text is the message itself.
     pub(crate) fn read(body: &[u8]) -> ErrorBody {
         let mut error = ErrorBody::default();
-        match serde_json::from_slice::<Value>(body) {
+        let body = body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body); // a byte order mark
+        match json::lenient::<Value>(body) {
             Ok(value) => error.take(&value, DEEPEST),
             Err(_) => error.message = text(&String::from_utf8_lossy(body)),
         }
@@ -162,14 +163,16 @@ pub(crate) fn inside_success(body: &[u8]) -> Option<ErrorBody> {
     said(object).or_else(choices).or_else(calls_itself)
 }
 
-/// Whether an `error` field says that there is one. Some servers send the field always, with nothing in it.
+/// Whether an `error` field says that there is one. Some servers send the field always, with nothing in it, or an object
+/// of nothings.
 pub(crate) fn says_something(error: &Value) -> bool {
     match error {
         Value::Null | Value::Bool(false) => false,
+        Value::Bool(true) => true,
+        Value::Number(number) => number.as_f64() != Some(0.0),
         Value::String(words) => !words.is_empty(),
-        Value::Object(object) => !object.is_empty(),
-        Value::Array(items) => !items.is_empty(),
-        _ => true,
+        Value::Object(object) => object.values().any(says_something),
+        Value::Array(items) => items.iter().any(says_something),
     }
 }
 
@@ -268,9 +271,15 @@ mod tests {
         );
         assert_eq!(status(r#"{"object":"Error","message":"no","code":400}"#), Some(Some(400)));
         assert_eq!(status(r#"{"error":{"code":429},"x":"\ud83e"}"#), Some(Some(429)));
-        for body in
-            [r#"{"error":null}"#, r#"{"error":{}}"#, r#"{"choices":[],"text":"the \"error\" is mine"}"#, "{}"]
-        {
+        for body in [
+            r#"{"error":null}"#,
+            r#"{"error":{}}"#,
+            r#"{"error":{"code":null,"message":null}}"#,
+            r#"{"error":0}"#,
+            r#"{"error":[null]}"#,
+            r#"{"choices":[],"text":"the \"error\" is mine"}"#,
+            "{}",
+        ] {
             assert_eq!(status(body), None, "{body}");
         }
     }

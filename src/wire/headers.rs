@@ -33,13 +33,13 @@ impl Headers {
         let mut headers = Headers::default();
         let mut best_id = REQUEST_IDS.len();
         let mut limits = Gathered::default();
-        let (mut millis, mut after, mut upstream, mut date) = (None, None, None, None);
+        let (mut millis, mut asked, mut upstream, mut date) = (None, Vec::new(), Vec::new(), None);
         for (name, value) in fields {
             let text = || std::str::from_utf8(value).ok();
             match name {
                 "retry-after-ms" => millis = text().and_then(number).map(|millis| millis / 1000.0),
-                "retry-after" => after = text(),
-                "llm_provider-retry-after" => upstream = text(), // LiteLLM's name for its upstream's wish
+                "retry-after" => asked.extend(text()),
+                "llm_provider-retry-after" => upstream.extend(text()), // LiteLLM's name for its upstream's wish
                 "x-should-retry" => headers.should_retry = text().and_then(yes_or_no),
                 "date" => date = text(),
                 "location" => headers.location = text().map(str::to_owned),
@@ -53,12 +53,15 @@ impl Headers {
             }
         }
         // Points in time are read against the server's own clock, so that a wrong one on either side does no harm.
-        let now = || {
+        let now = &|| {
             let here = wall().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
             date.and_then(|date| http_date(date, here)).unwrap_or(here)
         };
         headers.rate_limits = limits.read(now);
-        headers.retry_after = millis.map(from_secs).or_else(|| retry_after(after.or(upstream)?, now));
+        // Of several wishes the longest is the one that keeps to all.
+        let longest = |wishes: &[&str]| wishes.iter().filter_map(|wish| retry_after(wish, now)).max();
+        headers.retry_after =
+            millis.map(from_secs).or_else(|| longest(&asked)).or_else(|| longest(&upstream));
         headers
     }
 }
@@ -142,6 +145,13 @@ mod tests {
     fn a_gateways_name_for_the_wish_of_its_upstream_is_the_last_resort() {
         assert_eq!(asked(&[("llm_provider-retry-after", "9")]), Some(9.0));
         assert_eq!(asked(&[("llm_provider-retry-after", "9"), ("retry-after", "3")]), Some(3.0));
+    }
+
+    #[test]
+    fn of_several_wishes_the_longest_that_can_be_read_counts() {
+        assert_eq!(asked(&[("retry-after", "50"), ("retry-after", "5")]), Some(50.0));
+        assert_eq!(asked(&[("retry-after", "50"), ("retry-after", "junk")]), Some(50.0));
+        assert_eq!(asked(&[("llm_provider-retry-after", "50"), ("retry-after", "junk")]), Some(50.0));
     }
 
     #[test]

@@ -20,4 +20,5 @@ pub(crate) mod piece;
 pub(crate) mod ratelimits;
 pub(crate) mod scan;
 #[allow(dead_code, reason = "its user is the stream")]
+pub(crate) mod secrets;
 pub(crate) mod sse;
