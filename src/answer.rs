@@ -54,6 +54,16 @@ impl Reader {
         read(answer).or_else(|_| read(&self.masked(answer))) // an error shows what couldn't be read
     }
 
+    /// The error that came as an event of a stream.
+    pub(crate) fn failure(&self, headers: &Headers, mut said: ErrorBody) -> Error {
+        for word in [&mut said.code, &mut said.kind, &mut said.message, &mut said.param] {
+            *word = word.take().map(|word| self.secrets.mask_word(word));
+        }
+        let status = said.status().unwrap_or(500);
+        let answer = Answer { status: 200, headers: headers.clone(), body: Vec::new() };
+        self.refusal(&self.masked(&answer), status, said)
+    }
+
     /// The answer without the secrets that it repeats.
     fn masked(&self, answer: &Answer) -> Answer {
         let mut masked = Answer {

@@ -86,10 +86,18 @@ pub enum Error {
         /// What the parser said.
         source: Source,
     },
+    /// A stream that ended before the answer did: without a finish reason and without `[DONE]`.
+    #[non_exhaustive]
+    StreamTruncated {
+        /// The text that had arrived.
+        received: String,
+        /// The cause, where the connection broke.
+        source: Option<Source>,
+    },
     /// An answer larger than what may be kept in memory.
     #[non_exhaustive]
     TooLarge {
-        /// What is too large: `header` or `body`.
+        /// What is too large: `header`, `body`, or of a stream a `line`, an `event` or a number of `parts`.
         part: &'static str,
         /// The limit in bytes.
         limit: u64,
@@ -224,8 +232,8 @@ impl Error {
     /// that a server repeats of a prompt may reach.
     pub(crate) fn outline(&self) -> String {
         match self {
-            Error::Api { status, code: Some(code), .. } => {
-                format!("status {status}, {}", excerpt(code.as_bytes()))
+            Error::Api { status, code: Some(code), .. } if is_name(code) => {
+                format!("status {status}, {code}")
             }
             Error::Api { status, .. } => format!("status {status}"),
             Error::Decode { status, .. } => format!("unreadable answer, status {status}"),
@@ -262,6 +270,10 @@ impl fmt::Display for Error {
             Error::Decode { status, at, excerpt, .. } => {
                 write!(f, "can't read the answer (status {status}) at {at}: `{excerpt}`")
             }
+            Error::StreamTruncated { received, .. } => {
+                write!(f, "the stream was cut after {} bytes of text", received.len())
+            }
+            Error::TooLarge { part: "parts", limit } => write!(f, "the answer has more than {limit} parts"),
             Error::TooLarge { part, limit } => {
                 write!(f, "the {part} of the answer is larger than {limit} bytes")
             }
@@ -282,7 +294,9 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Error::Config { source, .. } => source.as_ref().map(|source| &**source as _),
+            Error::Config { source, .. } | Error::StreamTruncated { source, .. } => {
+                source.as_ref().map(|source| &**source as _)
+            }
             Error::Connect { source, .. }
             | Error::Transport { source, .. }
             | Error::Decode { source, .. } => Some(&**source),
@@ -385,6 +399,11 @@ mod tests {
                 Error::Transport { answered: true, source: cause() },
                 "the connection broke in the middle of the answer",
             ),
+            (
+                Error::StreamTruncated { received: "héllo".to_owned(), source: Some(cause()) },
+                "the stream was cut after 6 bytes of text",
+            ),
+            (Error::TooLarge { part: "parts", limit: 9 }, "the answer has more than 9 parts"),
             (Error::TooLarge { part: "body", limit: 9 }, "the body of the answer is larger than 9 bytes"),
             (Error::TooLarge { part: "header", limit: 9 }, "the header of the answer is larger than 9 bytes"),
             (

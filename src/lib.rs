@@ -3,6 +3,7 @@
 
 mod adaptive;
 mod answer;
+mod call;
 mod client;
 mod config;
 mod error;
@@ -12,6 +13,7 @@ mod limits;
 mod meta;
 mod policy;
 mod retry;
+mod stream;
 mod wire;
 
 pub use adaptive::{AdaptiveConfig, AdaptiveHandler, Admission, Permit, Snapshot, Tries};
@@ -27,6 +29,7 @@ pub use policy::breaker::BreakerState;
 pub use policy::outcome::Outcome;
 pub use policy::verdict::{Retryable, Verdict};
 pub use retry::{retry, retry_if};
+pub use stream::ChatStream;
 pub use wire::chat::{
     ChatChunk, ChatRequest, ChatResponse, Choice, ChunkChoice, Content, Delta, FunctionCall, FunctionDelta,
     Logprobs, Message, Part, Price, ResponseFormat, Role, TokenLogprob, Tool, ToolCall, ToolCallDelta,

@@ -87,6 +87,7 @@ pub(crate) struct Outgoing<'a> {
 }
 
 /// How one attempt differs from the others.
+#[derive(Clone, Copy)]
 pub(crate) struct Terms {
     /// Use no pooled connection.
     pub(crate) fresh: bool,
@@ -106,6 +107,13 @@ impl Terms {
     fn deadline_passed(&self) -> Error {
         Error::Deadline { after: self.deadline.map_or(Duration::ZERO, |budget| budget.whole) }
     }
+}
+
+/// The head of the server's answer, with its body still to be read.
+pub(crate) struct Opened {
+    pub(crate) status: u16,
+    pub(crate) headers: Headers,
+    pub(super) body: Body,
 }
 
 /// The server's answer, read to its end.
@@ -150,22 +158,43 @@ impl Transport {
         Ok(Transport { agent, settings, clock, stop })
     }
 
-    /// Sends the request once and reads the answer.
+    /// Sends the request once and reads the whole answer.
     pub(crate) fn exchange(&self, outgoing: &Outgoing<'_>, terms: &Terms) -> Result<Answer> {
+        self.open(outgoing, terms).and_then(|opened| self.read(opened, terms))
+    }
+
+    /// Sends the request once and reads the head of the answer.
+    pub(crate) fn open(&self, outgoing: &Outgoing<'_>, terms: &Terms) -> Result<Opened> {
         let response =
             self.send(outgoing, terms).map_err(|error| self.failure(error, Phase::Waiting, terms))?;
         let (parts, body) = response.into_parts();
         let fields = parts.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
         let headers = Headers::read(fields, || self.clock.wall());
-        let body = if parts.status.is_success() {
-            self.read(body).map_err(|error| self.failure(error, Phase::Reading, terms))?
+        Ok(Opened { status: parts.status.as_u16(), headers, body })
+    }
+
+    /// Reads the rest of an answer.
+    pub(crate) fn read(&self, opened: Opened, terms: &Terms) -> Result<Answer> {
+        let Opened { status, headers, body } = opened;
+        let body = if (200..300).contains(&status) {
+            self.whole(body).map_err(|error| self.failure(error, Phase::Reading, terms))?
         } else {
             beginning(body)
         };
         if self.stop.is_set() {
             return Err(Error::Shutdown); // it may have cut the body
         }
-        Ok(Answer { status: parts.status.as_u16(), headers, body })
+        Ok(Answer { status, headers, body })
+    }
+
+    /// The silence allowed.
+    pub(crate) fn timeout(&self) -> Duration {
+        self.settings.timeout
+    }
+
+    /// The largest answer allowed, in bytes.
+    pub(crate) fn max_response_bytes(&self) -> u64 {
+        self.settings.max_response_bytes
     }
 
     /// Ends every exchange, now and for good.
@@ -203,7 +232,7 @@ impl Transport {
     }
 
     /// Reads the body of a success, which must be whole.
-    fn read(&self, body: Body) -> Result<Vec<u8>, ureq::Error> {
+    fn whole(&self, body: Body) -> Result<Vec<u8>, ureq::Error> {
         let limit = self.settings.max_response_bytes;
         let expected = body.content_length().unwrap_or(BUFFER as u64 / 4).min(PRESIZE).min(limit);
         let mut bytes = Vec::with_capacity(expected as usize + 1);
@@ -215,7 +244,7 @@ impl Transport {
     }
 
     /// What went wrong, in this crate's words. `phase` is how far the exchange had come once it was connected.
-    fn failure(&self, error: ureq::Error, phase: Phase, terms: &Terms) -> Error {
+    pub(super) fn failure(&self, error: ureq::Error, phase: Phase, terms: &Terms) -> Error {
         if self.stop.is_set() {
             return Error::Shutdown;
         }

@@ -88,6 +88,8 @@ pub(crate) fn judge(error: &Error, retry: &RetryConfig) -> Ruling {
         Error::CircuitOpen { retry_in } => Ruling::new(Verdict::RetryAfter(*retry_in), Lesson::Nothing),
         Error::GaveUp { last, .. } => judge(last, retry),
         Error::Decode { .. } | Error::TooLarge { .. } => Ruling::new(GiveUp, Lesson::Works),
+        // What was delivered can't be taken back.
+        Error::StreamTruncated { .. } => Ruling::new(GiveUp, Lesson::Outcome),
         Error::Config { .. } | Error::Deadline { .. } | Error::Shutdown => {
             Ruling::new(GiveUp, Lesson::Nothing)
         }

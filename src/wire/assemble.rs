@@ -31,6 +31,16 @@ pub(crate) enum TooMany {
     Choices,
 }
 
+impl TooMany {
+    /// The limit that was exceeded.
+    pub(crate) fn limit(self) -> usize {
+        match self {
+            TooMany::Calls => MOST_CALLS,
+            TooMany::Choices => MOST_CHOICES,
+        }
+    }
+}
+
 impl fmt::Display for TooMany {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -70,7 +70,6 @@ impl EmbeddingRequest {
     }
 
     /// Says what would make every service refuse the request.
-    #[allow(dead_code, reason = "its user is Client::embeddings")]
     pub(crate) fn check(&self) -> Result<()> {
         if self.model.trim().is_empty() {
             return Err(Error::config("model", "is empty; name a model, such as text-embedding-3-small"));

@@ -27,7 +27,12 @@ pub(crate) fn read_with<R>(
     })
 }
 
-fn unreadable(body: &[u8], status: u16, request_id: Option<&str>, error: serde_json::Error) -> Error {
+pub(crate) fn unreadable(
+    body: &[u8],
+    status: u16,
+    request_id: Option<&str>,
+    error: serde_json::Error,
+) -> Error {
     let at = offset(body, error.line(), error.column());
     let from = at.saturating_sub(EXCERPT / 4);
     Error::Decode {

@@ -1,7 +1,6 @@
 //! The rooms that say: what goes over the wire and comes back, as bytes and values. No I/O.
 
 pub(crate) mod api_key;
-#[allow(dead_code, reason = "its user is the stream")]
 pub(crate) mod assemble;
 pub(crate) mod base64;
 pub(crate) mod base_url;
@@ -15,10 +14,8 @@ pub(crate) mod headers;
 pub(crate) mod json;
 pub(crate) mod lenient;
 pub(crate) mod models;
-#[allow(dead_code, reason = "its user is the stream")]
 pub(crate) mod piece;
 pub(crate) mod ratelimits;
 pub(crate) mod scan;
-#[allow(dead_code, reason = "its user is the stream")]
 pub(crate) mod secrets;
 pub(crate) mod sse;

@@ -21,8 +21,8 @@ impl Piece {
     /// Reads an event.
     ///
     /// # Errors
-    /// What the parser says of data that is neither a chunk nor an error.
-    pub(crate) fn read(event: Event) -> serde_json::Result<Piece> {
+    /// What the parser says of data that is neither a chunk nor an error, and the data.
+    pub(crate) fn read(event: Event) -> Result<Piece, (serde_json::Error, Vec<u8>)> {
         match event.data.trim_ascii() {
             b"[DONE]" => return Ok(Piece::Done),
             b"" | [b':', ..] => return Ok(Piece::Nothing),
@@ -38,7 +38,10 @@ impl Piece {
             }),
             Ok((_, Some(error))) => Ok(Piece::Failure(ErrorBody::of(&error))),
             // Google wraps an error in a list.
-            Err((error, data)) => error_body::inside_success(&data).map(Piece::Failure).ok_or(error),
+            Err((error, data)) => match error_body::inside_success(&data) {
+                Some(said) => Ok(Piece::Failure(said)),
+                None => Err((error, data)),
+            },
         }
     }
 }
@@ -47,7 +50,7 @@ impl Piece {
 mod tests {
     use super::*;
 
-    fn read(data: &str) -> serde_json::Result<Piece> {
+    fn read(data: &str) -> Result<Piece, (serde_json::Error, Vec<u8>)> {
         Piece::read(Event { kind: String::new(), data: data.as_bytes().to_vec() })
     }
 

@@ -49,8 +49,11 @@ pub struct Reply {
     body: Vec<u8>,
     /// Bytes of the reply that are sent at most.
     cut: usize,
-    /// The wait before each byte.
+    /// The wait before each byte, but for the first ones.
     pace: Option<Duration>,
+    unpaced: usize,
+    /// Bytes that the length promises beyond the body.
+    missing: usize,
     after: After,
     length: bool,
     early: bool,
@@ -73,6 +76,8 @@ pub fn status(status: u16) -> Reply {
         body: Vec::new(),
         cut: usize::MAX,
         pace: None,
+        unpaced: 0,
+        missing: 0,
         after: After::KeepOpen,
         length: true,
         early: false,
@@ -141,6 +146,16 @@ impl Reply {
         Reply { latency, ..self }
     }
 
+    /// Sends the first bytes at once, whatever the pace.
+    pub fn skip_pace(self, bytes: usize) -> Reply {
+        Reply { unpaced: bytes, ..self }
+    }
+
+    /// Promises a longer body than there is.
+    pub fn longer_by(self, bytes: usize) -> Reply {
+        Reply { missing: bytes, ..self }
+    }
+
     /// Leaves out the length: the body ends with the connection.
     pub fn until_close(self) -> Reply {
         Reply { length: false, after: After::Close, ..self }
@@ -171,7 +186,9 @@ impl Reply {
             bytes.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
         }
         if self.length {
-            bytes.extend_from_slice(format!("content-length: {}\r\n", self.body.len()).as_bytes());
+            bytes.extend_from_slice(
+                format!("content-length: {}\r\n", self.body.len() + self.missing).as_bytes(),
+            );
         }
         bytes.extend_from_slice(b"\r\n");
         bytes.extend_from_slice(&self.body);
@@ -293,8 +310,8 @@ fn answer(stream: &mut TcpStream, reply: &Reply, shared: &Shared) -> After {
     match reply.pace {
         None => drop(stream.write_all(sent)),
         Some(pace) => {
-            for byte in sent {
-                if is_over(pace) || stream.write_all(&[*byte]).is_err() {
+            for (index, byte) in sent.iter().enumerate() {
+                if (index >= reply.unpaced && is_over(pace)) || stream.write_all(&[*byte]).is_err() {
                     return After::Close;
                 }
             }

@@ -11,7 +11,6 @@ use super::super::tools::Tool;
 use super::ChatRequest;
 
 impl ChatRequest {
-    #[allow(dead_code, reason = "its user is the stream")]
     /// Whether a stream is asked to end with the usage: unless the caller has an opinion.
     pub(crate) fn asks_for_usage(&self) -> bool {
         let options = self.extra.get("stream_options");
@@ -25,7 +24,6 @@ impl ChatRequest {
         Sent { request: self, form: Form::Whole }
     }
 
-    #[allow(dead_code, reason = "its user is the stream")]
     /// What to send for a stream. `usage` asks for the usage at its end, unless the caller has an opinion.
     pub(crate) fn streamed(&self, usage: bool) -> Sent<'_> {
         Sent { request: self, form: Form::Stream { usage: usage && self.asks_for_usage() } }
@@ -137,7 +135,6 @@ pub(crate) struct Sent<'a> {
     form: Form,
 }
 
-#[allow(dead_code, reason = "its user is the stream")]
 #[derive(Clone, Copy)]
 enum Form {
     /// All that was set, to be kept.

@@ -1,0 +1,252 @@
+//! Streams against a scripted server: what is delivered, what is tried again, and that a cut one never passes for whole.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't go on shall say so loudly")]
+
+mod support;
+
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use holysheep::{
+    AdaptiveConfig, ChatRequest, ChatStream, Client, Clock, Config, ConfigBuilder, Error, Jitter, Phase,
+};
+use holysheep::{Result, RetryConfig};
+use support::{Reply, Server, hang_up, reset, silence, status};
+
+fn config(server: &Server) -> ConfigBuilder {
+    let retry = RetryConfig::default().jitter(Jitter::None);
+    Config::builder()
+        .api_key("sk-test-0123456789")
+        .base_url(server.url())
+        .retry(retry)
+        .adaptive(AdaptiveConfig::off())
+}
+
+fn client(server: &Server) -> (Client, Clock) {
+    let clock = Clock::fake();
+    (Client::new(config(server).clock(clock.clone()).build().unwrap()).unwrap(), clock)
+}
+
+fn ask(client: &Client) -> Result<ChatStream> {
+    client.chat_stream(&ChatRequest::new("gpt-4.1").user("hi"))
+}
+
+fn events(body: &str) -> Reply {
+    status(200).header("content-type", "text/event-stream").body(body)
+}
+
+fn delta(text: &str) -> String {
+    format!(
+        "data: {{\"id\":\"c1\",\"model\":\"m\",\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"{text}\"}}}}]}}\n\n"
+    )
+}
+
+const FINISH: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n";
+const USAGE: &str =
+    "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":1,\"completion_tokens\":2,\"total_tokens\":3}}\n\n";
+const DONE: &str = "data: [DONE]\n\n";
+
+fn whole() -> String {
+    [&delta("Hel"), &delta("lo"), FINISH, USAGE, DONE].concat()
+}
+
+/// The texts of all pieces, and how it ended.
+fn read(stream: &mut ChatStream) -> (Vec<String>, Option<Error>) {
+    let mut texts = Vec::new();
+    for chunk in stream {
+        match chunk {
+            Ok(chunk) => texts.push(chunk.text().to_owned()),
+            Err(error) => return (texts, Some(error)),
+        }
+    }
+    (texts, None)
+}
+
+#[test]
+fn a_stream_is_delivered_and_put_together() {
+    let server = Server::script([events(&whole()).header("x-request-id", "r1"), events(&whole())]);
+    let (client, _) = client(&server);
+    let mut stream = ask(&client).unwrap();
+    let (texts, error) = read(&mut stream);
+    assert!(error.is_none());
+    assert_eq!(texts.concat(), "Hello");
+    assert_eq!((stream.partial(), stream.meta().request_id.as_deref()), ("Hello", Some("r1")));
+    let response = ask(&client).unwrap().into_response().unwrap();
+    assert_eq!((response.text(), response.finish_reason()), ("Hello", Some("stop")));
+    assert_eq!(response.usage.as_ref().unwrap().total_tokens, Some(3));
+    assert_eq!((response.meta().attempts, response.meta().status), (1, 200));
+    let body: serde_json::Value = serde_json::from_str(&server.requests()[0].body).unwrap();
+    assert_eq!((&body["stream"], &body["stream_options"]["include_usage"]), (&true.into(), &true.into()));
+    assert_eq!(server.connections(), 1, "read to its end, so that the connection is kept");
+}
+
+#[test]
+fn what_fails_before_the_first_delta_is_tried_again() {
+    let failing = "data: {\"error\":{\"message\":\"busy\",\"code\":503}}\n\n";
+    let only_filter = "data: {\"choices\":[],\"prompt_filter_results\":[]}\n\n";
+    for first in [
+        status(429),
+        status(503),
+        reset(),
+        hang_up(),
+        events(failing),
+        events(""),
+        events(": ping\n\n"),
+        events(only_filter),
+        events(&[only_filter, failing].concat()),
+        events(&whole()).cut(events(&whole()).head_len() + 7),
+    ] {
+        let server = Server::script([first.clone(), events(&whole())]);
+        let (client, _) = client(&server);
+        let response =
+            ask(&client).unwrap_or_else(|error| panic!("{first:?}: {error:?}")).into_response().unwrap();
+        assert_eq!((response.text(), response.meta().attempts), ("Hello", 2), "{first:?}");
+    }
+}
+
+#[test]
+fn a_refusal_is_one_at_once() {
+    let inside = "data: {\"error\":{\"message\":\"no\",\"code\":400}}\n\n";
+    let json = status(200).json(&serde_json::json!({"error": {"message": "no", "code": 401}}));
+    for (reply, code) in [(status(404), 404), (events(inside), 400), (json, 401)] {
+        let server = Server::script([reply]);
+        assert_eq!(ask(&client(&server).0).unwrap_err().status(), Some(code));
+        assert_eq!(server.requests().len(), 1);
+    }
+}
+
+#[test]
+fn a_stream_cut_anywhere_is_never_whole() {
+    let body = whole();
+    let reply = events(&body);
+    let head = reply.head_len();
+    let finish = body.find(FINISH).unwrap() + FINISH.len() - 2; // the finish reason's line has come
+    let first = delta("Hel").len();
+    for kept in (first..body.len()).step_by(7) {
+        for reply in [reply.clone().cut(head + kept), events(&body[..kept]).until_close()] {
+            let server = Server::script([reply]);
+            let mut stream = ask(&client(&server).0).unwrap();
+            let (texts, error) = read(&mut stream);
+            let arrived = if kept < first + delta("lo").len() - 2 { "Hel" } else { "Hello" };
+            assert_eq!((texts.concat().as_str(), stream.partial()), (arrived, arrived), "{kept}");
+            if kept >= finish {
+                assert!(error.is_none(), "{kept}: the finish reason had come: {error:?}");
+                continue;
+            }
+            let Some(Error::StreamTruncated { received, .. }) = error else { panic!("{kept}: {error:?}") };
+            assert_eq!(received, arrived);
+            assert!(stream.next().is_none() && stream.into_response().is_err());
+        }
+    }
+}
+
+#[test]
+fn an_error_after_the_first_delta_is_told_and_not_tried_again() {
+    let failing = "data: {\"error\":{\"message\":\"fell over\",\"code\":503}}\n\n";
+    let server = Server::script([events(&[&delta("Hel"), failing].concat())]);
+    let mut stream = ask(&client(&server).0).unwrap();
+    let (texts, error) = read(&mut stream);
+    assert_eq!((texts.concat().as_str(), error.unwrap().status()), ("Hel", Some(503)));
+    assert_eq!(server.requests().len(), 1);
+    assert!(matches!(stream.into_response(), Err(Error::StreamTruncated { .. })));
+}
+
+#[test]
+fn the_first_piece_does_not_wait_for_the_second() {
+    let body = delta("now") + &delta("later");
+    let reply = events(&body);
+    let first = reply.head_len() + delta("now").len();
+    let server = Server::script([reply.stall_after(first)]);
+    let (client, _) = client(&server);
+    let mut stream = ask(&client).unwrap();
+    assert_eq!(stream.next().unwrap().unwrap().text(), "now");
+    assert_eq!(stream.partial(), "now");
+}
+
+#[test]
+fn silence_and_pings_without_content_end_a_stream() {
+    let timeout = Duration::from_millis(200);
+    let reply = events(&whole());
+    let first = reply.head_len() + delta("Hel").len();
+    let pings = events(&(delta("Hel") + &": ping\n\n".repeat(200)));
+    let pinging = pings.trickle(Duration::from_millis(5)).skip_pace(first);
+    for reply in [reply.stall_after(first), pinging] {
+        let server = Server::script([reply]);
+        let client = Client::new(config(&server).timeout(timeout).build().unwrap()).unwrap();
+        let start = Instant::now();
+        let (texts, error) = read(&mut ask(&client).unwrap());
+        assert_eq!(texts, ["Hel"]);
+        assert!(matches!(error, Some(Error::Timeout { phase: Phase::Reading, .. })), "{error:?}");
+        assert!(start.elapsed() < 3 * timeout, "{:?}", start.elapsed());
+    }
+    let server = Server::script([silence()]);
+    let hasty = config(&server).timeout(timeout).retry(RetryConfig::default().max_retries(0));
+    let error = ask(&Client::new(hasty.build().unwrap()).unwrap()).unwrap_err();
+    assert!(matches!(error, Error::Timeout { phase: Phase::Waiting, .. }), "{error:?}");
+}
+
+#[test]
+fn a_server_that_lingers_after_the_end_holds_nobody_up() {
+    let reply = events(&whole());
+    let end = reply.head_len() + whole().len();
+    let server = Server::script([reply.longer_by(1).stall_after(end)]);
+    let client = Client::new(config(&server).build().unwrap()).unwrap();
+    let start = Instant::now();
+    assert_eq!(ask(&client).unwrap().into_response().unwrap().text(), "Hello");
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+}
+
+#[test]
+fn the_finish_reason_is_enough() {
+    let reply = events(&[&delta("Hello"), FINISH].concat());
+    let server = Server::script([reply.clone().until_close(), reply]);
+    let (client, _) = client(&server);
+    for _ in 0..2 {
+        assert_eq!(ask(&client).unwrap().into_response().unwrap().text(), "Hello");
+    }
+}
+
+#[test]
+fn a_shutdown_and_a_deadline_end_a_stream() {
+    let body = delta("Hel");
+    let reply = || events(&whole()).stall_after(events(&whole()).head_len() + body.len());
+    let server = Server::script([reply(), reply()]);
+    let client = Client::new(config(&server).build().unwrap()).unwrap();
+    let (began, begins) = mpsc::channel();
+    let reader = thread::spawn({
+        let client = client.clone();
+        move || {
+            let mut stream = ask(&client).unwrap();
+            stream.next().unwrap().unwrap();
+            began.send(()).unwrap();
+            read(&mut stream).1
+        }
+    });
+    begins.recv().unwrap();
+    let hasty = client.with_deadline(Some(Duration::from_millis(300)));
+    let start = Instant::now();
+    let (texts, error) = read(&mut ask(&hasty).unwrap());
+    assert_eq!(texts, ["Hel"]);
+    assert!(matches!(error, Some(Error::Deadline { .. })), "{error:?}");
+    assert!(start.elapsed() < Duration::from_millis(400));
+    client.shutdown();
+    assert!(matches!(reader.join().unwrap(), Some(Error::Shutdown)));
+}
+
+#[test]
+fn a_service_that_does_not_know_the_option_is_asked_without_it() {
+    let refusal =
+        status(400).body(r#"{"error":{"message":"Unrecognized request argument: stream_options"}}"#);
+    let server = Server::script([refusal, events(&whole())]);
+    let response = ask(&client(&server).0).unwrap().into_response().unwrap();
+    assert_eq!(response.text(), "Hello");
+    assert!(!server.requests()[1].body.contains("stream_options"));
+}
+
+#[test]
+fn a_service_that_answers_in_one_piece_is_read_all_the_same() {
+    let server = Server::script([support::ok("all at once")]);
+    let response = ask(&client(&server).0).unwrap().into_response().unwrap();
+    assert_eq!((response.text(), response.finish_reason()), ("all at once", Some("stop")));
+    assert_eq!(response.usage.unwrap().total_tokens, Some(12));
+}
