@@ -52,6 +52,10 @@ pub struct ChatStream {
 }
 
 /// What a step of reading brought.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it lives for one step; a box would cost each chunk an allocation"
+)]
 enum Progress {
     Chunk(ChatChunk),
     Ended,
