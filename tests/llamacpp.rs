@@ -1,12 +1,12 @@
 //! Calls to a real server: llama.cpp's, which says random words in true answers.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't go on shall say so loudly")]
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use holysheep::{ChatRequest, Client, Config, Error};
+use holysheep::{ChatRequest, Client, Config, Error, Tool};
 use serde_json::{Value, json};
 
 const KEY: &str = "sk-llama-0123456789";
@@ -22,7 +22,8 @@ impl Llama {
     fn start() -> Option<Llama> {
         let script: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/servers/llamacpp/run.sh");
         if !script.exists() {
-            eprintln!("skipped: there is no {}", script.display());
+            // Not by eprintln!, which tests swallow.
+            let _ = writeln!(std::io::stderr(), "skipped: there is no {}", script.display());
             return None;
         }
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -83,4 +84,46 @@ fn a_real_server_is_understood() {
         client.post::<_, Value>("/embeddings", &json!({"model": "tiny-random", "input": "x"})).unwrap_err();
     assert_eq!((error.status(), error.is_retryable()), (Some(501), false));
     assert_eq!(client.get::<Value>("/nothing").unwrap_err().status(), Some(404));
+}
+
+/// Streams, tool calls in pieces, structured answers, and a reader that goes away.
+fn streams(client: &Client, request: &ChatRequest) {
+    let mut stream = client.chat_stream(request).unwrap();
+    let texts: Vec<String> = stream.by_ref().map(|chunk| chunk.unwrap().text().to_owned()).collect();
+    assert_eq!(texts.concat(), stream.partial());
+    let response = stream.into_response().unwrap();
+    assert!(response.usage.as_ref().unwrap().total_tokens.is_some(), "the usage was asked for");
+    assert!(response.finish_reason().is_some() && response.text() == texts.concat());
+
+    // Unfinished answers that nobody reads any more: the server goes on serving.
+    for _ in 0..4 {
+        let mut stream = client.chat_stream(&request.clone().max_tokens(500)).unwrap();
+        stream.next().unwrap().unwrap();
+    }
+    client.chat(request).unwrap();
+
+    let schema =
+        json!({"type": "object", "properties": {"city": {"enum": ["Paris", "Rome"]}}, "required": ["city"]});
+    let weather = Tool::function("get_weather", "The weather", schema);
+    let tools = ChatRequest::new("tiny-random").user("hi").max_tokens(300).seed(7).tools([weather]);
+    let tools =
+        tools.tool_choice("required").extra("logit_bias", json!([["<tool_call>\n", 40], ["<|im_end|>", 60]]));
+    let whole = client.chat(&tools).unwrap();
+    let pieces = client.chat_stream(&tools).unwrap().into_response().unwrap();
+    for response in [whole, pieces] {
+        let [call] = response.tool_calls() else { panic!("{:?}", response.tool_calls()) };
+        assert_eq!(call.function.name, "get_weather");
+        let arguments: Value = serde_json::from_str(&call.function.arguments).unwrap();
+        assert!(arguments["city"] == "Paris" || arguments["city"] == "Rome", "{arguments}");
+    }
+
+    let schema = json!({"type": "object", "properties": {"a": {"enum": ["red", "green"]}, "n": {"type": "boolean"}},
+        "required": ["a", "n"], "additionalProperties": false});
+    let structured =
+        ChatRequest::new("tiny-random").user("hi").max_tokens(200).seed(7).json_schema("x", schema);
+    let value: Value = client.chat(&structured).unwrap().json().unwrap();
+    assert!(value["n"].is_boolean() && value["a"].is_string(), "{value}");
+
+    let long = ChatRequest::new("tiny-random").user("long ".repeat(5000));
+    assert_eq!(client.chat_stream(&long).unwrap_err().status(), Some(400));
 }
