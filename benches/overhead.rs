@@ -15,6 +15,9 @@ use std::{env, thread};
 use holysheep::{ChatRequest, Client, Config};
 use serde::{Deserialize, Serialize};
 
+/// The chunks of a stream.
+const CHUNKS: usize = 2000;
+
 /// The most instructions that this crate may use for each one of the loop's.
 const MOST: f64 = 1.10;
 
@@ -25,7 +28,9 @@ fn main() {
         ["serve"] => serve(),
         ["crate", url, calls] => by_crate(url, calls.parse().unwrap()),
         ["hand", url, calls] => by_hand(url, calls.parse().unwrap()),
-        _ => panic!("usage: overhead [serve | (crate | hand) URL CALLS]"),
+        ["crate-stream", url, calls] => stream_by_crate(url, calls.parse().unwrap()),
+        ["hand-stream", url, calls] => stream_by_hand(url, calls.parse().unwrap()),
+        _ => panic!("usage: overhead [serve | (crate | hand | crate-stream | hand-stream) URL CALLS]"),
     }
 }
 
@@ -48,13 +53,72 @@ fn compare() {
     };
     // The difference of two lengths leaves out the start of the process and the first connection.
     let per_call = |who: &str| (count(who, 1200) - count(who, 200)) as f64 / 1000.0;
-    let (ours, theirs) = (per_call("crate"), per_call("hand"));
+    let per_chunk = |who: &str| (count(who, 4) - count(who, 1)) as f64 / 3.0 / CHUNKS as f64;
+    let rows = [
+        ("a call", per_call("crate"), per_call("hand")),
+        ("a chunk", per_chunk("crate-stream"), per_chunk("hand-stream")),
+    ];
     server.kill().unwrap();
     server.wait().unwrap();
-    let ratio = ours / theirs;
-    println!("instructions a call: {ours:.0}, by hand {theirs:.0}, ratio {ratio:.3} (at most {MOST})");
-    if ratio > MOST {
+    for (what, ours, theirs) in rows {
+        let ratio = ours / theirs;
+        println!("instructions {what}: {ours:.0}, by hand {theirs:.0}, ratio {ratio:.3} (at most {MOST})");
+    }
+    if rows.iter().any(|(_, ours, theirs)| ours / theirs > MOST) {
         exit(1);
+    }
+}
+
+fn stream_by_crate(url: &str, calls: u64) {
+    let config = Config::builder().api_key("sk-0123456789abcdef0123").base_url(url).build().unwrap();
+    let client = Client::new(config).unwrap();
+    let request = ChatRequest::new("gpt-4.1").user("Tell me a story.");
+    for _ in 0..calls {
+        let mut length = 0;
+        for chunk in client.chat_stream(&request).unwrap() {
+            length += chunk.unwrap().text().len();
+        }
+        assert_eq!(length, 5 * CHUNKS);
+    }
+}
+
+/// What somebody writes who needs just the text.
+fn stream_by_hand(url: &str, calls: u64) {
+    #[derive(Deserialize)]
+    struct Chunk {
+        choices: Vec<Choice>,
+    }
+    #[derive(Deserialize)]
+    struct Choice {
+        delta: Delta,
+    }
+    #[derive(Deserialize)]
+    struct Delta {
+        content: Option<String>,
+    }
+    let agent = agent();
+    for _ in 0..calls {
+        let request = agent
+            .post(format!("{url}/chat/completions"))
+            .header("authorization", "Bearer sk-0123456789abcdef0123")
+            .header("content-type", "application/json");
+        let body =
+            r#"{"model":"gpt-4.1","messages":[{"role":"user","content":"Tell me a story."}],"stream":true}"#;
+        let response = request.send(body.as_bytes()).unwrap();
+        let mut reader = BufReader::with_capacity(16 * 1024, response.into_body().into_reader());
+        let (mut line, mut length) = (String::new(), 0);
+        while reader.read_line(&mut line).unwrap() > 0 {
+            if let Some(data) = line.trim_end().strip_prefix("data: ").filter(|data| *data != "[DONE]") {
+                let chunk: Chunk = serde_json::from_str(data).unwrap();
+                length += chunk
+                    .choices
+                    .first()
+                    .and_then(|choice| choice.delta.content.as_ref())
+                    .map_or(0, String::len);
+            }
+            line.clear();
+        }
+        assert_eq!(length, 5 * CHUNKS);
     }
 }
 
@@ -95,21 +159,7 @@ fn by_hand(url: &str, calls: u64) {
     }
 
     let second = Duration::from_secs(1);
-    let config = ureq::Agent::config_builder()
-        .http_status_as_error(false)
-        .max_redirects(0)
-        .timeout_connect(Some(10 * second))
-        .timeout_recv_response(Some(60 * second))
-        .timeout_per_read(Some(60 * second))
-        .timeout_per_write(Some(60 * second))
-        .timeout_recv_body(Some(3600 * second))
-        .input_buffer_size(16 * 1024)
-        .output_buffer_size(16 * 1024)
-        .max_idle_connections(512)
-        .max_idle_connections_per_host(512)
-        .proxy(None)
-        .build();
-    let agent = ureq::Agent::new_with_config(config);
+    let agent = agent();
     for _ in 0..calls {
         let messages = vec![
             Message { role: "system", content: "You are terse." },
@@ -132,6 +182,26 @@ fn by_hand(url: &str, calls: u64) {
         };
         assert_eq!(text, "Hello! How can I help you today?");
     }
+}
+
+/// The settings that the crate has by default.
+fn agent() -> ureq::Agent {
+    let second = Duration::from_secs(1);
+    let config = ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .timeout_connect(Some(10 * second))
+        .timeout_recv_response(Some(60 * second))
+        .timeout_per_read(Some(60 * second))
+        .timeout_per_write(Some(60 * second))
+        .timeout_recv_body(Some(3600 * second))
+        .input_buffer_size(16 * 1024)
+        .output_buffer_size(16 * 1024)
+        .max_idle_connections(512)
+        .max_idle_connections_per_host(512)
+        .proxy(None)
+        .build();
+    ureq::Agent::new_with_config(config)
 }
 
 /// Answers every request with an answer as OpenAI sends it, with as many headers.
@@ -169,11 +239,34 @@ fn serve() {
     println!("http://{}/v1", listener.local_addr().unwrap());
     for stream in listener.incoming().flatten() {
         let reply = reply.clone();
-        thread::spawn(move || answer_all(&stream, reply.as_bytes()));
+        let streamed = streamed();
+        thread::spawn(move || answer_all(&stream, reply.as_bytes(), &streamed));
     }
 }
 
-fn answer_all(mut stream: &TcpStream, reply: &[u8]) -> Option<()> {
+/// A stream as OpenAI sends it, each event as a chunk of its own.
+fn streamed() -> Vec<u8> {
+    let mut reply =
+        b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n".to_vec();
+    let mut event = |data: &str| {
+        let event = format!("data: {data}\n\n");
+        reply.extend_from_slice(format!("{:x}\r\n{event}\r\n", event.len()).as_bytes());
+    };
+    let chunk = |delta: &str, finish: &str| {
+        format!(
+            r#"{{"id":"chatcmpl-CkJ2y8WbXJ4V0nC6jQ1rH5aZ3sT7u","object":"chat.completion.chunk","created":1764000000,"model":"gpt-4.1-2025-04-14","service_tier":"default","system_fingerprint":"fp_0123456789","choices":[{{"index":0,"delta":{delta},"logprobs":null,"finish_reason":{finish}}}],"usage":null}}"#
+        )
+    };
+    for _ in 0..CHUNKS {
+        event(&chunk(r#"{"content":" word"}"#, "null"));
+    }
+    event(&chunk("{}", "\"stop\""));
+    event("[DONE]");
+    reply.extend_from_slice(b"0\r\n\r\n");
+    reply
+}
+
+fn answer_all(mut stream: &TcpStream, reply: &[u8], streamed: &[u8]) -> Option<()> {
     stream.set_nodelay(true).ok()?;
     let mut reader = BufReader::new(stream);
     loop {
@@ -190,7 +283,8 @@ fn answer_all(mut stream: &TcpStream, reply: &[u8]) -> Option<()> {
                 _ => {}
             }
         }
-        reader.by_ref().take(length).read_to_end(&mut Vec::new()).ok()?;
-        stream.write_all(reply).ok()?;
+        let mut body = String::new();
+        reader.by_ref().take(length).read_to_string(&mut body).ok()?;
+        stream.write_all(if body.contains("\"stream\":true") { streamed } else { reply }).ok()?;
     }
 }
