@@ -54,6 +54,15 @@ impl Reader {
         read(answer).or_else(|_| read(&self.masked(answer))) // an error shows what couldn't be read
     }
 
+    /// A chat completion of an answer, unless it is an error.
+    pub(crate) fn open_chat(&self, answer: &Answer) -> Result<ChatResponse> {
+        // What reads as a completion holds no error; only what doesn't is worth a second look.
+        match answer.status {
+            200..300 => answer.read_chat().or_else(|_| self.open(answer, Answer::read_chat)),
+            _ => self.open(answer, Answer::read_chat),
+        }
+    }
+
     /// The error that came as an event of a stream.
     pub(crate) fn failure(&self, headers: &Headers, mut said: ErrorBody) -> Error {
         for word in [&mut said.code, &mut said.kind, &mut said.message, &mut said.param] {

@@ -42,12 +42,12 @@ pub(crate) struct Ask<'a> {
 }
 
 impl Core {
-    /// Makes a call whose answer comes as a whole; `read` makes something of it.
-    pub(crate) fn call<T>(&self, ask: &Ask<'_>, read: impl Fn(&Answer) -> Result<T>) -> Result<(T, Meta)> {
+    /// Makes a call whose answer comes as a whole; `open` makes something of it.
+    pub(crate) fn call<T>(&self, ask: &Ask<'_>, open: impl Fn(&Answer) -> Result<T>) -> Result<(T, Meta)> {
         self.run(ask, |outgoing, terms, limits| {
             let answer = self.transport.exchange(outgoing, terms)?;
             *limits = answer.headers.rate_limits;
-            let value = self.reader.open(&answer, &read)?;
+            let value = open(&answer)?;
             Ok((value, answer.meta()))
         })
     }

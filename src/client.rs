@@ -89,7 +89,7 @@ impl Client {
         request.check()?;
         let body = to_json(&request.whole())?;
         let ask = self.ask(request.model(), CHAT, Some(&body))?;
-        let (mut response, meta) = self.core.call(&ask, Answer::read_chat)?;
+        let (mut response, meta) = self.core.call(&ask, |answer| self.core.reader.open_chat(answer))?;
         response.meta = meta;
         Ok(response)
     }
@@ -197,7 +197,8 @@ impl Client {
         path: &str,
         body: Option<&[u8]>,
     ) -> Result<(R, Meta)> {
-        self.core.call(&self.ask(model, path, body)?, Answer::read)
+        let ask = self.ask(model, path, body)?;
+        self.core.call(&ask, |answer| self.core.reader.open(answer, Answer::read))
     }
 
     fn ask<'a>(&'a self, model: &'a str, path: &'a str, body: Option<&'a [u8]>) -> Result<Ask<'a>> {

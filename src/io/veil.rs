@@ -15,11 +15,13 @@ pub(super) struct Veil {
     secrets: Arc<Secrets>,
     /// Secrets that the head which is being sent must still hold: a long one goes out in parts.
     missing: usize,
+    /// Where they were in the last head.
+    places: Vec<usize>,
 }
 
 impl Veil {
     pub(super) fn new(inner: Box<dyn Transport>, secrets: Arc<Secrets>) -> Veil {
-        Veil { inner, secrets, missing: 0 }
+        Veil { inner, secrets, missing: 0, places: Vec::new() }
     }
 }
 
@@ -36,7 +38,7 @@ impl Transport for Veil {
             self.missing = self.secrets.len();
         }
         if self.missing > 0 {
-            self.missing = self.missing.saturating_sub(self.secrets.reveal(part));
+            self.missing = self.missing.saturating_sub(self.secrets.reveal(part, &mut self.places));
         }
         self.inner.transmit_output(amount, timeout)
     }

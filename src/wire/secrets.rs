@@ -49,13 +49,21 @@ impl Secrets {
         self.known.len()
     }
 
-    /// Puts the values into the head of a request where their stand-ins are; says how many it found.
-    pub(crate) fn reveal(&self, head: &mut [u8]) -> usize {
+    /// Puts the values into the head of a request where their stand-ins are; says how many it found. `places` remembers
+    /// where they were, because heads are much alike.
+    pub(crate) fn reveal(&self, head: &mut [u8], places: &mut Vec<usize>) -> usize {
+        places.resize(self.known.len(), 0);
         let mut found = 0;
-        for secret in &self.known {
-            let place = std::str::from_utf8(head).ok().and_then(|head| head.find(&secret.stand_in));
-            if let Some(at) = place {
-                head[at..at + secret.value.len()].copy_from_slice(secret.value.as_bytes());
+        for (secret, place) in self.known.iter().zip(places) {
+            let (stand_in, length) = (secret.stand_in.as_bytes(), secret.value.len());
+            let mut here = head.get(*place..).is_some_and(|rest| rest.starts_with(stand_in));
+            if !here {
+                let at = head.windows(length).position(|window| window == stand_in);
+                here = at.is_some();
+                *place = at.unwrap_or(*place);
+            }
+            if here {
+                head[*place..*place + length].copy_from_slice(secret.value.as_bytes());
                 found += 1;
             }
         }
@@ -102,9 +110,14 @@ mod tests {
         let (secrets, stand_in) = kept("Bearer sk-0123456789");
         assert_eq!(stand_in, "abcdefghijklmnopqrst");
         let mut head = format!("POST / HTTP/1.1\r\nauthorization: {stand_in}\r\n\r\n").into_bytes();
-        assert_eq!(secrets.reveal(&mut head), 1);
+        let again = head.clone();
+        let mut places = Vec::new();
+        assert_eq!(secrets.reveal(&mut head, &mut places), 1);
         assert_eq!(head, b"POST / HTTP/1.1\r\nauthorization: Bearer sk-0123456789\r\n\r\n");
-        assert_eq!(secrets.reveal(&mut head), 0);
+        assert_eq!(secrets.reveal(&mut head, &mut places), 0);
+        let mut longer = [b"xx", again.as_slice()].concat();
+        assert_eq!(secrets.reveal(&mut longer, &mut places), 1, "elsewhere too");
+        assert_eq!(secrets.reveal(&mut Vec::new(), &mut places), 0);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use serde::de::{Deserialize, DeserializeOwned, Deserializer};
 use serde::ser::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
+use super::super::error_body::says_something;
 use super::super::extra::Extra;
 use super::super::json;
 use super::super::lenient::{Fields, text};
@@ -95,10 +96,13 @@ impl ChatResponse {
         &self.meta
     }
 
-    /// Reads the body of an answer. An answer without choices is none.
+    /// Reads the body of an answer. An answer without choices is none, and neither is one with an error in it.
     pub(crate) fn decode(body: &[u8]) -> serde_json::Result<ChatResponse> {
         let body = body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body);
         let read = Completion::read(body).map_err(|Odd| unreadable(body))?;
+        if read.failure.as_ref().is_some_and(says_something) {
+            return Err(serde::de::Error::custom("there is an error in it"));
+        }
         let extra = Extra::new(body.to_vec(), read.known());
         let choices = read.choices.ok_or_else(|| serde::de::Error::custom("there are no choices"))?;
         let word = |cut: Option<Cut<'_>>| -> Option<String> {
