@@ -327,7 +327,7 @@ fn answer(stream: &mut TcpStream, reply: &Reply, shared: &Shared) -> After {
     reply.after
 }
 
-fn read_head(reader: &mut impl BufRead, connection: usize) -> Option<Request> {
+pub fn read_head(reader: &mut impl BufRead, connection: usize) -> Option<Request> {
     let mut lines = Vec::new();
     loop {
         let mut line = String::new();

@@ -1,0 +1,122 @@
+//! The client against a service that really has a quota: sockets, threads, processes, and the computer's own clock.
+//!
+//! Time can't be compressed here. What the handler knows about time is absolute: a gap of a second is idle, a rate doubles
+//! after 150 s, a pause is a minute at most; and sixteen threads in a faster minute would be other threads. So these tests
+//! take the time that they are about. They are ignored by `cargo test`; the gate runs them in release, beside other steps:
+//!
+//! ```sh
+//! cargo test --release --test quota -- --ignored --nocapture
+//! ```
+//!
+//! `QUOTA_SECONDS=600` makes them as long as one likes. The same in virtual time, and with many seeds, is in
+//! `tests/simulation.rs`.
+#![allow(clippy::unwrap_used, reason = "a test that can't go on shall say so loudly")]
+
+#[path = "support/quota.rs"]
+mod quota;
+mod support;
+
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+use std::{env, thread};
+
+use holysheep::{ChatRequest, Client, Config};
+use quota::{Count, Service};
+
+/// Calls a second that the service lets through, and at once after a pause.
+const PER_SECOND: f64 = 20.0;
+const BURST: f64 = 20.0;
+
+const THREADS: usize = 16;
+
+/// Where a process of the second test finds the service; only the child processes have it.
+const SERVICE: &str = "QUOTA_SERVICE";
+
+/// From when on the shares of two processes have to be even: the issue's ten minutes. Before that one of them may be
+/// ahead, because it learned its rate while the other was pausing.
+const LONG: Duration = Duration::from_secs(600);
+
+fn length() -> Duration {
+    let seconds = env::var("QUOTA_SECONDS").ok().map(|seconds| seconds.parse().unwrap());
+    Duration::from_secs(seconds.unwrap_or(60))
+}
+
+/// Calls as fast as the client lets it, from all threads with one client, until the time is over; the calls that were
+/// answered and those that were lost.
+fn work(url: &str, program: &str) -> (u64, u64) {
+    let config = Config::builder().api_key("sk-test-0123456789abcdef").base_url(url).user_agent(program);
+    let client = Client::new(config.build().unwrap()).unwrap();
+    let end = Instant::now() + length();
+    let work = || {
+        let (mut answered, mut lost) = (0, 0);
+        while Instant::now() < end {
+            match client.chat(&ChatRequest::new("gpt-4.1").user("Hello?")) {
+                Ok(_) => answered += 1,
+                Err(error) => {
+                    eprintln!("{program}: {error}");
+                    lost += 1;
+                }
+            }
+        }
+        (answered, lost)
+    };
+    thread::scope(|scope| {
+        let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(work)).collect();
+        let ends = threads.into_iter().map(|thread| thread.join().unwrap());
+        ends.fold((0, 0), |sum, end| (sum.0 + end.0, sum.1 + end.1))
+    })
+}
+
+/// Prints what the service counted, and returns the sum and the part of the quota that was used.
+fn tell(service: &Service) -> (Count, f64) {
+    let mut sum = Count::default();
+    for (program, count) in service.counts() {
+        println!("{program}: {} accepted, {} refused", count.accepted, count.refused);
+        sum.accepted += count.accepted;
+        sum.refused += count.refused;
+    }
+    let used = sum.accepted as f64 / (BURST + PER_SECOND * length().as_secs_f64());
+    let refused = 100.0 * sum.refused as f64 / sum.accepted as f64;
+    println!("refused {refused:.2} % of accepted; {:.1} % of the quota used", 100.0 * used);
+    (sum, used)
+}
+
+#[test]
+#[ignore = "takes a minute of real time; the gate runs it"]
+fn a_quota_is_used_with_few_refusals_and_no_call_lost() {
+    let service = Service::new(PER_SECOND, BURST);
+    let (answered, lost) = work(&service.url(), "one process");
+    let (sum, used) = tell(&service);
+    assert_eq!((answered, lost), (sum.accepted, 0));
+    assert!(sum.refused as f64 <= 0.03 * sum.accepted as f64, "{sum:?}");
+    assert!(used >= 0.9, "{used}");
+}
+
+#[test]
+#[ignore = "takes a minute of real time; the gate runs it"]
+fn of_two_processes_on_one_quota_neither_starves() {
+    if let Ok(url) = env::var(SERVICE) {
+        let (_, lost) = work(&url, &format!("process {}", std::process::id()));
+        assert_eq!(lost, 0);
+        return;
+    }
+    let service = Service::new(PER_SECOND, BURST);
+    let start = || {
+        let mut again = Command::new(env::current_exe().unwrap());
+        again.args(["--exact", "of_two_processes_on_one_quota_neither_starves", "--ignored"]);
+        again.env(SERVICE, service.url()).stdout(Stdio::null()).spawn().unwrap()
+    };
+    let processes = [start(), start()];
+    for mut process in processes {
+        assert!(process.wait().unwrap().success(), "a process lost calls");
+    }
+    let (sum, _) = tell(&service);
+    let counts = service.counts();
+    assert_eq!(counts.len(), 2);
+    let least = counts.values().map(|count| count.accepted).min().unwrap_or_default();
+    let share = least as f64 / sum.accepted as f64;
+    println!("the lesser share after {} s: {:.1} %", length().as_secs(), 100.0 * share);
+    let fair = if length() >= LONG { 0.3 } else { 0.1 };
+    assert!(share >= fair, "{share}");
+    assert!(sum.refused as f64 <= 0.05 * sum.accepted as f64, "{sum:?}");
+}

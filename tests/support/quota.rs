@@ -1,0 +1,106 @@
+//! A service on a loopback port with a quota: a token bucket in calls a second, and a bare 429 when it is empty.
+
+use std::collections::BTreeMap;
+use std::io::{BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::support::{ok, read_head, status};
+
+/// How long a refusal takes. An answer takes from `ANSWER.0` to `ANSWER.1`, as a short one of a fast model does: 16 threads
+/// could make more than twice the 20 calls a second that the tests allow.
+const REFUSAL: Duration = Duration::from_millis(20);
+const ANSWER: (Duration, Duration) = (Duration::from_millis(150), Duration::from_millis(450));
+
+/// Serves for as long as the process lives.
+pub(crate) struct Service {
+    address: SocketAddr,
+    books: Arc<Mutex<Books>>,
+}
+
+/// What the service keeps account of.
+struct Books {
+    per_second: f64,
+    burst: f64,
+    /// Calls that it would let through at once, as of a moment.
+    level: f64,
+    at: Instant,
+    served: u32,
+    counts: BTreeMap<String, Count>,
+}
+
+/// What became of a program's calls.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Count {
+    pub(crate) accepted: u64,
+    pub(crate) refused: u64,
+}
+
+impl Service {
+    /// Lets so many calls through a second, and `burst` at once after a pause. Refusals cost nothing.
+    pub(crate) fn new(per_second: f64, burst: f64) -> Service {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let counts = BTreeMap::new();
+        let books = Books { per_second, burst, level: burst, at: Instant::now(), served: 0, counts };
+        let books = Arc::new(Mutex::new(books));
+        thread::spawn({
+            let books = Arc::clone(&books);
+            move || {
+                for stream in listener.incoming().flatten() {
+                    let books = Arc::clone(&books);
+                    thread::spawn(move || serve(stream, &books));
+                }
+            }
+        });
+        Service { address, books }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}/v1", self.address)
+    }
+
+    /// The counts by user agent.
+    pub(crate) fn counts(&self) -> BTreeMap<String, Count> {
+        self.books.lock().unwrap().counts.clone()
+    }
+}
+
+impl Books {
+    /// Whether a call that comes now is let through, and how long its answer takes.
+    fn serve(&mut self, program: &str) -> (bool, Duration) {
+        let now = Instant::now();
+        let refilled = self.level + (now - self.at).as_secs_f64() * self.per_second;
+        (self.level, self.at) = (refilled.min(self.burst), now);
+        let count = self.counts.entry(program.to_owned()).or_default();
+        if self.level < 1.0 {
+            count.refused += 1;
+            return (false, REFUSAL);
+        }
+        self.level -= 1.0;
+        count.accepted += 1;
+        self.served += 1;
+        // Steps of the golden ratio: all over the range, without a generator.
+        let part = (f64::from(self.served) * 0.618_034).fract();
+        (true, ANSWER.0 + (ANSWER.1 - ANSWER.0).mul_f64(part))
+    }
+}
+
+fn serve(mut stream: TcpStream, books: &Mutex<Books>) {
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    while let Some(request) = read_head(&mut reader, 0) {
+        let length = request.header("content-length").map_or(0, |length| length.parse().unwrap());
+        let program = request.header("user-agent").unwrap_or_default();
+        if reader.read_exact(&mut vec![0; length]).is_err() {
+            return;
+        }
+        let (accepted, takes) = books.lock().unwrap().serve(program);
+        thread::sleep(takes);
+        let reply = if accepted { ok("hi") } else { status(429) };
+        if stream.write_all(&reply.bytes()).is_err() {
+            return;
+        }
+    }
+}
