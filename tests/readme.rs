@@ -1,0 +1,63 @@
+//! What the README says of the adaptive handler, held against the code and against the picture that it shows.
+#![allow(clippy::unwrap_used, reason = "a test that can't go on shall say so loudly")]
+
+use std::time::{Duration, Instant};
+
+use holysheep::{AdaptiveConfig, AdaptiveHandler, Admission, BreakerState, Outcome};
+
+const README: &str = include_str!("../README.md");
+const PICTURE: &str = include_str!("../docs/simulation.svg");
+
+#[track_caller]
+fn lists(row: &str) {
+    assert!(README.contains(row), "the README has no {row}");
+}
+
+/// What the settings are by default, from how they print themselves.
+fn setting(name: &str) -> String {
+    let all = format!("{:?}", AdaptiveConfig::default());
+    let value = all.split(&format!("{name}: ")).nth(1).unwrap();
+    value.split([',', ' ']).next().unwrap().to_owned()
+}
+
+#[test]
+fn the_handlers_defaults_are_as_listed() {
+    let rate = |name: &str| match setting(name).parse::<f64>().unwrap() {
+        f64::INFINITY => "none".to_owned(),
+        rate => format!("{rate} a minute"),
+    };
+    lists(&format!("| `initial_rate` (before the first 429) | {} |", rate("initial_rate")));
+    lists(&format!("| `min_rate`, `max_rate` | {}, {} |", rate("min_rate"), rate("max_rate")));
+    lists(&format!("that open the breaker) | {} |", setting("error_threshold")));
+    let waits: bool = setting("wait_when_open").parse().unwrap();
+    lists(&format!("| `wait_when_open` | {} |", if waits { "on" } else { "off" }));
+    lists(&format!("latencies of a snapshot) | {} |", setting("window_size")));
+}
+
+#[test]
+fn the_breaker_and_the_budget_are_as_told() {
+    let (handler, start) = (AdaptiveHandler::new(AdaptiveConfig::default().seed(1)), Instant::now());
+    let fail = |after: Duration| {
+        let Admission::Go(permit) = handler.admit(start + after) else { return };
+        handler.record(start + after, permit, Outcome::failed());
+    };
+    lists("**After ten errors on end**, over two seconds or more");
+    (0..9).for_each(|_| fail(Duration::ZERO));
+    fail(Duration::from_millis(1999));
+    assert_eq!(handler.snapshot().breaker, BreakerState::Closed);
+    fail(Duration::from_secs(2));
+    assert_eq!(handler.snapshot().breaker, BreakerState::Open);
+    lists(&format!("have a budget: {}, and", handler.snapshot().budget));
+}
+
+#[test]
+fn the_figures_beside_the_picture_are_those_in_it() {
+    let captions: Vec<&str> = PICTURE.lines().filter(|line| line.contains(" calls done, ")).collect();
+    assert_eq!(captions.len(), 3);
+    for caption in captions {
+        let (name, figures) = caption.trim().split_once(": ").unwrap();
+        let (done, figures) = figures.split_once(" calls done, ").unwrap();
+        let (lost, vain) = figures.split_once(" lost; ").unwrap();
+        lists(&format!("| {name} | {done} | {lost} | {} |", vain.trim_end_matches(" of requests in vain")));
+    }
+}
