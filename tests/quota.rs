@@ -1,8 +1,10 @@
 //! The client against a service that really has a quota: sockets, threads, processes, and the computer's own clock.
 //!
 //! Time can't be compressed here. What the handler knows about time is absolute: a gap of a second is idle, a rate doubles
-//! after 150 s, a pause is a minute at most; and sixteen threads in a faster minute would be other threads. So these tests
-//! take the time that they are about. They are ignored by `cargo test`; the gate runs them in release, beside other steps:
+//! after 150 s, a pause is a minute at most. The first minute at 20 calls a second pressed into six seconds at 200 makes it
+//! use 38 % of the quota, in the simulator: a first guess made within a second is too low, and has no time to grow. So
+//! these tests take the time that they are about. They are ignored by `cargo test`; the gate runs them in release, beside
+//! its other steps:
 //!
 //! ```sh
 //! cargo test --release --test quota -- --ignored --nocapture
@@ -32,8 +34,8 @@ const THREADS: usize = 16;
 /// Where a process of the second test finds the service; only the child processes have it.
 const SERVICE: &str = "QUOTA_SERVICE";
 
-/// From when on the shares of two processes have to be even: the issue's ten minutes. Before that one of them may be
-/// ahead, because it learned its rate while the other was pausing.
+/// From when on each of two processes must have had three tenths: the goal is about ten minutes. Before that one of them may
+/// be further ahead, because it learned its rate while the other was pausing.
 const LONG: Duration = Duration::from_secs(600);
 
 fn length() -> Duration {
@@ -116,7 +118,7 @@ fn of_two_processes_on_one_quota_neither_starves() {
     let least = counts.values().map(|count| count.accepted).min().unwrap_or_default();
     let share = least as f64 / sum.accepted as f64;
     println!("the lesser share after {} s: {:.1} %", length().as_secs(), 100.0 * share);
-    let fair = if length() >= LONG { 0.3 } else { 0.1 };
+    let fair = if length() >= LONG { 0.3 } else { 0.2 };
     assert!(share >= fair, "{share}");
     assert!(sum.refused as f64 <= 0.05 * sum.accepted as f64, "{sum:?}");
 }

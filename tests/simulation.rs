@@ -59,7 +59,7 @@ fn threads_that_wake_ten_milliseconds_late_change_next_to_nothing() {
 
 #[test]
 fn of_two_processes_on_one_quota_neither_starves() {
-    for seed in 0..5 {
+    for seed in 0..20 {
         let scenario =
             Scenario { clients: 2, quota: 20.0, burst: 20.0, length: secs(600), ..saturated(seed) };
         let scenario = Scenario { threads: 16, ..scenario };
