@@ -183,6 +183,6 @@ impl Idempotency {
     }
 
     fn next(&self) -> String {
-        format!("{}{:x}", self.client, self.calls.fetch_add(1, Ordering::Relaxed))
+        [self.client.as_str(), &self.calls.fetch_add(1, Ordering::Relaxed).to_string()].concat()
     }
 }

@@ -85,6 +85,9 @@ impl ConfigBuilder {
         if !all.iter().any(|(name, _)| name.eq_ignore_ascii_case("accept")) {
             all.push(("accept".to_owned(), "application/json".to_owned()));
         }
+        // For requests with a body. Those without leave them out; to replace them is cheaper than to add them.
+        all.push(("content-type".to_owned(), "application/json".to_owned()));
+        all.push(("idempotency-key".to_owned(), "none".to_owned()));
         let settings = Settings {
             base,
             headers: headers(&all)?,

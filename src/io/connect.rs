@@ -87,20 +87,25 @@ impl Names {
     fn recall(&self, uri: &Uri) -> Option<Addresses> {
         let now = self.clock.now();
         let known = lock(&self.known);
-        let same =
-            |known: &&Known| known.uri.authority() == uri.authority() && known.uri.scheme() == uri.scheme();
+        let same = |known: &&Known| names_same(&known.uri, uri);
         let found = known.iter().find(same)?;
         (now.saturating_duration_since(found.since) < ADDRESS_LIFE).then(|| found.addresses.clone())
     }
 
     fn remember(&self, uri: &Uri, addresses: &Addresses) {
         let mut known = lock(&self.known);
-        known.retain(|known| known.uri.authority() != uri.authority() || known.uri.scheme() != uri.scheme());
+        known.retain(|known| !names_same(&known.uri, uri));
         if known.len() == MOST_NAMES {
             known.remove(0);
         }
         known.push(Known { uri: uri.clone(), since: self.clock.now(), addresses: addresses.clone() });
     }
+}
+
+/// Whether two addresses name the same host and port in the same way.
+fn names_same(one: &Uri, other: &Uri) -> bool {
+    one.scheme() == other.scheme()
+        && one.authority().map(|a| a.as_str()) == other.authority().map(|b| b.as_str())
 }
 
 impl Resolver for Names {

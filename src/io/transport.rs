@@ -4,7 +4,8 @@ use std::io::Read;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ureq::http::{self, HeaderMap, HeaderName, HeaderValue, Method, Uri};
+use ureq::http::uri::{PathAndQuery, Uri};
+use ureq::http::{self, HeaderMap, HeaderName, HeaderValue, Method};
 use ureq::{Agent, Body, Timeout};
 
 use super::clock::{Clock, Stop};
@@ -28,6 +29,8 @@ const BUFFER: usize = 16 * 1024;
 
 /// How long a connection may idle: shorter than the 60 s after which common load balancers close theirs.
 const IDLE: Duration = Duration::from_secs(55);
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// What is set aside at once for a body that says how long it is: no more, because it may lie.
 const PRESIZE: u64 = 1024 * 1024;
@@ -54,9 +57,7 @@ impl Settings {
     pub(crate) fn check(&self) -> Result<()> {
         #[cfg(any(feature = "rustls", feature = "native-tls"))]
         super::tls::config(self.roots.as_deref())?;
-        if Uri::try_from(&self.base.url).is_err() {
-            return Err(Error::config("base_url", "holds a character that no address has"));
-        }
+        base(self)?;
         #[cfg(not(any(feature = "rustls", feature = "native-tls")))]
         if self.roots.is_some() {
             return Err(Error::config(
@@ -125,6 +126,7 @@ pub(crate) struct Answer {
 
 pub(crate) struct Transport {
     agent: Agent,
+    base: Uri,
     settings: Settings,
     clock: Clock,
     stop: Arc<Stop>,
@@ -155,7 +157,8 @@ impl Transport {
         let names = Names::new(clock.clone(), Arc::clone(&stop), settings.connect_timeout);
         let agent =
             Agent::with_parts(config.build(), Dial::new(names.clone(), Arc::clone(&settings.secrets)), names);
-        Ok(Transport { agent, settings, clock, stop })
+        let base = base(&settings)?;
+        Ok(Transport { agent, base, settings, clock, stop })
     }
 
     /// Sends the request once and reads the whole answer.
@@ -204,18 +207,21 @@ impl Transport {
 
     fn send(&self, outgoing: &Outgoing<'_>, terms: &Terms) -> Result<http::Response<Body>, ureq::Error> {
         let mut request = http::Request::new(outgoing.body.unwrap_or_default());
-        *request.uri_mut() =
-            Uri::try_from([&self.settings.base.url, outgoing.path].concat()).map_err(http::Error::from)?;
+        *request.uri_mut() = self.uri(outgoing.path)?;
         if outgoing.body.is_some() {
             *request.method_mut() = Method::POST;
         }
         let headers = request.headers_mut();
         headers.clone_from(&self.settings.headers);
-        if outgoing.body.is_some() {
-            headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        }
-        if let Some(key) = outgoing.idempotency_key {
-            headers.insert("idempotency-key", HeaderValue::from_str(key).map_err(http::Error::from)?);
+        match (outgoing.body, outgoing.idempotency_key) {
+            (Some(_), Some(key)) => {
+                headers.insert(IDEMPOTENCY_KEY, HeaderValue::from_str(key).map_err(http::Error::from)?);
+            }
+            (Some(_), None) => drop(headers.remove(IDEMPOTENCY_KEY)),
+            (None, _) => {
+                headers.remove(IDEMPOTENCY_KEY);
+                headers.remove(http::header::CONTENT_TYPE);
+            }
         }
         if terms.fresh || terms.deadline.is_some() {
             let left = terms.deadline.map(|budget| budget.left);
@@ -229,6 +235,14 @@ impl Transport {
             return self.agent.run(request);
         }
         self.agent.run(request.map(|_| ()))
+    }
+
+    /// The address of a path, of whose parts only the path is read anew.
+    fn uri(&self, path: &str) -> Result<Uri, http::Error> {
+        let mut parts = self.base.clone().into_parts();
+        let base = parts.path_and_query.as_ref().map_or("", |base| base.path().trim_end_matches('/'));
+        parts.path_and_query = Some(PathAndQuery::try_from([base, path].concat())?);
+        Ok(Uri::from_parts(parts)?)
     }
 
     /// Reads the body of a success, which must be whole.
@@ -321,6 +335,11 @@ fn is_about_tls(error: &ureq::Error) -> bool {
     }
 }
 
+fn base(settings: &Settings) -> Result<Uri> {
+    Uri::try_from(&settings.base.url)
+        .map_err(|_| Error::config("base_url", "holds a character that no address has"))
+}
+
 fn proxy(settings: &Settings) -> Result<Option<ureq::Proxy>> {
     use ureq::ProxyProtocol::{Socks4, Socks4A, Socks5, Socks5h};
     let proxy = match &settings.proxy {
@@ -344,7 +363,7 @@ fn proxy(settings: &Settings) -> Result<Option<ureq::Proxy>> {
 
 /// Header fields as ureq wants them; says of the first one that it can't be which part of it is at fault.
 pub(crate) fn headers(fields: &[(String, String)]) -> Result<HeaderMap> {
-    let mut map = HeaderMap::with_capacity(fields.len() + 2); // the type of the content, and the idempotency key
+    let mut map = HeaderMap::with_capacity(fields.len());
     for (name, value) in fields {
         let Ok(key) = HeaderName::from_bytes(name.as_bytes()) else {
             // Not shown: name and value are easily mixed up, and values are secret.

@@ -46,6 +46,8 @@ impl Headers {
                 "x-should-retry" => headers.should_retry = text().and_then(yes_or_no),
                 "date" => date = text(),
                 "location" => headers.location = text().map(str::to_owned),
+                // The rest of what matters begins with one of these letters, and half of what servers send doesn't.
+                _ if !name.starts_with(['x', 'r', 'a', 'c']) => {}
                 _ => {
                     let rank = REQUEST_IDS.iter().position(|id| *id == name).unwrap_or(best_id);
                     if rank < best_id {
