@@ -16,7 +16,7 @@ use support::{Server, ok, reset, status};
 const HELP: &str = "usage: chat [--model NAME] [--deadline SECONDS] [QUESTION]
 
 Asks QUESTION, of https://api.holysheep.ai/v1 or HOLYSHEEP_BASE_URL if HOLYSHEEP_API_KEY is set,
-otherwise of a faulty server in this process. RUST_LOG=trace shows what the library logs.";
+otherwise of a faulty server in this process. RUST_LOG=holysheep=trace shows what the library logs.";
 
 type Failure = Box<dyn std::error::Error>;
 

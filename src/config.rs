@@ -11,7 +11,7 @@ use crate::adaptive::{AdaptiveConfig, AdaptiveHandler};
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::io::clock::Clock;
-use crate::io::transport::{ProxyChoice, Settings};
+use crate::io::settings::{ProxyChoice, Settings};
 use crate::policy::backoff::RetryConfig;
 
 /// Where HolySheep's API is.

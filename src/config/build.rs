@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::{Config, ConfigBuilder, SIGN_UP};
 use crate::error::{Error, Result};
-use crate::io::transport::{Settings, headers};
+use crate::io::settings::{Settings, headers};
 use crate::policy::backoff::LONGEST;
 use crate::wire::api_key;
 use crate::wire::base_url::BaseUrl;

@@ -2,6 +2,7 @@
 
 pub(crate) mod clock;
 pub(crate) mod connect;
+pub(crate) mod settings;
 pub(crate) mod stream;
 #[cfg(any(feature = "rustls", feature = "native-tls"))]
 mod tls;

@@ -5,17 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ureq::http::uri::{PathAndQuery, Uri};
-use ureq::http::{self, HeaderMap, HeaderName, HeaderValue, Method};
+use ureq::http::{self, HeaderName, HeaderValue, Method};
 use ureq::{Agent, Body, Timeout};
 
 use super::clock::{Clock, Stop};
 use super::connect::{Dial, Names, NotSent};
+use super::settings::{Settings, base, proxy};
 use crate::error::{Error, Phase, Result};
 use crate::policy::backoff::RetryConfig;
 use crate::policy::verdict::{Retryable, Verdict};
-use crate::wire::base_url::BaseUrl;
 use crate::wire::headers::Headers;
-use crate::wire::secrets::Secrets;
 
 /// The most that is read of an error's body: the words of a provider fit, an error page is cut.
 const ERROR_BODY: u64 = 64 * 1024;
@@ -34,49 +33,6 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// What is set aside at once for a body that says how long it is: no more, because it may lie.
 const PRESIZE: u64 = 1024 * 1024;
-
-/// How the transport is set up.
-#[derive(Clone)]
-pub(crate) struct Settings {
-    pub(crate) base: BaseUrl,
-    /// What every request carries, made once: ureq would make its own ones anew each time. With stand-ins for secrets.
-    pub(crate) headers: HeaderMap,
-    pub(crate) secrets: Arc<Secrets>,
-    pub(crate) user_agent: String,
-    pub(crate) connect_timeout: Duration,
-    pub(crate) timeout: Duration,
-    pub(crate) proxy: ProxyChoice,
-    /// Certificates in PEM form to trust instead of the built-in ones.
-    pub(crate) roots: Option<Vec<u8>>,
-    pub(crate) max_idle_connections: usize,
-    pub(crate) max_response_bytes: u64,
-}
-
-impl Settings {
-    /// Says what ureq would find wrong later on.
-    pub(crate) fn check(&self) -> Result<()> {
-        #[cfg(any(feature = "rustls", feature = "native-tls"))]
-        super::tls::config(self.roots.as_deref())?;
-        base(self)?;
-        #[cfg(not(any(feature = "rustls", feature = "native-tls")))]
-        if self.roots.is_some() {
-            return Err(Error::config(
-                "ca_file",
-                "has no use, because this build has no TLS; enable the feature rustls",
-            ));
-        }
-        proxy(self).map(|_| ())
-    }
-}
-
-/// Which proxy, if any.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum ProxyChoice {
-    /// What `HTTPS_PROXY` and its like say, except for this computer itself.
-    Environment,
-    None,
-    Url(String),
-}
 
 /// A request, ready to be sent any number of times.
 pub(crate) struct Outgoing<'a> {
@@ -333,52 +289,6 @@ fn is_about_tls(error: &ureq::Error) -> bool {
         ureq::Error::NativeTls(_) | ureq::Error::Der(_) => true,
         _ => false,
     }
-}
-
-fn base(settings: &Settings) -> Result<Uri> {
-    Uri::try_from(&settings.base.url)
-        .map_err(|_| Error::config("base_url", "holds a character that no address has"))
-}
-
-fn proxy(settings: &Settings) -> Result<Option<ureq::Proxy>> {
-    use ureq::ProxyProtocol::{Socks4, Socks4A, Socks5, Socks5h};
-    let proxy = match &settings.proxy {
-        ProxyChoice::Environment if settings.base.loopback => None,
-        ProxyChoice::Environment => ureq::Proxy::try_from_env(),
-        ProxyChoice::None => None,
-        ProxyChoice::Url(url) => Some(ureq::Proxy::new(url).map_err(|_| {
-            Error::config("proxy", "is no address of a proxy, such as http://proxy.example:3128")
-        })?),
-    };
-    match &proxy {
-        Some(socks)
-            if matches!(socks.protocol(), Socks4 | Socks4A | Socks5 | Socks5h)
-                && !cfg!(feature = "socks-proxy") =>
-        {
-            Err(Error::config("proxy", "is a socks proxy, which needs the feature socks-proxy of this crate"))
-        }
-        _ => Ok(proxy),
-    }
-}
-
-/// Header fields as ureq wants them; says of the first one that it can't be which part of it is at fault.
-pub(crate) fn headers(fields: &[(String, String)]) -> Result<HeaderMap> {
-    let mut map = HeaderMap::with_capacity(fields.len());
-    for (name, value) in fields {
-        let Ok(key) = HeaderName::from_bytes(name.as_bytes()) else {
-            // Not shown: name and value are easily mixed up, and values are secret.
-            return Err(Error::config(
-                "header",
-                "has a name that none can have; the name comes first, then the value",
-            ));
-        };
-        let Ok(mut value) = HeaderValue::from_str(value) else {
-            return Err(Error::config("header", format!("{key} has a value that no header can carry")));
-        };
-        value.set_sensitive(true);
-        map.append(key, value);
-    }
-    Ok(map)
 }
 
 impl Retryable for ureq::Error {
