@@ -41,6 +41,14 @@ impl Llama {
         Some(llama)
     }
 
+    /// The number of a special token, which the server tells outside of the API.
+    fn token(&self, text: &str) -> Value {
+        let root = Config::builder().base_url(self.url.trim_end_matches("/v1")).api_key(KEY).build().unwrap();
+        let body = json!({"content": text, "parse_special": true, "add_special": false});
+        let tokens: Value = Client::new(root).unwrap().post("/tokenize", &body).unwrap();
+        tokens["tokens"][0].clone()
+    }
+
     fn client(&self, key: &str) -> Client {
         Client::new(Config::builder().base_url(&self.url).api_key(key).build().unwrap()).unwrap()
     }
@@ -80,6 +88,10 @@ fn a_real_server_is_understood() {
     let Error::Api { status: 400, kind: Some(kind), .. } = &error else { panic!("{error:?}") };
     assert_eq!(kind, "exceed_context_size_error");
 
+    let end = llama.token("<|im_end|>");
+    let call = llama.token("<tool_call>\n");
+    streams(&client, &request, json!([[call, 40], [end, 60]]));
+
     let error =
         client.post::<_, Value>("/embeddings", &json!({"model": "tiny-random", "input": "x"})).unwrap_err();
     assert_eq!((error.status(), error.is_retryable()), (Some(501), false));
@@ -87,7 +99,9 @@ fn a_real_server_is_understood() {
 }
 
 /// Streams, tool calls in pieces, structured answers, and a reader that goes away.
-fn streams(client: &Client, request: &ChatRequest) {
+///
+/// `calls` is the bias that makes the random model call a tool.
+fn streams(client: &Client, request: &ChatRequest, calls: Value) {
     let mut stream = client.chat_stream(request).unwrap();
     let texts: Vec<String> = stream.by_ref().map(|chunk| chunk.unwrap().text().to_owned()).collect();
     assert_eq!(texts.concat(), stream.partial());
@@ -106,8 +120,7 @@ fn streams(client: &Client, request: &ChatRequest) {
         json!({"type": "object", "properties": {"city": {"enum": ["Paris", "Rome"]}}, "required": ["city"]});
     let weather = Tool::function("get_weather", "The weather", schema);
     let tools = ChatRequest::new("tiny-random").user("hi").max_tokens(300).seed(7).tools([weather]);
-    let tools =
-        tools.tool_choice("required").extra("logit_bias", json!([["<tool_call>\n", 40], ["<|im_end|>", 60]]));
+    let tools = tools.tool_choice("required").extra("logit_bias", calls);
     let whole = client.chat(&tools).unwrap();
     let pieces = client.chat_stream(&tools).unwrap().into_response().unwrap();
     for response in [whole, pieces] {

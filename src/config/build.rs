@@ -33,17 +33,7 @@ impl ConfigBuilder {
     /// # Errors
     /// [`Error::Config`] that names the setting and says what to change.
     pub fn build(self) -> Result<Config> {
-        let base = BaseUrl::parse(&self.base_url)?;
-        if base.https && cfg!(not(any(feature = "rustls", feature = "native-tls"))) {
-            return Err(Error::config(
-                "base_url",
-                "is https://, but this build has no TLS; enable the feature rustls",
-            ));
-        }
-        if !base.https && !base.loopback && !self.allow_plain_http {
-            let message = "is http://, which sends the key for everybody to read; use https:// or allow_plain_http(true)";
-            return Err(Error::config("base_url", message));
-        }
+        let base = address(&self.base_url, self.allow_plain_http)?;
         time_in_range("connect_timeout", self.connect_timeout, "10 s is usual")?;
         time_in_range("timeout", self.timeout, "60 s is usual")?;
         if let Some(deadline) = self.deadline {
@@ -135,6 +125,23 @@ pub(super) fn from_variables(key: Option<String>, base_url: Option<String>) -> R
         }
         other => other,
     })
+}
+
+/// The address of the service, if the key may be sent there.
+fn address(url: &str, allow_plain_http: bool) -> Result<BaseUrl> {
+    let base = BaseUrl::parse(url)?;
+    if base.https && cfg!(not(any(feature = "rustls", feature = "native-tls"))) {
+        return Err(Error::config(
+            "base_url",
+            "is https://, but this build has no TLS; enable the feature rustls",
+        ));
+    }
+    if !base.https && !base.loopback && !allow_plain_http {
+        let message =
+            "is http://, which sends the key for everybody to read; use https:// or allow_plain_http(true)";
+        return Err(Error::config("base_url", message));
+    }
+    Ok(base)
 }
 
 fn time_in_range(setting: &'static str, time: Duration, remedy: &str) -> Result<()> {
