@@ -54,33 +54,12 @@ impl ConfigBuilder {
         } else {
             api_key::checked(&self.key, SIGN_UP)?
         };
-        let mut all = self.headers;
-        if let Some((name, _)) =
-            all.iter().find(|(name, _)| OWN_HEADERS.contains(&&*name.to_ascii_lowercase()))
-        {
-            return Err(Error::config(
-                "header",
-                format!("{name} is written by the client itself; leave it out or use its own setting"),
-            ));
-        }
-        if !own_authorization {
-            all.push(("authorization".to_owned(), format!("Bearer {key}")));
-        }
+        let authorization = (!own_authorization).then(|| format!("Bearer {key}"));
         let mut secrets = Secrets::default();
-        headers(&all)?; // while the values are still there to be checked
-        for (_, value) in &mut all {
-            *value = secrets.keep(value, fastrand::alphanumeric);
-        }
-        all.push(("user-agent".to_owned(), self.user_agent.clone()));
-        if !all.iter().any(|(name, _)| name.eq_ignore_ascii_case("accept")) {
-            all.push(("accept".to_owned(), "application/json".to_owned()));
-        }
-        // For requests with a body. Those without leave them out; to replace them is cheaper than to add them.
-        all.push(("content-type".to_owned(), "application/json".to_owned()));
-        all.push(("idempotency-key".to_owned(), "none".to_owned()));
+        let fields = fields(self.headers, authorization, &self.user_agent, &mut secrets)?;
         let settings = Settings {
             base,
-            headers: headers(&all)?,
+            headers: headers(&fields)?,
             secrets: Arc::new(secrets),
             user_agent: self.user_agent,
             connect_timeout: self.connect_timeout,
@@ -103,6 +82,34 @@ impl ConfigBuilder {
             clock: self.clock,
         })
     }
+}
+
+/// The fields of every request's head, with stand-ins for the secret ones: what the program sets, and what has a setting.
+fn fields(
+    mut fields: Vec<(String, String)>,
+    authorization: Option<String>,
+    user_agent: &str,
+    secrets: &mut Secrets,
+) -> Result<Vec<(String, String)>> {
+    let own = |name: &str| OWN_HEADERS.contains(&&*name.to_ascii_lowercase());
+    if let Some((name, _)) = fields.iter().find(|(name, _)| own(name)) {
+        let message = format!("{name} is written by the client itself; leave it out or use its own setting");
+        return Err(Error::config("header", message));
+    }
+    fields.extend(authorization.map(|value| ("authorization".to_owned(), value)));
+    headers(&fields)?; // while the values are still there to be checked
+    for (_, value) in &mut fields {
+        *value = secrets.keep(value, fastrand::alphanumeric);
+    }
+    let mut add = |name: &str, value: &str| fields.push((name.to_owned(), value.to_owned()));
+    add("user-agent", user_agent);
+    // For requests with a body. Those without leave them out; to replace them is cheaper than to add them.
+    add("content-type", "application/json");
+    add("idempotency-key", "none");
+    if !fields.iter().any(|(name, _)| name.eq_ignore_ascii_case("accept")) {
+        fields.push(("accept".to_owned(), "application/json".to_owned()));
+    }
+    Ok(fields)
 }
 
 /// Builds from the values of the two variables, and lets an error about a value name its variable.
