@@ -250,3 +250,12 @@ fn a_service_that_answers_in_one_piece_is_read_all_the_same() {
     assert_eq!((response.text(), response.finish_reason()), ("all at once", Some("stop")));
     assert_eq!(response.usage.unwrap().total_tokens, Some(12));
 }
+
+#[test]
+fn streams_and_clients_can_go_to_other_threads() {
+    fn is_send<T: Send>() {}
+    fn is_shared<T: Send + Sync + Clone>() {}
+    is_send::<ChatStream>();
+    is_shared::<Client>();
+    is_send::<Error>();
+}

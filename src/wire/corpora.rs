@@ -15,7 +15,7 @@ mod tests {
     fn samples() -> Map<String, Value> {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/corpora/responses");
         let Ok(files) = fs::read_dir(folder) else {
-            eprintln!("skipped: no {folder}");
+            super::super::skipped(folder);
             return Map::new();
         };
         let read = |path| serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();

@@ -19,3 +19,10 @@ pub(crate) mod ratelimits;
 pub(crate) mod scan;
 pub(crate) mod secrets;
 pub(crate) mod sse;
+
+/// Says that a test is skipped, past the capture of what tests print.
+#[cfg(test)]
+pub(crate) fn skipped(missing: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "skipped: there is no {missing}");
+}

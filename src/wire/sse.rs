@@ -364,7 +364,7 @@ mod tests {
         use serde_json::Value;
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/corpora/sse.json");
         let Ok(text) = std::fs::read_to_string(path) else {
-            eprintln!("skipped: no {path}");
+            crate::wire::skipped(path);
             return;
         };
         let cases: Value = serde_json::from_str(&text).unwrap();
