@@ -222,7 +222,9 @@ impl AdaptiveHandler {
                 match inner.state.admit(now) {
                     Gate::Go(call) => {
                         let breaker = Some(inner.state.breaker()).filter(|state| *state != before);
-                        let waited = now.saturating_duration_since(started);
+                        // Who found no line and no pause didn't wait, whatever the clock says.
+                        let waited =
+                            place.as_ref().map_or(Duration::ZERO, |_| now.saturating_duration_since(started));
                         break Ok(Entry { permit: self.permit(call, now), waited, breaker });
                     }
                     Gate::Open(retry_in) if !self.shared.wait_when_open => {

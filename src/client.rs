@@ -106,7 +106,7 @@ impl Client {
         request.check()?;
         let open = |usage: bool| {
             let body = to_json(&request.streamed(usage))?;
-            ChatStream::open(&self.core, &self.ask(request.model(), CHAT, Some(&body))?)
+            ChatStream::open(&self.core, &self.ask(request.model(), CHAT, Some(&body))?, request.answers())
         };
         match open(true) {
             Err(error) if request.asks_for_usage() && refuses_usage(&error) => open(false),

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -45,11 +45,15 @@ pub struct ChatStream {
     meta: Meta,
     /// Bytes read.
     bytes: u64,
-    /// When the last chunk came: what else comes in between is no content.
-    last: Instant,
+    /// The time waited for the server since it last said something: pings and empty chunks are nothing, and the time that
+    /// the reader takes isn't the server's.
+    quiet: Duration,
     /// It ended with an error, which was told.
     failed: bool,
 }
+
+/// Chunks kept that come before the first piece of the answer: services send one, about the prompt.
+const MOST_READY: usize = 64;
 
 /// What a step of reading brought.
 #[expect(
@@ -64,7 +68,9 @@ enum Progress {
 
 impl ChatStream {
     /// Makes a call whose answer is a stream, up to the first piece of the answer.
-    pub(crate) fn open(core: &Arc<Core>, ask: &Ask<'_>) -> Result<ChatStream> {
+    ///
+    /// `answers` is how many were asked for.
+    pub(crate) fn open(core: &Arc<Core>, ask: &Ask<'_>, answers: u64) -> Result<ChatStream> {
         let (mut stream, meta) = core.run(ask, |outgoing, terms, limits| {
             let opened = core.transport.open(outgoing, terms)?;
             *limits = opened.headers.rate_limits;
@@ -78,9 +84,15 @@ impl ChatStream {
                 let answer = core.transport.read(opened, terms)?;
                 return Ok((ChatStream::of_whole(core, &answer)?, meta));
             }
-            let headers = opened.headers.clone();
-            let body = Incoming::new(opened, Arc::clone(&core.transport), *terms);
+            let (status, headers) = (opened.status, opened.headers.clone());
+            let mut body = Incoming::new(opened, Arc::clone(&core.transport), *terms);
+            if !body.may_be_events()? {
+                let body = body.whole(core.transport.max_response_bytes())?;
+                return Ok((ChatStream::of_whole(core, &Answer { status, headers, body })?, meta));
+            }
             let mut stream = ChatStream::new(core, Some(body), headers);
+            stream.meta = meta.clone();
+            stream.assembler.expect(answers);
             stream.begin()?;
             Ok((stream, meta))
         })?;
@@ -98,7 +110,7 @@ impl ChatStream {
             headers,
             meta: Meta::default(),
             bytes: 0,
-            last: core.clock.now(),
+            quiet: Duration::ZERO,
             failed: false,
         }
     }
@@ -155,7 +167,7 @@ impl ChatStream {
                 Ok(Progress::Chunk(chunk)) => {
                     let first = !chunk.choices.is_empty();
                     self.ready.push_back(chunk);
-                    if first {
+                    if first || self.ready.len() == MOST_READY {
                         return Ok(());
                     }
                 }
@@ -172,15 +184,17 @@ impl ChatStream {
 
     /// Reads what has arrived, up to the next event.
     fn pull(&mut self) -> Result<Progress> {
+        let Some(body) = &mut self.body else { return Ok(Progress::Ended) };
         if self.core.stop.is_set() {
             return Err(Error::Shutdown);
         }
-        let Some(body) = &mut self.body else { return Ok(Progress::Ended) };
         let silence = self.core.transport.timeout();
-        if self.core.clock.now().saturating_duration_since(self.last) > silence {
+        if self.quiet > silence {
             return Err(Error::Timeout { phase: Phase::Reading, after: silence }); // pings are no content
         }
+        let asked = self.core.clock.now();
         let arrived = body.fill()?;
+        self.quiet += self.core.clock.now().saturating_duration_since(asked);
         let (length, mut rest) = (arrived.len(), arrived);
         let event = if length == 0 { self.decoder.finish() } else { self.decoder.next(&mut rest) };
         let used = length - rest.len();
@@ -208,7 +222,9 @@ impl ChatStream {
     fn read(&mut self, event: Event, at_end: bool) -> Result<Progress> {
         match Piece::read(event) {
             Ok(Piece::Chunk(chunk)) => {
-                self.last = self.core.clock.now();
+                if says_something(&chunk) {
+                    self.quiet = Duration::ZERO;
+                }
                 let too_many = |many: TooMany| Error::TooLarge { part: "parts", limit: many.limit() as u64 };
                 self.assembler.add(&chunk).map_err(too_many)?;
                 Ok(Progress::Chunk(chunk))
@@ -253,7 +269,10 @@ impl Iterator for ChatStream {
             self.body = None;
             let error = match error {
                 // The answer had said why it ended; only the end of the stream itself is missing.
-                Error::Transport { .. } | Error::Timeout { .. } | Error::StreamTruncated { .. }
+                Error::Transport { .. }
+                | Error::Timeout { .. }
+                | Error::Deadline { .. }
+                | Error::StreamTruncated { .. }
                     if self.assembler.is_complete() =>
                 {
                     return None;
@@ -268,6 +287,21 @@ impl Iterator for ChatStream {
 }
 
 impl std::iter::FusedIterator for ChatStream {}
+
+/// Whether a chunk brings anything of the answer.
+fn says_something(chunk: &ChatChunk) -> bool {
+    let full = |text: Option<&str>| text.is_some_and(|text| !text.is_empty());
+    chunk.usage.is_some()
+        || chunk.choices.iter().any(|choice| {
+            let delta = &choice.delta;
+            choice.finish_reason.is_some()
+                || !delta.text().is_empty()
+                || full(delta.reasoning())
+                || full(delta.refusal.as_deref())
+                || !delta.tool_calls.is_empty()
+                || delta.function_call.is_some()
+        })
+}
 
 /// Whether a service refused to tell the usage of a stream, which older ones don't know how to.
 pub(crate) fn refuses_usage(error: &Error) -> bool {

@@ -259,3 +259,73 @@ fn streams_and_clients_can_go_to_other_threads() {
     is_shared::<Client>();
     is_send::<Error>();
 }
+
+#[test]
+fn what_is_no_stream_is_read_for_what_it_is() {
+    let error = r#"{"error":{"message":"bad key","code":401}}"#;
+    let answer = r#"{"choices":[{"message":{"content":"all at once"},"finish_reason":"stop"}]}"#;
+    for kind in ["text/event-stream", "text/plain", "APPLICATION/JSON"] {
+        let reply = |body: &str| status(200).header("content-type", kind).body(body);
+        let server = Server::script([reply(error), reply(answer), reply("<html>Log in</html>")]);
+        let (client, _) = client(&server);
+        assert!(ask(&client).unwrap_err().is_auth(), "{kind}");
+        assert_eq!(ask(&client).unwrap().into_response().unwrap().text(), "all at once", "{kind}");
+        assert!(matches!(ask(&client).unwrap_err(), Error::Decode { .. }), "{kind}");
+        assert_eq!(server.requests().len(), 3, "none of them was tried again");
+    }
+}
+
+#[test]
+fn fewer_answers_than_asked_for_are_not_the_whole() {
+    let one = [&delta("Hello"), FINISH].concat();
+    let server = Server::script([events(&one).until_close(), events(&[&one, DONE].concat())]);
+    let (client, _) = client(&server);
+    let two = ChatRequest::new("gpt-4.1").user("hi").n(2);
+    let cut = client.chat_stream(&two).unwrap().into_response();
+    assert!(matches!(cut, Err(Error::StreamTruncated { .. })), "{cut:?}");
+    assert!(client.chat_stream(&two).unwrap().into_response().is_ok(), "the service said that this was all");
+}
+
+#[test]
+fn the_readers_own_time_is_no_silence_and_empty_chunks_are() {
+    let timeout = Duration::from_millis(150);
+    let server = Server::script([events(&whole())]);
+    let client = Client::new(config(&server).timeout(timeout).build().unwrap()).unwrap();
+    let mut stream = ask(&client).unwrap();
+    stream.next().unwrap().unwrap();
+    let (_hold, never) = mpsc::channel::<()>();
+    let _ = never.recv_timeout(2 * timeout); // the reader is busy
+    assert_eq!(stream.into_response().unwrap().text(), "Hello");
+
+    let empty = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"\"}}]}\n\n";
+    let body = delta("Hel") + &empty.repeat(100);
+    let first = events(&body).head_len() + delta("Hel").len();
+    let server = Server::script([events(&body).trickle(Duration::from_millis(1)).skip_pace(first)]);
+    let client = Client::new(config(&server).timeout(timeout).build().unwrap()).unwrap();
+    let start = Instant::now();
+    let (_, error) = read(&mut ask(&client).unwrap());
+    assert!(matches!(error, Some(Error::Timeout { .. })), "{error:?}");
+    assert!(start.elapsed() < 5 * timeout, "{:?}", start.elapsed());
+}
+
+#[test]
+fn a_stream_that_ended_stays_ended_after_a_shutdown() {
+    let server =
+        Server::script([events(&whole()), events(&delta("Hel")).longer_by(9).stall_after(usize::MAX)]);
+    let client = Client::new(config(&server).build().unwrap()).unwrap();
+    let mut whole = ask(&client).unwrap();
+    assert!(read(&mut whole).1.is_none());
+    let mut going = ask(&client).unwrap();
+    going.next().unwrap().unwrap();
+    client.shutdown();
+    assert!(matches!(going.next(), Some(Err(Error::Shutdown))));
+    assert!(going.next().is_none() && whole.next().is_none());
+    assert_eq!(whole.into_response().unwrap().text(), "Hello");
+}
+
+#[test]
+fn chunks_before_the_first_piece_are_not_hoarded() {
+    let nothing = "data: {\"choices\":[]}\n\n".repeat(1000);
+    let server = Server::script([events(&[nothing.as_str(), &whole()].concat())]);
+    assert_eq!(ask(&client(&server).0).unwrap().into_response().unwrap().text(), "Hello");
+}

@@ -8,7 +8,7 @@ use ureq::BodyReader;
 
 use super::clock::Stop;
 use super::transport::{Opened, Terms, Transport};
-use crate::error::{Phase, Result};
+use crate::error::{Error, Phase, Result};
 
 /// Bytes read at once: as many as the connection's buffer holds.
 const BUFFER: usize = 16 * 1024;
@@ -35,6 +35,29 @@ impl Incoming {
     pub(crate) fn fill(&mut self) -> Result<&[u8]> {
         let (transport, terms) = (&self.transport, &self.terms);
         self.reader.fill_buf().map_err(|error| transport.failure(error.into(), Phase::Reading, terms))
+    }
+
+    /// Whether this may be a stream of events: no line of one begins like a JSON document or a page.
+    pub(crate) fn may_be_events(&mut self) -> Result<bool> {
+        let begins = self.fill()?.trim_ascii_start().first();
+        Ok(!matches!(begins, Some(b'{' | b'[' | b'<')))
+    }
+
+    /// Reads all of it, at most this many bytes.
+    pub(crate) fn whole(mut self, limit: u64) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        loop {
+            let arrived = self.fill()?;
+            let length = arrived.len();
+            if length == 0 {
+                return Ok(bytes);
+            }
+            bytes.extend_from_slice(arrived);
+            self.consume(length);
+            if bytes.len() as u64 > limit {
+                return Err(Error::TooLarge { part: "body", limit });
+            }
+        }
     }
 
     /// Takes this many bytes off the front.

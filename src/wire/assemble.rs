@@ -66,6 +66,8 @@ pub(crate) struct Assembler {
     names: u64,
     heads: u32,
     ended: bool,
+    /// Answers asked for.
+    expected: u64,
 }
 
 /// An answer that grows.
@@ -109,6 +111,11 @@ impl Assembler {
         Ok(())
     }
 
+    /// This many answers were asked for: fewer are not the whole.
+    pub(crate) fn expect(&mut self, answers: u64) {
+        self.expected = answers;
+    }
+
     /// The stream said `[DONE]`.
     pub(crate) fn end(&mut self) {
         self.ended = true;
@@ -117,7 +124,8 @@ impl Assembler {
     /// Whether nothing is missing: the stream said `[DONE]`, or every answer said why it ended.
     pub(crate) fn is_complete(&self) -> bool {
         let finished = |choice: &Growing| choice.finish_reason.is_some();
-        self.ended || (!self.choices.is_empty() && self.choices.iter().all(finished))
+        let all = !self.choices.is_empty() && self.choices.len() as u64 >= self.expected;
+        self.ended || (all && self.choices.iter().all(finished))
     }
 
     /// The first answer's text so far.

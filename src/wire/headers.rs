@@ -42,7 +42,7 @@ impl Headers {
                 "retry-after-ms" => millis = text().and_then(number).map(|millis| millis / 1000.0),
                 "retry-after" => asked.extend(text()),
                 "llm_provider-retry-after" => upstream.extend(text()), // LiteLLM's name for its upstream's wish
-                "content-type" => headers.json = value.starts_with(b"application/json"),
+                "content-type" => headers.json = value.to_ascii_lowercase().starts_with(b"application/json"),
                 "x-should-retry" => headers.should_retry = text().and_then(yes_or_no),
                 "date" => date = text(),
                 "location" => headers.location = text().map(str::to_owned),

@@ -192,6 +192,11 @@ impl ChatRequest {
         self
     }
 
+    /// How many answers are asked for.
+    pub(crate) fn answers(&self) -> u64 {
+        self.n.unwrap_or(1)
+    }
+
     /// The model asked for.
     pub fn model(&self) -> &str {
         &self.model
