@@ -23,6 +23,9 @@ pub(crate) struct Headers {
     pub(crate) rate_limits: RateLimits,
 }
 
+/// How the type of a JSON document begins.
+const JSON: &[u8] = b"application/json";
+
 /// Headers that carry a request's id, the best first: OpenAI's and most gateways', Anthropic's, Azure's, Cloudflare's.
 const REQUEST_IDS: [&str; 4] = ["x-request-id", "request-id", "apim-request-id", "cf-ray"];
 
@@ -42,7 +45,10 @@ impl Headers {
                 "retry-after-ms" => millis = text().and_then(number).map(|millis| millis / 1000.0),
                 "retry-after" => asked.extend(text()),
                 "llm_provider-retry-after" => upstream.extend(text()), // LiteLLM's name for its upstream's wish
-                "content-type" => headers.json = value.to_ascii_lowercase().starts_with(b"application/json"),
+                "content-type" => {
+                    headers.json =
+                        value.len() >= JSON.len() && value[..JSON.len()].eq_ignore_ascii_case(JSON);
+                }
                 "x-should-retry" => headers.should_retry = text().and_then(yes_or_no),
                 "date" => date = text(),
                 "location" => headers.location = text().map(str::to_owned),
