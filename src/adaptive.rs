@@ -94,6 +94,8 @@ pub(crate) struct Entrant<'a> {
     pub(crate) deadline: Option<Instant>,
     /// It is not the call's first attempt, so that it goes before those whose first it is.
     pub(crate) retry: bool,
+    /// Waits while the breaker is open, whatever the configuration says.
+    pub(crate) patient: bool,
 }
 
 /// A permit, and how it was got.
@@ -103,6 +105,8 @@ pub(crate) struct Entry {
     pub(crate) waited: Duration,
     /// The breaker's new state, where this call changed it: half open, and the call is the one that tries.
     pub(crate) breaker: Option<BreakerState>,
+    /// The call tries whether the service is back.
+    pub(crate) probes: bool,
 }
 
 impl AdaptiveHandler {
@@ -148,17 +152,18 @@ impl AdaptiveHandler {
     /// errors or twice as many after 429s, when the service asks for a longer wait than `retry` allows, when the budget
     /// that all calls share is empty, and where there is nothing to retry.
     pub fn retry_delay(&self, retry: &RetryConfig, tries: &mut Tries, outcome: &Outcome) -> Option<Duration> {
-        self.next_delay(retry, tries, outcome).ok()
+        self.next_delay(retry, tries, outcome, false).ok()
     }
 
-    /// [`retry_delay`](AdaptiveHandler::retry_delay), and why there is none.
+    /// [`retry_delay`](AdaptiveHandler::retry_delay), and why there is none. Who is patient needs no budget.
     pub(crate) fn next_delay(
         &self,
         retry: &RetryConfig,
         tries: &mut Tries,
         outcome: &Outcome,
+        patient: bool,
     ) -> Result<Duration, Reason> {
-        lock(&self.shared.inner).state.retry_delay(retry, tries, outcome)
+        lock(&self.shared.inner).state.retry_delay(retry, tries, outcome, patient)
     }
 
     /// Waits for a permit: first come, first served, but after those who [try again](AdaptiveHandler::acquire_again).
@@ -195,7 +200,8 @@ impl AdaptiveHandler {
     }
 
     fn enter_alone(&self, deadline: Option<Instant>, retry: bool) -> Result<Permit> {
-        let entrant = Entrant { clock: &self.shared.clock, stop: &Stop::default(), deadline, retry };
+        let (clock, stop) = (&self.shared.clock, &Stop::default());
+        let entrant = Entrant { clock, stop, deadline, retry, patient: false };
         self.enter(&entrant).map(|entry| entry.permit)
     }
 
@@ -221,13 +227,15 @@ impl AdaptiveHandler {
                 let before = inner.state.breaker();
                 match inner.state.admit(now) {
                     Gate::Go(call) => {
-                        let breaker = Some(inner.state.breaker()).filter(|state| *state != before);
+                        let state = inner.state.breaker();
+                        let breaker = Some(state).filter(|state| *state != before);
+                        let probes = state == BreakerState::HalfOpen;
                         // Who found no line and no pause didn't wait, whatever the clock says.
                         let waited =
                             place.as_ref().map_or(Duration::ZERO, |_| now.saturating_duration_since(started));
-                        break Ok(Entry { permit: self.permit(call, now), waited, breaker });
+                        break Ok(Entry { permit: self.permit(call, now), waited, breaker, probes });
                     }
-                    Gate::Open(retry_in) if !self.shared.wait_when_open => {
+                    Gate::Open(retry_in) if !(entrant.patient || self.shared.wait_when_open) => {
                         break Err(Error::CircuitOpen { retry_in });
                     }
                     Gate::Open(time) | Gate::Wait(time) => wait = Some(time),
@@ -319,7 +327,10 @@ mod tests {
         let waiting = handler.snapshot().waiting;
         let thread = thread::spawn({
             let (handler, stop) = (handler.clone(), Arc::clone(stop));
-            move || handler.enter(&Entrant { clock: &Clock::system(), stop: &stop, deadline: None, retry })
+            move || {
+                let (clock, stop) = (&Clock::system(), &*stop);
+                handler.enter(&Entrant { clock, stop, deadline: None, retry, patient: false })
+            }
         });
         while handler.snapshot().waiting == waiting {
             thread::yield_now();
@@ -417,7 +428,7 @@ mod tests {
     fn who_enters_as_the_call_that_tries_is_told() {
         let (handler, probe) = half_open(7);
         let (clock, stop) = (Clock::system(), Stop::default());
-        let entrant = Entrant { clock: &clock, stop: &stop, deadline: None, retry: false };
+        let entrant = Entrant { clock: &clock, stop: &stop, deadline: None, retry: false, patient: false };
         drop(probe);
         let entry = handler.enter(&entrant).unwrap();
         assert_eq!((entry.breaker, entry.waited.as_secs()), (Some(BreakerState::HalfOpen), 0));

@@ -14,6 +14,7 @@ use crate::wire::json;
 use crate::wire::secrets::Secrets;
 
 /// Reads answers of one service.
+#[derive(Clone)]
 pub(crate) struct Reader {
     /// To know them where the server repeats them.
     pub(crate) secrets: Arc<Secrets>,

@@ -2,16 +2,16 @@
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, Weak};
+use std::time::{Duration, Instant};
 
 use crate::adaptive::{Change, Models};
 use crate::answer::Reader;
 use crate::config::Observer;
 use crate::error::{Error, Reason, Result};
 use crate::event::Event;
-use crate::io::clock::{Clock, Stop};
+use crate::io::clock::{Clock, Stop, lock};
 use crate::io::transport::{Answer, Budget, Outgoing, Terms, Transport};
 use crate::limits::RateLimits;
 use crate::meta::Meta;
@@ -22,18 +22,28 @@ use crate::retry::{self, Brought, Failure, Loop, Step, Trail};
 /// What all clones of a client and all its streams share.
 pub(crate) struct Core {
     pub(crate) transport: Arc<Transport>,
-    pub(crate) models: Models,
+    pub(crate) models: Arc<Models>,
     pub(crate) clock: Clock,
     pub(crate) stop: Arc<Stop>,
     pub(crate) observer: Option<Observer>,
     pub(crate) reader: Reader,
     pub(crate) idempotency: Option<Idempotency>,
+    pub(crate) parts: Parts,
+}
+
+/// What ends together with a client.
+#[derive(Default)]
+pub(crate) struct Parts {
+    cores: Mutex<Vec<Weak<Core>>>,
+    /// Told when it has ended.
+    ended: Option<Box<dyn Fn() + Send + Sync>>,
 }
 
 /// What a call is about.
 pub(crate) struct Ask<'a> {
     pub(crate) retry: &'a RetryConfig,
     pub(crate) deadline: Option<Duration>,
+    pub(crate) patient: bool,
     pub(crate) model: &'a str,
     /// Begins with a slash and stays below the base address.
     pub(crate) path: &'a str,
@@ -42,6 +52,42 @@ pub(crate) struct Ask<'a> {
 }
 
 impl Core {
+    /// A client of the same service, with the same handlers but connections and a stop of its own: it can be shut down
+    /// alone, and is with the whole. `ended` is told of either.
+    pub(crate) fn part(&self, ended: impl Fn() + Send + Sync + 'static) -> Arc<Core> {
+        let stop = Arc::new(Stop::default());
+        let core = Arc::new(Core {
+            transport: Arc::new(self.transport.part(Arc::clone(&stop))),
+            models: Arc::clone(&self.models),
+            clock: self.clock.clone(),
+            stop,
+            observer: self.observer.clone(),
+            reader: self.reader.clone(),
+            idempotency: self.idempotency.as_ref().map(|_| Idempotency::new()),
+            parts: Parts { cores: Mutex::default(), ended: Some(Box::new(ended)) },
+        });
+        let mut cores = lock(&self.parts.cores);
+        cores.retain(|core| core.strong_count() > 0);
+        cores.push(Arc::downgrade(&core));
+        drop(cores);
+        if self.stop.is_set() {
+            core.shutdown(); // the shutdown of the whole may have come too early to see it
+        }
+        core
+    }
+
+    /// Ends all waits and calls, and those of all parts, at once and for good.
+    pub(crate) fn shutdown(&self) {
+        self.stop.set();
+        self.models.wake();
+        self.transport.shutdown();
+        let parts: Vec<_> = lock(&self.parts.cores).iter().filter_map(Weak::upgrade).collect();
+        parts.iter().for_each(|part| part.shutdown());
+        if let Some(ended) = &self.parts.ended {
+            ended();
+        }
+    }
+
     /// Makes a call whose answer comes as a whole; `open` makes something of it.
     pub(crate) fn call<T>(&self, ask: &Ask<'_>, open: impl Fn(&Answer) -> Result<T>) -> Result<(T, Meta)> {
         self.run(ask, |outgoing, terms, limits| {
@@ -60,19 +106,17 @@ impl Core {
     ) -> Result<(T, Meta)> {
         let key = ask.body.and(self.idempotency.as_ref()).map(Idempotency::next);
         let outgoing = Outgoing { path: ask.path, body: ask.body, idempotency_key: key.as_deref() };
-        let started = self.clock.now();
         let with = Loop {
             retry: ask.retry,
             handler: &self.models.get(ask.model),
             clock: &self.clock,
             stop: &self.stop,
-            deadline: ask.deadline.and_then(|deadline| started.checked_add(deadline)),
+            deadline: ask.deadline,
+            patient: ask.patient,
         };
         let attempt = |trail: &Trail| {
-            let deadline = ask.deadline.map(|whole| {
-                let left = whole.saturating_sub(self.clock.now().saturating_duration_since(started));
-                Budget { whole, left }
-            });
+            let left = |due: Instant| due.saturating_duration_since(self.clock.now());
+            let deadline = ask.deadline.zip(trail.due).map(|(whole, due)| Budget { whole, left: left(due) });
             let terms = Terms { fresh: trail.fresh, deadline };
             self.attempt(ask, trail, |limits| exchange(&outgoing, &terms, limits))
         };

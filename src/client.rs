@@ -9,7 +9,7 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 
 use crate::adaptive::{AdaptiveHandler, Models};
 use crate::answer::Reader;
-use crate::call::{Ask, Core, Idempotency};
+use crate::call::{Ask, Core, Idempotency, Parts};
 use crate::config::{Config, SIGN_UP};
 use crate::error::{Error, Result};
 use crate::io::clock::Stop;
@@ -50,6 +50,8 @@ pub struct Client {
     /// They were checked and are fine.
     retry_works: bool,
     deadline: Option<Duration>,
+    /// Its calls are those of a batch.
+    patient: bool,
     /// The length of the key in characters, where the service is HolySheep's own and the key not the program's header.
     key_length: Option<usize>,
 }
@@ -62,15 +64,16 @@ impl Client {
     pub fn new(config: Config) -> Result<Client> {
         let Config { settings, key, deadline, retry, adaptive, handler, idempotency_key, observer, clock } =
             config;
-        let models = handler.map_or_else(|| Models::new(adaptive), Models::One);
+        let models = Arc::new(handler.map_or_else(|| Models::new(adaptive), Models::One));
         let stop = Arc::new(Stop::default());
         let key_length = (settings.base.holysheep && !key.is_empty()).then(|| key.chars().count());
         let bare = settings.base.url.ends_with(&settings.base.authority);
         let reader = Reader { secrets: Arc::clone(&settings.secrets), bare };
         let transport = Arc::new(Transport::new(settings, clock.clone(), Arc::clone(&stop))?);
         let idempotency = idempotency_key.then(Idempotency::new);
-        let core = Arc::new(Core { transport, models, clock, stop, observer, reader, idempotency });
-        Ok(Client { core, retry: Arc::new(retry), retry_works: true, deadline, key_length })
+        let parts = Parts::default();
+        let core = Arc::new(Core { transport, models, clock, stop, observer, reader, idempotency, parts });
+        Ok(Client { core, retry: Arc::new(retry), retry_works: true, deadline, patient: false, key_length })
     }
 
     /// A client with the key in `HOLYSHEEP_API_KEY` and the address in `HOLYSHEEP_BASE_URL`, where that is set.
@@ -185,9 +188,16 @@ impl Client {
 
     /// Ends all waits and calls of all clones at once and for good, with [`Error::Shutdown`].
     pub fn shutdown(&self) {
-        self.core.stop.set();
-        self.core.models.wake();
-        self.core.transport.shutdown();
+        self.core.shutdown();
+    }
+
+    pub(crate) fn is_shut_down(&self) -> bool {
+        self.core.stop.is_set()
+    }
+
+    /// A client for the calls of a batch: patient, and to be shut down alone. `ended` is told when it is.
+    pub(crate) fn part(&self, ended: impl Fn() + Send + Sync + 'static) -> Client {
+        Client { core: self.core.part(ended), patient: true, ..self.clone() }
     }
 
     /// `path` begins with a slash and stays below the base address.
@@ -205,7 +215,8 @@ impl Client {
         if !self.retry_works {
             self.retry.check()?;
         }
-        Ok(Ask { retry: &self.retry, deadline: self.deadline, model, path, body })
+        let (deadline, patient) = (self.deadline, self.patient);
+        Ok(Ask { retry: &self.retry, deadline, patient, model, path, body })
     }
 }
 

@@ -22,7 +22,7 @@ pub(crate) const SIGN_UP: &str = "https://www.holysheep.ai/register";
 
 /// Idle connections kept by default: more than the threads that anybody runs, so that none shakes hands twice. Those
 /// that have idled for a minute are closed at the next call.
-const MAX_IDLE: usize = 512;
+const MAX_IDLE: usize = 4096;
 
 /// The largest answer by default: ten times the largest that a batch of embeddings makes.
 const MAX_RESPONSE: u64 = 256 * 1024 * 1024;

@@ -116,6 +116,8 @@ pub enum Error {
     },
     /// [`Client::shutdown`](crate::Client::shutdown) was called.
     Shutdown,
+    /// The program's own observer of events panicked; in a batch that ends one item only.
+    Panicked,
     /// There was more than one attempt, or one more was refused.
     #[non_exhaustive]
     GaveUp {
@@ -283,6 +285,7 @@ impl fmt::Display for Error {
             }
             Error::Deadline { after } => write!(f, "the deadline of {after:?} passed"),
             Error::Shutdown => write!(f, "the client was shut down"),
+            Error::Panicked => write!(f, "the program panicked in the middle of the call"),
             Error::GaveUp { reason, attempts, elapsed, .. } => {
                 let s = if *attempts == 1 { "" } else { "s" };
                 write!(f, "gave up after {attempts} attempt{s} in {:.1} s: {reason}", elapsed.as_secs_f64())
@@ -412,6 +415,7 @@ mod tests {
             ),
             (Error::Deadline { after: Duration::from_secs(2) }, "the deadline of 2s passed"),
             (Error::Shutdown, "the client was shut down"),
+            (Error::Panicked, "the program panicked in the middle of the call"),
             (gave_up(Reason::RetriesSpent, 6), "gave up after 6 attempts in 12.3 s: no retries left"),
             (
                 gave_up(Reason::NotRetryable, 1),

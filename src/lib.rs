@@ -3,6 +3,7 @@
 
 mod adaptive;
 mod answer;
+mod batch;
 mod call;
 mod client;
 mod config;
@@ -17,6 +18,7 @@ mod stream;
 mod wire;
 
 pub use adaptive::{AdaptiveConfig, AdaptiveHandler, Admission, Permit, Snapshot, Tries};
+pub use batch::{Batch, BatchItem};
 pub use client::Client;
 pub use config::{Config, ConfigBuilder};
 pub use error::{EXCERPT, Error, Phase, Reason, Result};

@@ -17,9 +17,17 @@ pub(crate) struct Loop<'a> {
     pub(crate) handler: &'a AdaptiveHandler,
     pub(crate) clock: &'a Clock,
     pub(crate) stop: &'a Stop,
-    /// When the whole call must be over.
-    pub(crate) deadline: Option<Instant>,
+    /// The time for the whole call.
+    pub(crate) deadline: Option<Duration>,
+    /// Nobody waits for this call but a worker that would only make another one: it waits out an open breaker, needs no
+    /// budget, isn't charged for trying whether the service is back, and its time stands still while it waits for a turn.
+    pub(crate) patient: bool,
 }
+
+/// How often a patient call may try whether a service is back without being charged for a retry: at up to 30 s each that
+/// is some ten minutes for one worker, and more than an hour for eight, who take turns. It must end, because it may be the
+/// call itself that breaks the service.
+const PROBES: u32 = 30;
 
 /// How far a call has come.
 #[derive(Debug, Clone, Copy)]
@@ -27,10 +35,16 @@ pub(crate) struct Trail {
     pub(crate) started: Instant,
     pub(crate) attempts: u32,
     pub(crate) waited: Duration,
+    /// When the whole call must be over.
+    pub(crate) due: Option<Instant>,
     /// This attempt must not use a pooled connection: the one before it met a stale one.
     pub(crate) fresh: bool,
     /// The one immediate retry after a stale connection was made.
     hurried: bool,
+    /// This attempt tries whether the service is back.
+    probes: bool,
+    /// How many have.
+    probed: u32,
     tries: Tries,
 }
 
@@ -66,7 +80,7 @@ pub(crate) fn run<T, E>(
     observe: impl Fn(&Trail, &Step<'_, E>),
     mut attempt: impl FnMut(&Trail) -> Brought<T, E>,
 ) -> Result<(T, Trail), Failure<E>> {
-    let mut trail = Trail::begin(with.clock.now());
+    let mut trail = Trail::begin(with);
     let mut last = None;
     loop {
         let permit = match with.enter(&mut trail, &observe) {
@@ -103,9 +117,11 @@ pub(crate) fn run<T, E>(
 }
 
 impl Trail {
-    fn begin(started: Instant) -> Trail {
-        let (attempts, waited, tries) = (0, Duration::ZERO, Tries::default());
-        Trail { started, attempts, waited, fresh: false, hurried: false, tries }
+    fn begin(with: &Loop<'_>) -> Trail {
+        let started = with.clock.now();
+        let due = with.deadline.and_then(|deadline| started.checked_add(deadline));
+        let (attempts, waited, tries, probed) = (0, Duration::ZERO, Tries::default(), 0);
+        Trail { started, attempts, waited, due, fresh: false, hurried: false, probes: false, probed, tries }
     }
 }
 
@@ -113,8 +129,14 @@ impl Loop<'_> {
     /// Waits for the turn of the next attempt.
     fn enter<E>(&self, trail: &mut Trail, observe: impl Fn(&Trail, &Step<'_, E>)) -> Result<Permit, Error> {
         let retry = trail.attempts > 0;
-        let entrant = Entrant { clock: self.clock, stop: self.stop, deadline: self.deadline, retry };
-        let Entry { permit, waited, breaker } = self.handler.enter(&entrant)?;
+        let (clock, stop, patient) = (self.clock, self.stop, self.patient);
+        let entrant = Entrant { clock, stop, deadline: trail.due.filter(|_| !patient), retry, patient };
+        let Entry { permit, waited, breaker, probes } = self.handler.enter(&entrant)?;
+        if patient {
+            trail.due = trail.due.and_then(|due| due.checked_add(waited));
+        }
+        trail.probes = patient && probes && trail.probed < PROBES;
+        trail.probed += u32::from(trail.probes);
         trail.waited += waited;
         if !waited.is_zero() {
             observe(trail, &Step::Paced(waited));
@@ -144,14 +166,13 @@ impl Loop<'_> {
         if ruling.verdict == Verdict::GiveUp {
             return Err(Reason::NotRetryable);
         }
-        let wait = self.handler.next_delay(self.retry, &mut trail.tries, &ruling.outcome)?;
+        let tries = if trail.probes { &mut Tries::default() } else { &mut trail.tries };
+        let wait = self.handler.next_delay(self.retry, tries, &ruling.outcome, self.patient)?;
         trail.fresh = hurry;
         trail.hurried |= hurry;
         let wait = if hurry { Duration::ZERO } else { wait };
-        match self.deadline {
-            Some(deadline) if deadline.saturating_duration_since(self.clock.now()) <= wait => {
-                Err(Reason::Deadline)
-            }
+        match trail.due {
+            Some(due) if due.saturating_duration_since(self.clock.now()) <= wait => Err(Reason::Deadline),
             _ => Ok(wait),
         }
     }
@@ -197,7 +218,8 @@ fn retry_on<T, E>(
     mut op: impl FnMut() -> Result<T, E>,
 ) -> Result<T, E> {
     let handler = AdaptiveHandler::new(AdaptiveConfig::off());
-    let with = Loop { retry: config, handler: &handler, clock, stop: &Stop::default(), deadline: None };
+    let (stop, deadline, patient) = (&Stop::default(), None, false);
+    let with = Loop { retry: config, handler: &handler, clock, stop, deadline, patient };
     let judge = |error: &E| Ruling::new(verdict(error), Lesson::Nothing);
     let call = |_: &Trail| Brought { result: op(), limits: RateLimits::default() };
     match run(&with, judge, |_, _| {}, call) {

@@ -178,6 +178,7 @@ impl State {
         retry: &RetryConfig,
         tries: &mut Tries,
         outcome: &Outcome,
+        patient: bool,
     ) -> Result<Duration, Reason> {
         match (outcome.kind, self.mode) {
             (Kind::Success | Kind::Refused, _) => Err(Reason::NotRetryable),
@@ -202,6 +203,8 @@ impl State {
                 let wait = retry.wait(attempt, outcome.status, outcome.retry_after, self.random.f64());
                 let wait = wait.ok_or(Reason::WaitTooLong)?;
                 match mode {
+                    // In a batch a retry takes the place of a new call instead of adding to them.
+                    Mode::Adaptive if patient => self.budget = self.budget.saturating_sub(1),
                     Mode::Adaptive => self.budget = self.budget.checked_sub(1).ok_or(Reason::BudgetSpent)?,
                     Mode::Published if self.breaker.errors() >= ERRORS => return Err(Reason::BudgetSpent),
                     Mode::Published | Mode::Off => {}

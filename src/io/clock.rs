@@ -91,7 +91,7 @@ impl Clock {
     ) -> MutexGuard<'a, T> {
         match time {
             Some(time) if self.0.is_none() => self.wait(bell, guard, time),
-            _ => bell.wait(guard).unwrap_or_else(PoisonError::into_inner),
+            _ => wait(bell, guard),
         }
     }
 }
@@ -174,6 +174,11 @@ impl Stop {
             stopped = clock.wait(&self.bell, stopped, left);
         }
     }
+}
+
+/// Waits for a ring, however long it takes. Like every wait on a condition it may end early.
+pub(crate) fn wait<'a, T>(bell: &Condvar, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+    bell.wait(guard).unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A lock whose holder panicked is still good: nothing here is left half changed.

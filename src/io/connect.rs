@@ -79,6 +79,11 @@ impl Names {
         Names { known: Arc::default(), clock, stop, limit }
     }
 
+    /// The same names, whose look-ups another stop ends.
+    pub(super) fn under(&self, stop: Arc<Stop>) -> Names {
+        Names { stop, ..self.clone() }
+    }
+
     /// Forgets all addresses: one of them didn't answer, and the name may point elsewhere by now.
     fn forget(&self) {
         lock(&self.known).clear();
@@ -131,7 +136,7 @@ impl Resolver for Names {
 
 /// The whole way to a connection, proxies and TLS included, on a thread of its own: neither a shutdown nor a deadline
 /// waits for it, whatever trickles on the way. Its failures say that nothing was sent.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Dial {
     chain: Arc<dyn Connector<Out = Box<dyn Transport>>>,
     names: Names,
@@ -149,6 +154,15 @@ impl Dial {
         #[cfg(feature = "native-tls")]
         let chain = chain.chain(ureq::unversioned::transport::NativeTlsConnector::default());
         Dial { chain: Arc::new(chain.chain(Boxed)), names, secrets }
+    }
+
+    /// The same way, with its TLS sessions, which another stop ends.
+    pub(super) fn under(&self, stop: Arc<Stop>) -> Dial {
+        Dial { names: self.names.under(stop), ..self.clone() }
+    }
+
+    pub(super) fn names(&self) -> Names {
+        self.names.clone()
     }
 }
 

@@ -82,8 +82,9 @@ pub(crate) struct Answer {
 
 pub(crate) struct Transport {
     agent: Agent,
+    dial: Dial,
     base: Uri,
-    settings: Settings,
+    settings: Arc<Settings>,
     clock: Clock,
     stop: Arc<Stop>,
 }
@@ -111,10 +112,18 @@ impl Transport {
         #[cfg(any(feature = "rustls", feature = "native-tls"))]
         let config = config.tls_config(super::tls::config(settings.roots.as_deref())?);
         let names = Names::new(clock.clone(), Arc::clone(&stop), settings.connect_timeout);
-        let agent =
-            Agent::with_parts(config.build(), Dial::new(names.clone(), Arc::clone(&settings.secrets)), names);
+        let dial = Dial::new(names, Arc::clone(&settings.secrets));
+        let agent = Agent::with_parts(config.build(), dial.clone(), dial.names());
         let base = base(&settings)?;
-        Ok(Transport { agent, base, settings, clock, stop })
+        Ok(Transport { agent, dial, base, settings: Arc::new(settings), clock, stop })
+    }
+
+    /// The same way to the same service, with connections of its own, so that it can be shut down alone.
+    pub(crate) fn part(&self, stop: Arc<Stop>) -> Transport {
+        let dial = self.dial.under(Arc::clone(&stop));
+        let agent = Agent::with_parts(self.agent.config().clone(), dial.clone(), dial.names());
+        let (base, settings, clock) = (self.base.clone(), Arc::clone(&self.settings), self.clock.clone());
+        Transport { agent, dial, base, settings, clock, stop }
     }
 
     /// Sends the request once and reads the whole answer.

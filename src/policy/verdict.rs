@@ -90,7 +90,7 @@ pub(crate) fn judge(error: &Error, retry: &RetryConfig) -> Ruling {
         Error::Decode { .. } | Error::TooLarge { .. } => Ruling::new(GiveUp, Lesson::Works),
         // What was delivered can't be taken back.
         Error::StreamTruncated { .. } => Ruling::new(GiveUp, Lesson::Outcome),
-        Error::Config { .. } | Error::Deadline { .. } | Error::Shutdown => {
+        Error::Config { .. } | Error::Deadline { .. } | Error::Shutdown | Error::Panicked => {
             Ruling::new(GiveUp, Lesson::Nothing)
         }
     }

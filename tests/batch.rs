@@ -1,0 +1,272 @@
+//! Batches: every request becomes one item, the input is pulled as needed, and every way to an end is an end.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't go on shall say so loudly")]
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+use std::{iter, thread};
+
+use holysheep::{AdaptiveConfig, BatchItem, ChatRequest, Client, Clock, Config, ConfigBuilder, Error, Event};
+use support::{Server, hang_up, ok, silence, status};
+
+fn config(server: &Server) -> ConfigBuilder {
+    Config::builder().api_key("sk-test-0123456789abcdef").base_url(server.url())
+}
+
+fn client(server: &Server) -> Client {
+    Client::new(config(server).build().unwrap()).unwrap()
+}
+
+fn request(number: usize) -> ChatRequest {
+    ChatRequest::new("gpt-4.1").user(number.to_string())
+}
+
+/// The prompt of a request.
+fn prompt(request: &ChatRequest) -> String {
+    let json = serde_json::to_value(request).unwrap();
+    json["messages"][0]["content"].as_str().unwrap().to_owned()
+}
+
+fn answered(items: &[BatchItem]) -> usize {
+    items.iter().filter(|item| item.result.is_ok()).count()
+}
+
+#[track_caller]
+fn assert_complete(items: &[BatchItem], count: usize) {
+    let indexes: BTreeSet<usize> = items.iter().map(|item| item.index).collect();
+    assert_eq!((items.len(), indexes.len()), (count, count));
+    assert_eq!(indexes.last(), count.checked_sub(1).as_ref());
+    assert!(items.iter().all(|item| prompt(&item.request) == item.index.to_string()));
+}
+
+#[test]
+fn every_request_becomes_one_item() {
+    let server = Server::always(ok("hi"));
+    for (count, concurrency) in [(0, 8), (1, 8), (3, 0), (100, 1), (1000, 64)] {
+        let batch = client(&server).batch((0..count).map(request)).concurrency(concurrency);
+        let items: Vec<_> = batch.run().collect();
+        assert_complete(&items, count);
+        assert_eq!(answered(&items), count);
+    }
+}
+
+#[test]
+fn in_order_the_first_comes_first_however_long_it_takes() {
+    let server = Server::script([ok("slow").after(Duration::from_millis(300))]);
+    server.add((0..199).map(|_| ok("hi")));
+    let items: Vec<_> = client(&server).batch((0..200).map(request)).in_order(true).run().collect();
+    assert_complete(&items, 200);
+    assert!(items.iter().map(|item| item.index).eq(0..200));
+    let items: Vec<_> = {
+        let server = Server::script([ok("slow").after(Duration::from_millis(300)), ok("hi"), ok("hi")]);
+        client(&server).batch((0..3).map(request)).run().collect()
+    };
+    assert_eq!(items[2].result.as_ref().unwrap().text(), "slow", "otherwise it comes when it is finished");
+}
+
+#[test]
+fn a_failed_call_is_one_failed_item() {
+    let server = Server::script((0..50).map(|call| match call % 5 {
+        0 => status(400),
+        1 => status(404),
+        _ => ok("hi"),
+    }));
+    let items: Vec<_> = client(&server).batch((0..50).map(request)).run().collect();
+    assert_complete(&items, 50);
+    assert_eq!(answered(&items), 30);
+}
+
+/// Counts what is pulled from it.
+fn counted(pulled: &Arc<AtomicUsize>, count: usize) -> impl Iterator<Item = ChatRequest> + Send + 'static {
+    let pulled = Arc::clone(pulled);
+    (0..count).map(move |number| {
+        pulled.fetch_add(1, Ordering::SeqCst);
+        request(number)
+    })
+}
+
+#[test]
+fn no_more_is_pulled_than_there_is_room_for() {
+    for (in_order, most) in [(false, 8), (true, 36)] {
+        let server = Server::always(ok("hi"));
+        let pulled = Arc::default();
+        let batch = client(&server).batch(counted(&pulled, 100_000)).concurrency(4).in_order(in_order);
+        let mut items = batch.run();
+        for taken in 1..200 {
+            items.next().unwrap();
+            let ahead = pulled.load(Ordering::SeqCst) - taken;
+            assert!(ahead <= most, "{ahead} pulled and not taken");
+        }
+        server.wait_for_requests(200);
+        drop(items);
+        assert!(pulled.load(Ordering::SeqCst) < 300);
+    }
+}
+
+#[test]
+fn an_input_that_waits_for_the_output_gets_it() {
+    let server = Server::always(ok("hi"));
+    let (send, receive) = mpsc::channel();
+    let mut items = client(&server).batch(receive).concurrency(64).run();
+    for number in 0..100 {
+        send.send(request(number)).unwrap();
+        assert_eq!(items.next().unwrap().index, number);
+    }
+    drop(send);
+    assert!(items.next().is_none() && items.next().is_none());
+}
+
+#[test]
+fn dropping_it_closes_its_connections_at_once_and_spares_the_client() {
+    let server = Server::script(iter::repeat_n(silence(), 8).chain([ok("hi")]));
+    let (client, pulled) = (client(&server), Arc::default());
+    let items = client.batch(counted(&pulled, 100)).run();
+    server.wait_for_requests(8);
+    drop(items); // a connection that isn't closed would be waited on for a minute
+    drop(client.batch((0..10).map(request)));
+    assert_eq!(client.chat(&request(0)).unwrap().text(), "hi");
+    assert_eq!(pulled.load(Ordering::SeqCst), 8);
+}
+
+#[test]
+fn a_shutdown_ends_it_and_what_had_begun_says_so() {
+    let server = Server::always(silence());
+    let client = client(&server);
+    let mut items = client.batch(iter::repeat_with(|| request(0))).run();
+    server.wait_for_requests(8);
+    client.shutdown();
+    for _ in 0..8 {
+        assert!(matches!(items.next().unwrap().result, Err(Error::Shutdown)));
+    }
+    assert!(items.next().is_none());
+    assert_eq!(client.batch([request(0)]).run().count(), 0, "nothing begins after it");
+}
+
+#[test]
+fn a_shutdown_doesnt_wait_for_an_input_that_says_nothing() {
+    let server = Server::always(ok("hi"));
+    let client = client(&server);
+    let (send, receive) = mpsc::channel();
+    let mut items = client.batch(receive).run();
+    send.send(request(0)).unwrap();
+    assert!(items.next().unwrap().result.is_ok());
+    let taker = thread::spawn(move || items.next().is_none());
+    client.shutdown();
+    assert!(taker.join().unwrap());
+    drop(send);
+}
+
+#[test]
+fn a_panic_in_a_call_is_one_failed_item() {
+    let server = Server::always(ok("hi"));
+    let calls = AtomicUsize::new(0);
+    let observer = move |event: &Event| {
+        let third = matches!(event, Event::Attempt { .. }) && calls.fetch_add(1, Ordering::SeqCst) % 3 == 2;
+        assert!(!third, "every third call panics, as it should in this test");
+    };
+    let client = Client::new(config(&server).on_event(observer).build().unwrap()).unwrap();
+    let items: Vec<_> = client.batch((0..30).map(request)).run().collect();
+    assert_complete(&items, 30);
+    assert_eq!(items.iter().filter(|item| matches!(item.result, Err(Error::Panicked))).count(), 10);
+    assert_eq!(answered(&items), 20);
+}
+
+#[test]
+fn a_panic_in_the_input_is_passed_on_after_what_had_begun() {
+    let server = Server::always(ok("hi"));
+    let input = (0..20).map(|number| {
+        assert!(number < 15, "the input panics, as it should in this test");
+        request(number)
+    });
+    let mut items = client(&server).batch(input).run();
+    let mut taken = Vec::new();
+    let end = catch_unwind(AssertUnwindSafe(|| taken.extend(items.by_ref())));
+    assert!(end.unwrap_err().downcast_ref::<&str>().unwrap().starts_with("the input panics"));
+    assert_complete(&taken, 15);
+    assert!(items.next().is_none());
+}
+
+#[test]
+fn threads_are_added_only_while_calls_need_not_wait_for_their_turn() {
+    let most = |adaptive: AdaptiveConfig, calls: usize| {
+        let server = Server::always(ok("hi").after(Duration::from_millis(2)));
+        let client = Client::new(config(&server).adaptive(adaptive).build().unwrap()).unwrap();
+        let items: Vec<_> = client.batch((0..calls).map(request)).concurrency(32).run().collect();
+        assert_complete(&items, calls);
+        server.connections()
+    };
+    let free = most(AdaptiveConfig::default(), 500);
+    let paced = most(AdaptiveConfig::default().max_rate(12_000.0), 100);
+    assert!(free > 16 && free <= 32, "{free} connections");
+    assert!(paced <= 10, "{paced} connections, though two are enough for a call every 5 ms");
+}
+
+#[test]
+fn an_outage_is_waited_out_and_fails_nothing() {
+    for failure in [status(503), hang_up()] {
+        // With one thread, because on a fake clock the sleeps of several add up.
+        let server = Server::script(iter::repeat_n(failure, 25).chain(iter::repeat_n(ok("hi"), 20)));
+        let adaptive = AdaptiveConfig::default().error_threshold(3).seed(1);
+        let config = config(&server).clock(Clock::fake()).adaptive(adaptive);
+        let client = Client::new(config.deadline(Some(Duration::from_secs(60))).build().unwrap()).unwrap();
+        let items: Vec<_> = client.batch((0..20).map(request)).concurrency(1).run().collect();
+        assert_complete(&items, 20);
+        assert_eq!(answered(&items), 20, "{:?}", items[0].result);
+        let attempts = items[0].result.as_ref().unwrap().meta().attempts;
+        assert_eq!(attempts, 26, "it tried whether the service is back, and was not charged for it");
+        assert!(client.handler("gpt-4.1").snapshot().openings > 15);
+    }
+}
+
+#[test]
+fn a_call_that_always_fails_ends_all_the_same() {
+    let server = Server::always(status(500));
+    let config = config(&server).clock(Clock::fake()).adaptive(AdaptiveConfig::default().error_threshold(1));
+    let client = Client::new(config.build().unwrap()).unwrap();
+    let items: Vec<_> = client.batch((0..3).map(request)).concurrency(1).run().collect();
+    let attempts: Vec<_> = items.iter().map(|item| item.result.as_ref().unwrap_err().attempts()).collect();
+    assert!(attempts.iter().all(|&attempts| (30..=36).contains(&attempts)), "{attempts:?}");
+}
+
+#[test]
+fn many_failures_spend_no_budget() {
+    // Nine in ten calls fail, each of them after a wait: the budget of 20 that single calls share would soon be empty.
+    let server = Server::script((0..5000).map(|call| if call % 10 == 9 { ok("hi") } else { status(500) }));
+    let adaptive = AdaptiveConfig::default().error_threshold(u32::MAX).seed(7);
+    let retry = holysheep::RetryConfig::default().max_retries(100);
+    let config = config(&server).clock(Clock::fake()).adaptive(adaptive).retry(retry);
+    let items: Vec<_> =
+        Client::new(config.build().unwrap()).unwrap().batch((0..100).map(request)).run().collect();
+    assert_complete(&items, 100);
+    assert_eq!(answered(&items), 100);
+}
+
+#[test]
+fn the_deadline_stands_still_while_a_call_waits_for_its_turn() {
+    let server = Server::always(ok("hi"));
+    // One call a minute, and half a minute for each.
+    let adaptive = AdaptiveConfig::default().max_rate(1.0).initial_rate(1.0);
+    let config =
+        config(&server).clock(Clock::fake()).adaptive(adaptive).deadline(Some(Duration::from_secs(30)));
+    let client = Client::new(config.build().unwrap()).unwrap();
+    let items: Vec<_> = client.batch((0..30).map(request)).run().collect();
+    assert_eq!(answered(&items), 30);
+    assert!(
+        matches!(client.chat(&request(0)), Err(Error::Deadline { .. })),
+        "a single call waits for nothing else"
+    );
+}
+
+#[test]
+fn a_program_that_never_takes_an_item_still_ends() {
+    let server = Server::always(ok("hi"));
+    let client = client(&server);
+    let items = client.batch((0..1000).map(request)).concurrency(4).run();
+    server.wait_for_requests(4);
+    client.shutdown();
+    drop(items);
+}
