@@ -1,0 +1,255 @@
+//! What is counted of a run, and how it is shown: a bar on a terminal, a line now and then elsewhere, a summary at the end.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::IsTerminal;
+use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+use holysheep::{BreakerState, ChatResponse, Client, Error, Price, Usage};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::job::{Job, Stop, Tag};
+
+/// How often the bar is drawn, and how often there is a line where there is no terminal.
+const REDRAW: Duration = Duration::from_millis(250);
+const NOW_AND_THEN: Duration = Duration::from_secs(30);
+
+/// Kinds of errors that are told in the summary.
+const KINDS_TOLD: usize = 5;
+
+/// The longest time of a call that the percentiles know, in milliseconds: a day.
+const LONGEST_CALL: u64 = 24 * 60 * 60 * 1000;
+
+/// The counts of a run.
+pub(crate) struct Tally {
+    started: Instant,
+    price: Option<Price>,
+    pub(crate) skipped: usize,
+    answered: usize,
+    failed: usize,
+    attempts: u64,
+    tokens_in: u64,
+    tokens_out: u64,
+    cost: f64,
+    /// Answers that didn't say what they used.
+    untold: usize,
+    milliseconds: Histogram<u64>,
+    kinds: BTreeMap<String, usize>,
+}
+
+impl Tally {
+    pub(crate) fn new(price: Option<Price>) -> Result<Tally, crate::Failure> {
+        Ok(Tally {
+            started: Instant::now(),
+            price,
+            skipped: 0,
+            answered: 0,
+            failed: 0,
+            attempts: 0,
+            tokens_in: 0,
+            tokens_out: 0,
+            cost: 0.0,
+            untold: 0,
+            milliseconds: Histogram::new_with_max(LONGEST_CALL, 3)?,
+            kinds: BTreeMap::new(),
+        })
+    }
+
+    pub(crate) fn add(&mut self, tag: &Tag, result: &Result<ChatResponse, Error>) {
+        match result {
+            _ if tag.bad.is_some() => self.fail("bad line"),
+            Ok(response) => {
+                self.answered += 1;
+                self.attempts += u64::from(response.meta().attempts);
+                let time = response.meta().elapsed.as_millis().try_into().unwrap_or(u64::MAX);
+                self.milliseconds.saturating_record(time);
+                match &response.usage {
+                    Some(usage) => self.use_tokens(usage),
+                    None => self.untold += 1,
+                }
+            }
+            Err(error) => {
+                self.attempts += u64::from(error.attempts());
+                self.fail(&kind(error));
+            }
+        }
+    }
+
+    fn fail(&mut self, kind: &str) {
+        self.failed += 1;
+        *self.kinds.entry(kind.to_owned()).or_default() += 1;
+    }
+
+    fn use_tokens(&mut self, usage: &Usage) {
+        self.tokens_in += usage.prompt_tokens.unwrap_or_default();
+        self.tokens_out += usage.completion_tokens.unwrap_or_default();
+        self.cost += self.price.as_ref().map_or(0.0, |price| usage.cost(price));
+    }
+
+    pub(crate) fn failed(&self) -> usize {
+        self.failed
+    }
+
+    fn finished(&self) -> usize {
+        self.answered + self.failed
+    }
+
+    fn per_minute(&self) -> f64 {
+        self.finished() as f64 * 60.0 / self.started.elapsed().as_secs_f64().max(0.001)
+    }
+
+    /// Tokens and cost, as far as they are known.
+    fn used(&self) -> String {
+        let mut text = format!("{} + {} tokens", self.tokens_in, self.tokens_out);
+        if self.price.is_some() {
+            let _ = write!(text, ", ${:.2}", self.cost);
+        }
+        if self.untold > 0 {
+            let _ = write!(text, " ({} answers didn't tell)", self.untold);
+        }
+        text
+    }
+
+    /// How it went, in a few lines.
+    pub(crate) fn summary(&self, stop: Option<&Stop>) -> String {
+        let retries = self.attempts.saturating_sub(self.finished() as u64);
+        let mut text = format!(
+            "{} answered, {} failed, {} done before; {:.1} s, {:.0} a minute; {} attempts, {retries} of them again\n",
+            self.answered,
+            self.failed,
+            self.skipped,
+            self.started.elapsed().as_secs_f64(),
+            self.per_minute(),
+            self.attempts,
+        );
+        if self.answered > 0 {
+            let at = |part| self.milliseconds.value_at_quantile(part) as f64 / 1000.0;
+            let (half, most, nearly, all) =
+                (at(0.5), at(0.9), at(0.99), self.milliseconds.max() as f64 / 1000.0);
+            let _ = writeln!(
+                text,
+                "seconds each: half {half:.2}, 90 % {most:.2}, 99 % {nearly:.2}, all {all:.2}"
+            );
+            let _ = writeln!(text, "{}", self.used());
+        }
+        let mut kinds: Vec<_> = self.kinds.iter().collect();
+        kinds.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+        for (kind, count) in kinds.into_iter().take(KINDS_TOLD) {
+            let _ = writeln!(text, "{count} failed: {kind}");
+        }
+        match stop {
+            Some(Stop::Hopeless(why)) => {
+                let _ = writeln!(text, "stopped, because every further call would fail too: {why}");
+            }
+            Some(Stop::Broken(why)) => {
+                let _ = writeln!(text, "stopped: {why}");
+            }
+            Some(Stop::Failed) => text.push_str("stopped at the first failure\n"),
+            Some(Stop::Interrupted) => text.push_str("interrupted\n"),
+            None => {}
+        }
+        if stop.is_some() {
+            text.push_str("run it again with --resume to go on\n");
+        } else if self.failed > 0 {
+            text.push_str("run it again with --resume --retry-failed to try what failed again\n");
+        }
+        text
+    }
+}
+
+/// What kind of failure it was: few words, so that they can be counted.
+fn kind(error: &Error) -> String {
+    match error {
+        Error::GaveUp { last, .. } => kind(last),
+        Error::Api { status, .. } => format!("status {status}"),
+        Error::Connect { .. } => "no connection".to_owned(),
+        Error::Timeout { phase, .. } => format!("silence while {phase}"),
+        Error::Transport { .. } => "the connection broke".to_owned(),
+        Error::Decode { .. } => "an answer that can't be read".to_owned(),
+        Error::TooLarge { .. } => "an answer that is too large".to_owned(),
+        Error::Deadline { .. } => "the deadline".to_owned(),
+        Error::Config { setting, .. } => format!("{setting} can't work"),
+        _ => "something else".to_owned(),
+    }
+}
+
+/// Shows how it goes, from a thread of its own.
+pub(crate) struct Progress {
+    end: mpsc::Sender<()>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Progress {
+    /// `total` is how many items there are in all, if that is known.
+    pub(crate) fn start(job: &Arc<Job>, client: &Client, total: Option<usize>) -> Progress {
+        let (end, ended) = mpsc::channel();
+        let (job, client) = (Arc::clone(job), client.clone());
+        let show = move || {
+            let bar = std::io::stderr().is_terminal().then(|| bar(total));
+            let tick = if bar.is_some() { REDRAW } else { NOW_AND_THEN };
+            while ended.recv_timeout(tick) == Err(RecvTimeoutError::Timeout) {
+                let (finished, line) = job.tally(|tally| {
+                    let line = format!(
+                        "{} failed, {:.0} a minute, {}",
+                        tally.failed,
+                        tally.per_minute(),
+                        tally.used()
+                    );
+                    (tally.finished() + tally.skipped, line)
+                });
+                let line = [line, waiting(&job, &client)].concat();
+                match &bar {
+                    Some(bar) => {
+                        bar.set_message(line);
+                        bar.set_position(finished as u64);
+                    }
+                    None => match total {
+                        Some(total) => eprintln!("{finished} of {total} done, {line}"),
+                        None => eprintln!("{finished} done, {line}"),
+                    },
+                }
+            }
+            if let Some(bar) = bar {
+                bar.finish_and_clear();
+            }
+        };
+        Progress { end, thread: thread::Builder::new().spawn(show).ok() }
+    }
+
+    /// Leaves the screen to others.
+    pub(crate) fn finish(mut self) {
+        let _ = self.end.send(());
+        let _ = self.thread.take().map(thread::JoinHandle::join);
+    }
+}
+
+fn bar(total: Option<usize>) -> ProgressBar {
+    let (bar, template) = match total {
+        Some(total) => (ProgressBar::new(total as u64), "{wide_bar} {pos}/{len}, {eta} left\n{msg}"),
+        None => (ProgressBar::new_spinner(), "{spinner} {pos} done in {elapsed}\n{msg}"),
+    };
+    match ProgressStyle::with_template(template) {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar, // its own style does too
+    }
+}
+
+/// What calls wait for, if they do.
+fn waiting(job: &Job, client: &Client) -> String {
+    let now = client.handler(&job.model()).snapshot();
+    let waiting = now.waiting;
+    match (now.breaker, now.rate_per_minute) {
+        (BreakerState::Open | BreakerState::HalfOpen, _) => {
+            format!("; {waiting} wait because the service is down")
+        }
+        (BreakerState::Closed, Some(rate)) if waiting > 0 => {
+            format!("; {waiting} wait for their turn at {rate:.0} a minute")
+        }
+        _ if job.lacks_tokens() => "; waiting for tokens".to_owned(),
+        _ => String::new(),
+    }
+}

@@ -1,0 +1,476 @@
+//! The tool of `examples/batch` as a program: what it reads and writes, and that nothing is lost or done twice, however it
+//! ends.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't go on shall say so loudly")]
+
+#[path = "support/faulty.rs"]
+mod faulty;
+mod support;
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::Once;
+use std::time::{Duration, Instant};
+use std::{env, fs, process};
+
+use faulty::Service;
+use serde_json::{Value, json};
+use support::{Server, ok, silence, status};
+
+/// The program, which `cargo test` builds with all tests, but not with one alone.
+fn tool() -> PathBuf {
+    static BUILT: Once = Once::new();
+    let test = env::current_exe().unwrap();
+    let tool = test.parent().unwrap().with_file_name("examples").join("batch");
+    BUILT.call_once(|| {
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args(["build", "--quiet", "--example", "batch"]);
+        // What cargo tells a test of its package would look to build scripts like a change, and everything be built anew.
+        for (name, _) in env::vars()
+            .filter(|(name, _)| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_"))
+        {
+            cargo.env_remove(name);
+        }
+        if !cfg!(debug_assertions) {
+            cargo.arg("--release");
+        }
+        assert!(cargo.status().unwrap().success());
+    });
+    tool
+}
+
+/// A folder of its own for each test, which is gone after it.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Folder {
+        let path = env::temp_dir().join(format!("holysheep-{name}-{}", process::id()));
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir(&path).unwrap();
+        Folder(path)
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    /// An input of so many prompts, which are their own numbers.
+    fn prompts(&self, count: usize) -> PathBuf {
+        let lines: String =
+            (0..count).map(|item| format!("{{\"id\":\"i{item}\",\"prompt\":\"{item}\"}}\n")).collect();
+        let path = self.file("in.jsonl");
+        fs::write(&path, lines).unwrap();
+        path
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A call of the program, which knows the key and the address.
+fn batch(url: &str, input: &Path, output: &Path) -> Command {
+    let mut command = Command::new(tool());
+    command.arg(input).arg("-o").arg(output).args(["--model", "m"]);
+    command.env("HOLYSHEEP_API_KEY", "sk-test-0123456789abcdef").env("HOLYSHEEP_BASE_URL", url);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+#[track_caller]
+fn ends(mut command: Command, status: i32) -> (String, String) {
+    let Output { status: ended, stdout, stderr } = command.output().unwrap();
+    let (out, err) = (String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap());
+    assert_eq!(ended.code(), Some(status), "{out}{err}");
+    assert!(!err.contains("sk-test") && !err.contains("panicked"), "{err}");
+    (out, err)
+}
+
+#[track_caller]
+fn fails(command: Command, says: &str) {
+    let (_, err) = ends(command, 2);
+    assert!(err.contains(says), "{err}");
+}
+
+fn lines(path: &Path) -> Vec<Value> {
+    let text = fs::read_to_string(path).unwrap();
+    assert!(text.is_empty() || text.ends_with('\n'));
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Asserts that there is one line for each of so many prompts, with its own answer.
+#[track_caller]
+fn assert_complete(lines: &[Value], count: usize) {
+    let by_index: BTreeMap<u64, &Value> =
+        lines.iter().map(|line| (line["index"].as_u64().unwrap(), line)).collect();
+    assert_eq!((lines.len(), by_index.len()), (count, count));
+    assert!(by_index.keys().copied().eq(0..count as u64));
+    for (index, line) in by_index {
+        assert_eq!(line["id"], format!("i{index}"));
+        assert_eq!(line["answer"], index.to_string(), "{line}");
+    }
+}
+
+#[test]
+fn every_form_of_input_becomes_a_line() {
+    let folder = Folder::new("forms");
+    let (input, output) = (folder.file("in.jsonl"), folder.file("out.jsonl"));
+    let user = json!([{"role": "user", "content": "b"}]);
+    let text = [
+        json!({"id": 7, "prompt": "a"}).to_string(),
+        String::new(),
+        json!({"model": "other", "messages": user, "temperature": 0.5}).to_string(),
+        json!({"id": "c", "request": {"messages": user}}).to_string(),
+        "{\"prompt\": ".to_owned(),
+        json!({"id": "e", "text": "secret"}).to_string(),
+        json!({"prompt": "last, without a newline"}).to_string(),
+    ];
+    fs::write(&input, text.join("\r\n")).unwrap();
+    let tool_call = json!({"id": "call", "type": "function", "function": {"name": "f", "arguments": "{}"}});
+    let message = json!({"role": "assistant", "content": null, "tool_calls": [tool_call]});
+    let server = Server::script([
+        ok("A"),
+        status(200)
+            .json(&json!({"model": "m", "choices": [{"message": message, "finish_reason": "tool_calls"}]})),
+        status(400).json(&json!({"error": {"message": "no such thing", "code": "nope"}})),
+        status(500),
+        ok("D"),
+    ]);
+    let mut command = batch(&server.url(), &input, &output);
+    command.args(["--concurrency", "1", "--price", "1,2"]);
+    let (_, err) = ends(command, 1);
+    let lines = lines(&output);
+    assert_eq!(
+        lines.iter().map(|line| line["index"].as_u64().unwrap()).collect::<Vec<_>>(),
+        [0, 1, 2, 3, 4, 5]
+    );
+    assert_eq!(
+        (&lines[0]["id"], &lines[0]["answer"], &lines[0]["finish_reason"]),
+        (&json!(7), &json!("A"), &json!("stop"))
+    );
+    assert_eq!(
+        (&lines[0]["usage"]["total_tokens"], &lines[0]["attempts"], lines[0].get("response")),
+        (&json!(12), &json!(1), None)
+    );
+    assert!(lines[0]["seconds"].as_f64().unwrap() < 60.0);
+    let calls = &lines[1]["response"]["choices"][0]["message"]["tool_calls"];
+    assert_eq!((lines[1].get("id"), calls), (None, &json!([tool_call])));
+    assert_eq!(
+        (&lines[2]["id"], &lines[2]["error"]["status"], lines[2].get("answer")),
+        (&json!("c"), &json!(400), None)
+    );
+    assert_eq!(lines[2]["error"]["message"], "the service answered 400 (nope): no such thing");
+    assert_eq!(lines[3]["error"]["message"], "line 5 isn't JSON (column 10)");
+    assert_eq!(lines[4]["error"]["message"], "line 6 has neither request nor messages nor prompt");
+    assert_eq!((&lines[5]["attempts"], &lines[5]["answer"]), (&json!(2), &json!("D")));
+    let sent: Vec<Value> =
+        server.requests().iter().map(|request| serde_json::from_str(&request.body).unwrap()).collect();
+    assert_eq!(sent[0], json!({"model": "m", "messages": [{"role": "user", "content": "a"}]}));
+    assert_eq!(sent[1], json!({"model": "other", "messages": user, "temperature": 0.5}));
+    assert_eq!(sent.len(), 5, "what is no request isn't sent");
+    assert!(err.contains("3 answered, 3 failed"), "{err}");
+    assert!(err.contains("18 + 6 tokens, $0.00 (1 answers didn't tell)"), "{err}");
+    assert!(err.contains("2 failed: bad line") && err.contains("1 failed: status 400"), "{err}");
+}
+
+#[test]
+fn it_goes_on_after_a_torn_line_and_after_one_that_lacks_its_newline() {
+    let folder = Folder::new("torn");
+    let (input, output) = (folder.prompts(5), folder.file("out.jsonl"));
+    let service = Service::new(0.0, Duration::ZERO);
+    let whole = |item: usize| {
+        json!({"id": format!("i{item}"), "index": item, "answer": item.to_string(), "attempts": 1})
+            .to_string()
+    };
+    for (before, asked) in [
+        (format!("{}\n{}\n{{\"id\":\"i3\",\"ind", whole(2), whole(0)), 3),
+        (format!("{}\n{}", whole(2), whole(0)), 3),
+        ("{\"ind".to_owned(), 5),
+        (whole(4), 4),
+        ((0..5).map(|item| whole(item) + "\n").collect(), 0),
+    ] {
+        fs::write(&output, &before).unwrap();
+        let already = service.books().requests;
+        let mut command = batch(&service.url(), &input, &output);
+        command.arg("--resume");
+        ends(command, 0);
+        assert_complete(&lines(&output), 5);
+        assert_eq!(service.books().requests - already, asked, "{before}");
+    }
+}
+
+#[test]
+fn killed_at_any_moment_it_loses_only_the_calls_in_flight() {
+    const ITEMS: usize = 200;
+    let kills = env::var("KILLS").ok().map_or(5, |kills| kills.parse().unwrap());
+    let folder = Folder::new("killed");
+    let (input, output) = (folder.prompts(ITEMS), folder.file("out.jsonl"));
+    let service = Service::new(0.05, Duration::from_millis(2));
+    let mut killed = 0;
+    for _ in 0..kills {
+        let mut command = batch(&service.url(), &input, &output);
+        command.args(["--resume", "--timeout", "0.3", "--concurrency", "8"]).stderr(Stdio::null());
+        let mut child = command.spawn().unwrap();
+        let some = service.books().requests + fastrand::usize(..2 * ITEMS / kills + 2);
+        service.wait_for(some, || child.try_wait().unwrap().is_some());
+        killed += usize::from(child.try_wait().unwrap().is_none());
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    let mut command = batch(&service.url(), &input, &output);
+    command.args(["--resume", "--timeout", "0.3"]);
+    ends(command, 0);
+    assert_complete(&lines(&output), ITEMS);
+    let answers: usize = service.books().answered.values().sum();
+    println!("killed {killed} times; {answers} answers for {ITEMS} items");
+    assert!(killed > 0 && answers <= ITEMS + 8 * killed, "at most the calls in flight are made again");
+}
+
+#[test]
+fn what_failed_is_tried_again_if_asked_and_has_one_line() {
+    let folder = Folder::new("failed");
+    let (input, output) = (folder.prompts(20), folder.file("out.jsonl"));
+    let server = Server::script((0..20).map(|call| if call % 2 == 0 { status(400) } else { ok("early") }));
+    ends(batch(&server.url(), &input, &output), 1);
+    let failed = |lines: &[Value]| lines.iter().filter(|line| line.get("error").is_some()).count();
+    assert_eq!((lines(&output).len(), failed(&lines(&output))), (20, 10));
+    let mut command = batch(&server.url(), &input, &output);
+    command.arg("--resume");
+    ends(command, 0);
+    assert_eq!(server.requests().len(), 20, "what failed is done");
+    server.add((0..10).map(|_| ok("late")));
+    let mut command = batch(&server.url(), &input, &output);
+    command.args(["--resume", "--retry-failed"]);
+    ends(command, 0);
+    let lines = lines(&output);
+    assert_eq!((lines.len(), failed(&lines)), (20, 0));
+    assert_eq!(lines.iter().filter(|line| line["answer"] == "late").count(), 10);
+    assert_eq!(fs::read_dir(&folder.0).unwrap().count(), 2, "nothing else is left");
+}
+
+#[test]
+fn two_runs_cant_have_one_output() {
+    let folder = Folder::new("lock");
+    let (input, output) = (folder.prompts(1), folder.file("out.jsonl"));
+    let server = Server::always(silence());
+    let mut first = batch(&server.url(), &input, &output).spawn().unwrap();
+    server.wait_for_requests(1);
+    let mut command = batch(&server.url(), &input, &output);
+    command.arg("--resume");
+    fails(command, "is being written by another run");
+    first.kill().unwrap();
+    first.wait().unwrap();
+}
+
+#[test]
+fn what_cant_go_on_says_why_and_loses_nothing() {
+    let folder = Folder::new("cant");
+    let (input, output) = (folder.prompts(50), folder.file("out.jsonl"));
+    let service = Service::new(0.0, Duration::ZERO);
+    let url = service.url();
+    let call = |output: &Path, arguments: &[&str]| {
+        let mut command = batch(&url, &input, output);
+        command.args(arguments);
+        command
+    };
+    fails(call(Path::new("/dev/full"), &[]), "can't write /dev/full: No space left on device");
+    fails(call(&folder.file("none/out"), &[]), "can't write");
+    fails(call(&input, &[]), "the output is the input");
+    fails(call(&output, &["--retry-failed"]), "add --resume");
+    fails(call(&output, &["--shard", "5/4"]), "--shard 5/4: give two numbers such as 1/4");
+    fails(call(&output, &["--limit", "0"]), "give a whole number from 1");
+    fails(call(&output, &["--rpm", "-1"]), "give a number above 0");
+    fails(call(&output, &["--price", "1"]), "give two prices");
+    fails(batch(&url, &folder.file("missing"), &output), "can't read");
+    let mut keyless = call(&output, &[]);
+    keyless.env_remove("HOLYSHEEP_API_KEY");
+    fails(keyless, "HOLYSHEEP_API_KEY is not set; get a key");
+    assert!(!output.exists());
+
+    ends(call(&output, &["--limit", "20"]), 0);
+    fails(call(&output, &[]), "holds something; add --resume");
+    let text = fs::read_to_string(&input).unwrap();
+    fs::write(&input, text.lines().take(5).collect::<Vec<_>>().join("\n")).unwrap();
+    fails(call(&output, &["--resume"]), "has item 20, and the input only 5");
+    fs::write(&input, text.lines().rev().collect::<Vec<_>>().join("\n")).unwrap();
+    fails(call(&output, &["--resume"]), "line 1 of the input has another id");
+    fs::write(&input, &text).unwrap();
+    let noted = fs::read_to_string(&output).unwrap();
+    fs::write(&output, format!("something else\n{noted}")).unwrap();
+    fails(call(&output, &["--resume"]), "line 1 is no line of an output");
+    fs::write(&output, noted).unwrap();
+    ends(call(&output, &["--resume"]), 0);
+    assert_complete(&lines(&output), 50);
+}
+
+#[test]
+fn a_key_that_is_refused_ends_it_and_nothing_is_done() {
+    let folder = Folder::new("key");
+    let (input, output) = (folder.prompts(1000), folder.file("out.jsonl"));
+    let quota = status(429).json(&json!({"error": {"message": "pay", "code": "insufficient_quota"}}));
+    for reply in [status(401), quota] {
+        let server = Server::always(reply);
+        let mut command = batch(&server.url(), &input, &output);
+        command.arg("--resume");
+        fails(command, "every further call would fail too");
+        assert!(server.requests().len() <= 16, "{} requests", server.requests().len());
+        assert_eq!(lines(&output).len(), 0);
+    }
+}
+
+#[test]
+fn the_first_failure_is_the_last_if_asked() {
+    let folder = Folder::new("fast");
+    let (input, output) = (folder.prompts(1000), folder.file("out.jsonl"));
+    let server = Server::always(status(404));
+    let mut command = batch(&server.url(), &input, &output);
+    command.arg("--fail-fast");
+    let (_, err) = ends(command, 1);
+    assert!(err.contains("stopped at the first failure"), "{err}");
+    assert!((1..=24).contains(&lines(&output).len()));
+    assert_eq!(lines(&output).len(), server.requests().len());
+}
+
+fn interrupt(child: &Child) {
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+}
+
+#[test]
+fn an_interrupt_lets_calls_finish_and_a_second_one_doesnt() {
+    let folder = Folder::new("interrupt");
+    let (input, output) = (folder.prompts(100), folder.file("out.jsonl"));
+    let server = Server::always(ok("hi").after(Duration::from_millis(500)));
+    let mut command = batch(&server.url(), &input, &output);
+    let child = command.args(["--concurrency", "4"]).spawn().unwrap();
+    server.wait_for_requests(4);
+    interrupt(&child);
+    let ended = child.wait_with_output().unwrap();
+    let err = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!(ended.status.code(), Some(130), "{err}");
+    assert!(err.contains("may finish") && err.contains("run it again with --resume"), "{err}");
+    assert_eq!(lines(&output).len(), server.requests().len(), "{err}");
+
+    let server = Server::always(silence());
+    let mut command = batch(&server.url(), &input, &output);
+    let mut child = command.args(["--concurrency", "4", "--resume"]).spawn().unwrap();
+    server.wait_for_requests(4);
+    let done = lines(&output).len();
+    // One signal that comes before the first is handled would be lost, so they go on until it has ended.
+    let started = Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        interrupt(&child);
+        assert!(started.elapsed() < Duration::from_secs(30), "it doesn't end");
+    }
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert_eq!(lines(&output).len(), done, "what was broken off isn't done");
+}
+
+#[test]
+fn in_order_the_output_is_in_the_order_of_the_input() {
+    let folder = Folder::new("order");
+    let (input, output) = (folder.prompts(200), folder.file("out.jsonl"));
+    let service = Service::new(0.05, Duration::from_millis(1));
+    let mut command = batch(&service.url(), &input, &output);
+    command.args(["--in-order", "--timeout", "0.3", "--concurrency", "16"]);
+    ends(command, 0);
+    let lines = lines(&output);
+    assert_complete(&lines, 200);
+    assert!(lines.iter().enumerate().all(|(place, line)| line["index"] == place));
+}
+
+#[test]
+fn standard_input_and_output_will_do() {
+    let service = Service::new(0.0, Duration::ZERO);
+    let mut command = batch(&service.url(), Path::new("-"), Path::new("-"));
+    let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    for item in 0..10 {
+        writeln!(stdin, "{}", json!({"id": format!("i{item}"), "prompt": item.to_string()})).unwrap();
+    }
+    drop(stdin);
+    let ended = child.wait_with_output().unwrap();
+    assert!(ended.status.success());
+    let text = String::from_utf8(ended.stdout).unwrap();
+    assert_complete(&text.lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<_>>(), 10);
+    let folder = Folder::new("pipe");
+    let mut command = batch(&service.url(), &folder.prompts(1000), Path::new("-"));
+    let mut child = command.spawn().unwrap();
+    drop(child.stdout.take());
+    let err = String::from_utf8(child.wait_with_output().unwrap().stderr).unwrap();
+    assert!(err.contains("can't write standard output"), "{err}");
+}
+
+#[test]
+fn a_dry_run_checks_everything_and_sends_nothing() {
+    let folder = Folder::new("dry");
+    let input = folder.file("in.jsonl");
+    let good = "{\"prompt\": \"four words are enough\"}\n".repeat(99);
+    fs::write(&input, format!("{good}[]\n{{\"prompt\": 5}}\n")).unwrap();
+    let mut command = Command::new(tool());
+    command
+        .arg(&input)
+        .args(["--dry-run", "--model", "m", "--price", "1000,1"])
+        .env_remove("HOLYSHEEP_API_KEY");
+    let (out, _) = ends(command, 1);
+    assert!(out.contains("line 100 isn't a JSON object\nline 101 has a prompt that isn't text\n"), "{out}");
+    assert!(out.contains("101 items, 2 of them bad, some 891 tokens to send for $0.89"), "{out}");
+    let mut command = Command::new(tool());
+    command.arg(&input).args(["--dry-run", "--limit", "1"]);
+    let (out, _) = ends(command, 1);
+    assert!(out.contains("line 1 names no model; add --model NAME"), "{out}");
+}
+
+#[test]
+fn calls_and_tokens_a_minute_are_bounded() {
+    let folder = Folder::new("bounds");
+    let input = folder.prompts(100);
+    let server = Server::always(ok("hi")); // 12 tokens each
+    for (bound, least) in
+        [(["--rpm", "1200", "--limit", "11"], 0.45), (["--tpm", "36000", "--limit", "100"], 0.9)]
+    {
+        let started = Instant::now();
+        let mut command = batch(&server.url(), &input, Path::new("-"));
+        command.args(bound);
+        ends(command, 0);
+        assert!(started.elapsed().as_secs_f64() > least, "{bound:?}: {:?}", started.elapsed());
+    }
+}
+
+#[test]
+fn shares_of_an_input_are_all_of_it() {
+    let folder = Folder::new("shards");
+    let (input, service) = (folder.prompts(50), Service::new(0.0, Duration::ZERO));
+    let mut all = Vec::new();
+    for shard in ["1/3", "2/3", "3/3"] {
+        let output = folder.file(&shard.replace('/', "of"));
+        let mut command = batch(&service.url(), &input, &output);
+        command.args(["--shard", shard]);
+        ends(command, 0);
+        assert!((16..=17).contains(&lines(&output).len()));
+        all.extend(lines(&output));
+    }
+    assert_complete(&all, 50);
+}
+
+#[test]
+fn gnu_parallel_spreads_it() {
+    let is_gnu = |output: Output| String::from_utf8_lossy(&output.stdout).contains("GNU parallel");
+    if !Command::new("parallel").arg("--version").stdin(Stdio::null()).output().is_ok_and(is_gnu) {
+        println!("skipped: there is no GNU parallel here");
+        return;
+    }
+    let folder = Folder::new("parallel");
+    let (input, service) = (folder.prompts(200), Service::new(0.0, Duration::ZERO));
+    let mut command = Command::new("parallel");
+    command.args(["-j", "4"]).arg(tool()).arg(&input).arg("-o");
+    command
+        .arg(folder.file("out.{}.jsonl"))
+        .args(["--model", "m", "--shard", "{}/4", ":::", "1", "2", "3", "4"]);
+    command.env("HOLYSHEEP_API_KEY", "sk-test").env("HOLYSHEEP_BASE_URL", service.url()).stdin(Stdio::null());
+    ends(command, 0);
+    let all: Vec<_> = (1..=4).flat_map(|shard| lines(&folder.file(&format!("out.{shard}.jsonl")))).collect();
+    assert_complete(&all, 200);
+}

@@ -1,0 +1,121 @@
+//! A service on a loopback port that fails as often as it is told, in every way there is, and keeps account of what it did.
+
+use std::collections::BTreeMap;
+use std::io::{BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use super::support::{Reply, ok, read_head, status};
+
+/// Serves for as long as the process lives.
+pub(crate) struct Service {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    /// The share of the requests that fail.
+    failing: f64,
+    latency: Duration,
+    books: Mutex<Books>,
+    changed: Condvar,
+}
+
+/// What the service did.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Books {
+    pub(crate) requests: usize,
+    /// Whole answers, by prompt.
+    pub(crate) answered: BTreeMap<String, usize>,
+    pub(crate) failures: BTreeMap<&'static str, usize>,
+}
+
+const FAILURES: [&str; 5] = ["429", "500", "reset", "stall", "cut"];
+
+impl Service {
+    pub(crate) fn new(failing: f64, latency: Duration) -> Service {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let (books, changed) = (Mutex::default(), Condvar::new());
+        let shared = Arc::new(Shared { failing, latency, books, changed });
+        thread::spawn({
+            let shared = Arc::clone(&shared);
+            move || {
+                for stream in listener.incoming().flatten() {
+                    let shared = Arc::clone(&shared);
+                    let serve = move || serve(stream, &shared);
+                    drop(thread::Builder::new().stack_size(128 * 1024).spawn(serve));
+                }
+            }
+        });
+        Service { address, shared }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}/v1", self.address)
+    }
+
+    pub(crate) fn books(&self) -> Books {
+        self.shared.books.lock().unwrap().clone()
+    }
+
+    /// Waits until it has had this many requests, or `over` says that none will come; `over` is asked now and then.
+    pub(crate) fn wait_for(&self, requests: usize, mut over: impl FnMut() -> bool) {
+        let mut books = self.shared.books.lock().unwrap();
+        while books.requests < requests && !over() {
+            books = self.shared.changed.wait_timeout(books, Duration::from_millis(20)).unwrap().0;
+        }
+    }
+}
+
+fn serve(mut stream: TcpStream, shared: &Shared) {
+    stream.set_nodelay(true).unwrap();
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    while let Some(request) = read_head(&mut reader, 0) {
+        let length = request.header("content-length").map_or(0, |length| length.parse().unwrap());
+        let mut body = vec![0; length];
+        if reader.read_exact(&mut body).is_err() {
+            return;
+        }
+        let fails = fastrand::f64() < shared.failing;
+        let failure = fails.then(|| FAILURES[fastrand::usize(..FAILURES.len())]);
+        let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        let prompt = body["messages"][0]["content"].as_str().unwrap_or_default().to_owned();
+        let reply: Reply = match failure {
+            Some("429") => status(429),
+            Some("500") => status(500),
+            _ => ok(&prompt),
+        };
+        if !shared.latency.is_zero() {
+            thread::sleep(shared.latency);
+        }
+        let bytes = reply.bytes();
+        let half = if failure == Some("cut") { bytes.len() - 20 } else { bytes.len() };
+        if matches!(failure, None | Some("429" | "500" | "cut")) && stream.write_all(&bytes[..half]).is_err()
+        {
+            return;
+        }
+        let mut books = shared.books.lock().unwrap();
+        books.requests += 1;
+        match failure {
+            Some(failure) => *books.failures.entry(failure).or_default() += 1,
+            None => *books.answered.entry(prompt).or_default() += 1,
+        }
+        drop(books);
+        shared.changed.notify_all();
+        match failure {
+            Some("reset") => {
+                socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+                return;
+            }
+            Some("stall") => {
+                let _ = reader.read(&mut [0]); // until the other side has had enough
+                return;
+            }
+            Some("cut") => return,
+            _ => {}
+        }
+    }
+}
