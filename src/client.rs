@@ -13,6 +13,7 @@ use crate::call::{Ask, Core, Idempotency, Parts};
 use crate::config::{Config, SIGN_UP};
 use crate::error::{Error, Result};
 use crate::io::clock::Stop;
+use crate::io::settings::LONGEST_LINE;
 use crate::io::transport::{Answer, Transport};
 use crate::meta::Meta;
 use crate::policy::backoff::{LONGEST, RetryConfig};
@@ -231,6 +232,10 @@ fn to_json<B: Serialize + ?Sized>(body: &B) -> Result<Vec<u8>> {
 /// A path that stays below the base address.
 fn checked_path(path: &str) -> Result<String> {
     let place = path.split('?').next().unwrap_or_default();
+    if path.len() > LONGEST_LINE / 2 {
+        let message = format!("is longer than {} bytes; put what it says into a body", LONGEST_LINE / 2);
+        return Err(Error::config("path", message));
+    }
     let up = |part: &str| part.to_ascii_lowercase().replace("%2e", ".") == "..";
     if place.contains("://") || place.split('/').any(up) {
         return Err(Error::config(

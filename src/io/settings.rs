@@ -10,6 +10,9 @@ use crate::error::{Error, Result};
 use crate::wire::base_url::BaseUrl;
 use crate::wire::secrets::Secrets;
 
+/// The longest line of a request's head, in bytes: common servers take no longer ones.
+pub(crate) const LONGEST_LINE: usize = 8 * 1024;
+
 /// How the transport is set up.
 #[derive(Clone)]
 pub(crate) struct Settings {
@@ -95,6 +98,11 @@ pub(crate) fn headers(fields: &[(String, String)]) -> Result<HeaderMap> {
         let Ok(mut value) = HeaderValue::from_str(value) else {
             return Err(Error::config("header", format!("{key} has a value that no header can carry")));
         };
+        if key.as_str().len() + value.len() > LONGEST_LINE {
+            let message =
+                format!("{key} is longer than {LONGEST_LINE} bytes, which servers don't take; shorten it");
+            return Err(Error::config("header", message));
+        }
         value.set_sensitive(true);
         map.append(key, value);
     }

@@ -10,7 +10,7 @@ use ureq::{Agent, Body, Timeout};
 
 use super::clock::{Clock, Stop};
 use super::connect::{Dial, Names, NotSent};
-use super::settings::{Settings, base, proxy};
+use super::settings::{LONGEST_LINE, Settings, base, proxy};
 use crate::error::{Error, Phase, Result};
 use crate::policy::backoff::RetryConfig;
 use crate::policy::verdict::{Retryable, Verdict};
@@ -23,8 +23,12 @@ const ERROR_BODY: u64 = 64 * 1024;
 /// thinks, and half an hour is the longest documented.
 const LONGEST_BODY: Duration = Duration::from_secs(60 * 60);
 
-/// Buffers of a connection, in bytes each way: a TLS record, and most answers, fit into one.
+/// The buffer of a connection for what comes, in bytes: a TLS record, and most answers, fit into it.
 const BUFFER: usize = 16 * 1024;
+
+/// The buffer for what goes, in bytes: each line of a head fits, for the longest is checked. A body goes in pieces. Twice as
+/// much would cost 512 connections 4 MB.
+const OUTPUT: usize = LONGEST_LINE + 1024;
 
 /// How long a connection may idle: shorter than the 60 s after which common load balancers close theirs.
 const IDLE: Duration = Duration::from_secs(55);
@@ -103,7 +107,7 @@ impl Transport {
             .timeout_per_write(Some(settings.timeout))
             .timeout_recv_body(Some(LONGEST_BODY))
             .input_buffer_size(BUFFER)
-            .output_buffer_size(BUFFER)
+            .output_buffer_size(OUTPUT)
             .max_response_header_size(BUFFER - 1) // a full buffer without their end is too much
             .max_idle_connections(idle)
             .max_idle_connections_per_host(idle)
