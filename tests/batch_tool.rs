@@ -5,80 +5,19 @@
 #[path = "support/faulty.rs"]
 mod faulty;
 mod support;
+#[path = "support/tool.rs"]
+mod tool;
 
-use std::collections::BTreeMap;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::Once;
 use std::time::{Duration, Instant};
-use std::{env, fs, process};
+use std::{env, fs};
 
 use faulty::Service;
 use serde_json::{Value, json};
 use support::{Server, ok, silence, status};
-
-/// The program, which `cargo test` builds with all tests, but not with one alone.
-fn tool() -> PathBuf {
-    static BUILT: Once = Once::new();
-    let test = env::current_exe().unwrap();
-    let tool = test.parent().unwrap().with_file_name("examples").join("batch");
-    BUILT.call_once(|| {
-        let mut cargo = Command::new(env!("CARGO"));
-        cargo.args(["build", "--quiet", "--example", "batch"]);
-        // What cargo tells a test of its package would look to build scripts like a change, and everything be built anew.
-        for (name, _) in env::vars()
-            .filter(|(name, _)| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_"))
-        {
-            cargo.env_remove(name);
-        }
-        if !cfg!(debug_assertions) {
-            cargo.arg("--release");
-        }
-        assert!(cargo.status().unwrap().success());
-    });
-    tool
-}
-
-/// A folder of its own for each test, which is gone after it.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Folder {
-        let path = env::temp_dir().join(format!("holysheep-{name}-{}", process::id()));
-        let _ = fs::remove_dir_all(&path);
-        fs::create_dir(&path).unwrap();
-        Folder(path)
-    }
-
-    fn file(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-
-    /// An input of so many prompts, which are their own numbers.
-    fn prompts(&self, count: usize) -> PathBuf {
-        let lines: String =
-            (0..count).map(|item| format!("{{\"id\":\"i{item}\",\"prompt\":\"{item}\"}}\n")).collect();
-        let path = self.file("in.jsonl");
-        fs::write(&path, lines).unwrap();
-        path
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-/// A call of the program, which knows the key and the address.
-fn batch(url: &str, input: &Path, output: &Path) -> Command {
-    let mut command = Command::new(tool());
-    command.arg(input).arg("-o").arg(output).args(["--model", "m"]);
-    command.env("HOLYSHEEP_API_KEY", "sk-test-0123456789abcdef").env("HOLYSHEEP_BASE_URL", url);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
-}
+use tool::{Folder, assert_complete, batch, lines, tool};
 
 #[track_caller]
 fn ends(mut command: Command, status: i32) -> (String, String) {
@@ -93,25 +32,6 @@ fn ends(mut command: Command, status: i32) -> (String, String) {
 fn fails(command: Command, says: &str) {
     let (_, err) = ends(command, 2);
     assert!(err.contains(says), "{err}");
-}
-
-fn lines(path: &Path) -> Vec<Value> {
-    let text = fs::read_to_string(path).unwrap();
-    assert!(text.is_empty() || text.ends_with('\n'));
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-}
-
-/// Asserts that there is one line for each of so many prompts, with its own answer.
-#[track_caller]
-fn assert_complete(lines: &[Value], count: usize) {
-    let by_index: BTreeMap<u64, &Value> =
-        lines.iter().map(|line| (line["index"].as_u64().unwrap(), line)).collect();
-    assert_eq!((lines.len(), by_index.len()), (count, count));
-    assert!(by_index.keys().copied().eq(0..count as u64));
-    for (index, line) in by_index {
-        assert_eq!(line["id"], format!("i{index}"));
-        assert_eq!(line["answer"], index.to_string(), "{line}");
-    }
 }
 
 #[test]
@@ -208,7 +128,7 @@ fn killed_at_any_moment_it_loses_only_the_calls_in_flight() {
     let kills = env::var("KILLS").ok().map_or(5, |kills| kills.parse().unwrap());
     let folder = Folder::new("killed");
     let (input, output) = (folder.prompts(ITEMS), folder.file("out.jsonl"));
-    let service = Service::new(0.05, Duration::from_millis(2));
+    let service = Service::new(0.02, Duration::from_millis(2));
     let mut killed = 0;
     for _ in 0..kills {
         let mut command = batch(&service.url(), &input, &output);
@@ -372,9 +292,9 @@ fn an_interrupt_lets_calls_finish_and_a_second_one_doesnt() {
 fn in_order_the_output_is_in_the_order_of_the_input() {
     let folder = Folder::new("order");
     let (input, output) = (folder.prompts(200), folder.file("out.jsonl"));
-    let service = Service::new(0.05, Duration::from_millis(1));
+    let service = Service::new(0.0, Duration::from_millis(1));
     let mut command = batch(&service.url(), &input, &output);
-    command.args(["--in-order", "--timeout", "0.3", "--concurrency", "16"]);
+    command.args(["--in-order", "--concurrency", "16"]);
     ends(command, 0);
     let lines = lines(&output);
     assert_complete(&lines, 200);

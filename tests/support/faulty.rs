@@ -1,11 +1,12 @@
 //! A service on a loopback port that fails as often as it is told, in every way there is, and keeps account of what it did.
+#![allow(dead_code, reason = "each test binary uses a part of it")]
 
 use std::collections::BTreeMap;
 use std::io::{BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::support::{Reply, ok, read_head, status};
 
@@ -16,9 +17,11 @@ pub(crate) struct Service {
 }
 
 struct Shared {
-    /// The share of the requests that fail.
+    /// The share of the requests that fail, but for 429s.
     failing: f64,
     latency: Duration,
+    /// Calls a second, and at once after a pause, that are let through.
+    quota: f64,
     books: Mutex<Books>,
     changed: Condvar,
 }
@@ -27,19 +30,29 @@ struct Shared {
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Books {
     pub(crate) requests: usize,
+    /// Under way at the same time, now and at most.
+    pub(crate) now: usize,
+    pub(crate) most: usize,
     /// Whole answers, by prompt.
     pub(crate) answered: BTreeMap<String, usize>,
     pub(crate) failures: BTreeMap<&'static str, usize>,
+    /// Calls that would be let through at once, as of a moment.
+    level: f64,
+    at: Option<Instant>,
 }
 
-const FAILURES: [&str; 5] = ["429", "500", "reset", "stall", "cut"];
+const FAILURES: [&str; 4] = ["500", "reset", "stall", "cut"];
 
 impl Service {
     pub(crate) fn new(failing: f64, latency: Duration) -> Service {
+        Service::with_quota(failing, latency, f64::INFINITY)
+    }
+
+    pub(crate) fn with_quota(failing: f64, latency: Duration, quota: f64) -> Service {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let (books, changed) = (Mutex::default(), Condvar::new());
-        let shared = Arc::new(Shared { failing, latency, books, changed });
+        let shared = Arc::new(Shared { failing, latency, quota, books, changed });
         thread::spawn({
             let shared = Arc::clone(&shared);
             move || {
@@ -70,6 +83,36 @@ impl Service {
     }
 }
 
+impl Shared {
+    /// Whether the quota lets it through.
+    fn begin(&self) -> bool {
+        let mut books = self.books.lock().unwrap();
+        books.now += 1;
+        books.most = books.most.max(books.now);
+        if self.quota.is_infinite() {
+            return true;
+        }
+        let now = Instant::now();
+        let passed = books.at.map_or(1.0, |at| (now - at).as_secs_f64());
+        (books.level, books.at) = ((books.level + passed * self.quota).min(self.quota), Some(now));
+        let passes = books.level >= 1.0;
+        books.level -= f64::from(u8::from(passes));
+        passes
+    }
+
+    fn note(&self, failure: Option<&'static str>, prompt: String) {
+        let mut books = self.books.lock().unwrap();
+        books.requests += 1;
+        books.now -= 1;
+        match failure {
+            Some(failure) => *books.failures.entry(failure).or_default() += 1,
+            None => *books.answered.entry(prompt).or_default() += 1,
+        }
+        drop(books);
+        self.changed.notify_all();
+    }
+}
+
 fn serve(mut stream: TcpStream, shared: &Shared) {
     stream.set_nodelay(true).unwrap();
     let mut reader = BufReader::new(stream.try_clone().unwrap());
@@ -81,6 +124,7 @@ fn serve(mut stream: TcpStream, shared: &Shared) {
         }
         let fails = fastrand::f64() < shared.failing;
         let failure = fails.then(|| FAILURES[fastrand::usize(..FAILURES.len())]);
+        let failure = if shared.begin() { failure } else { Some("429") };
         let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
         let prompt = body["messages"][0]["content"].as_str().unwrap_or_default().to_owned();
         let reply: Reply = match failure {
@@ -92,19 +136,15 @@ fn serve(mut stream: TcpStream, shared: &Shared) {
             thread::sleep(shared.latency);
         }
         let bytes = reply.bytes();
-        let half = if failure == Some("cut") { bytes.len() - 20 } else { bytes.len() };
-        if matches!(failure, None | Some("429" | "500" | "cut")) && stream.write_all(&bytes[..half]).is_err()
-        {
+        let sent = match failure {
+            Some("reset" | "stall") => &[],
+            Some("cut") => &bytes[..bytes.len() - 20],
+            _ => &bytes[..],
+        };
+        shared.note(failure, prompt); // before it is sent, so that who has the answer finds it noted
+        if stream.write_all(sent).is_err() {
             return;
         }
-        let mut books = shared.books.lock().unwrap();
-        books.requests += 1;
-        match failure {
-            Some(failure) => *books.failures.entry(failure).or_default() += 1,
-            None => *books.answered.entry(prompt).or_default() += 1,
-        }
-        drop(books);
-        shared.changed.notify_all();
         match failure {
             Some("reset") => {
                 socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();

@@ -1,0 +1,91 @@
+//! The tool of `examples/batch` as a program that tests run.
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Once;
+use std::{env, fs, process};
+
+use serde_json::Value;
+
+/// The program, which `cargo test` builds with all tests, but not with one alone.
+pub(crate) fn tool() -> PathBuf {
+    static BUILT: Once = Once::new();
+    let test = env::current_exe().unwrap();
+    let tool = test.parent().unwrap().with_file_name("examples").join("batch");
+    BUILT.call_once(|| {
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args(["build", "--quiet", "--example", "batch"]);
+        // What cargo tells a test of its package would look to build scripts like a change, and everything be built anew.
+        for (name, _) in env::vars()
+            .filter(|(name, _)| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_"))
+        {
+            cargo.env_remove(name);
+        }
+        if !cfg!(debug_assertions) {
+            cargo.arg("--release");
+        }
+        assert!(cargo.status().unwrap().success());
+    });
+    tool
+}
+
+/// A folder of its own for each test, which is gone after it.
+pub(crate) struct Folder(pub(crate) PathBuf);
+
+impl Folder {
+    pub(crate) fn new(name: &str) -> Folder {
+        let path = env::temp_dir().join(format!("holysheep-{name}-{}", process::id()));
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir(&path).unwrap();
+        Folder(path)
+    }
+
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    /// An input of so many prompts, which are their own numbers.
+    pub(crate) fn prompts(&self, count: usize) -> PathBuf {
+        let lines: String =
+            (0..count).map(|item| format!("{{\"id\":\"i{item}\",\"prompt\":\"{item}\"}}\n")).collect();
+        let path = self.file("in.jsonl");
+        fs::write(&path, lines).unwrap();
+        path
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A call of the program, which knows the key and the address.
+pub(crate) fn batch(url: &str, input: &Path, output: &Path) -> Command {
+    let mut command = Command::new(tool());
+    command.arg(input).arg("-o").arg(output).args(["--model", "m"]);
+    command.env("HOLYSHEEP_API_KEY", "sk-test-0123456789abcdef").env("HOLYSHEEP_BASE_URL", url);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+pub(crate) fn lines(path: &Path) -> Vec<Value> {
+    let text = fs::read_to_string(path).unwrap();
+    assert!(text.is_empty() || text.ends_with('\n'));
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Asserts that there is one line for each of so many prompts, with its own answer.
+#[track_caller]
+pub(crate) fn assert_complete(lines: &[Value], count: usize) {
+    let by_index: BTreeMap<u64, &Value> =
+        lines.iter().map(|line| (line["index"].as_u64().unwrap(), line)).collect();
+    assert_eq!((lines.len(), by_index.len()), (count, count));
+    assert!(by_index.keys().copied().eq(0..count as u64));
+    for (index, line) in by_index {
+        assert_eq!(line["id"], format!("i{index}"));
+        assert_eq!(line["answer"], index.to_string(), "{line}");
+    }
+}
