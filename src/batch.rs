@@ -137,7 +137,7 @@ impl<I: Iterator<Item = ChatRequest> + Send + 'static> Iterator for Run<I> {
         if lock(&desk.state).threads == 0 {
             // The system gave none, so this one does the work.
             if let Some(item) = self.crew.step() {
-                desk.put(item);
+                desk.put(item, 0);
             }
         }
         desk.take(client)
@@ -172,8 +172,8 @@ impl<I: Iterator<Item = ChatRequest> + Send + 'static> Crew<I> {
         let work = move || {
             while let Some(item) = crew.step() {
                 let swift = item.result.as_ref().is_ok_and(|answer| answer.meta().waited.is_zero());
-                crew.desk.put(item);
-                if swift && crew.desk.wants_another(crew.concurrency) {
+                let short_of_threads = crew.desk.put(item, crew.concurrency);
+                if swift && short_of_threads {
                     crew.hire();
                 }
             }
@@ -254,13 +254,18 @@ impl Desk {
         !client.is_shut_down()
     }
 
-    fn put(&self, item: BatchItem) {
+    /// Puts a finished item there. Says whether another thread, of `most`, would find something to do: all that there are
+    /// have, but for the one that puts this.
+    fn put(&self, item: BatchItem, most: usize) -> bool {
         let mut state = lock(&self.state);
         let turn = if self.in_order { item.index } else { state.count };
         state.finished.insert(turn, item);
         state.count += 1;
         state.running -= 1;
+        let more = !state.input_ended && state.threads < most && state.running + 1 >= state.threads;
+        drop(state); // who is woken finds it free
         self.put.notify_one();
+        more
     }
 
     /// Takes the next item, or waits for it; none when there will be no more.
@@ -270,6 +275,7 @@ impl Desk {
             let turn = state.next;
             if let Some(item) = state.finished.remove(&turn) {
                 state.next += 1;
+                drop(state);
                 self.taken.notify_one();
                 return Some(item);
             }
@@ -287,13 +293,6 @@ impl Desk {
         let mut state = lock(&self.state);
         (state.input_ended, state.panic) = (true, panic);
         self.put.notify_one();
-    }
-
-    /// Whether another thread would find something to do: all that there are have.
-    fn wants_another(&self, most: usize) -> bool {
-        let state = lock(&self.state);
-        // The one that asks has just finished.
-        !state.input_ended && state.threads < most && state.running + 1 >= state.threads
     }
 
     /// The client was shut down.

@@ -188,15 +188,14 @@ fn four_processes_share_a_quota_and_an_input() {
 #[test]
 #[ignore = "takes seconds of real time; the gate runs it"]
 fn it_is_as_fast_as_a_loop_written_by_hand() {
-    let calls = 2000 * load();
     for threads in [8, 64] {
-        let (mut best, mut ours, mut theirs) = (0.0_f64, Vec::new(), Vec::new());
+        let calls = 250 * threads * load(); // more than a second
+        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
         for _ in 0..5 {
             let service = Service::new(0.0, Duration::from_millis(5));
             let by_hand = by_hand(&service.url(), threads, calls);
             let service = Service::new(0.0, Duration::from_millis(5));
             let batch = by_batch(&service.url(), threads, calls);
-            best = best.max(by_hand / batch);
             ours.push(calls as f64 / batch);
             theirs.push(calls as f64 / by_hand);
         }
@@ -207,7 +206,7 @@ fn it_is_as_fast_as_a_loop_written_by_hand() {
             "{threads} threads: {:.0} a second, by hand {:.0}: ratio of the medians {ratio:.3}",
             ours[2], theirs[2]
         );
-        assert!(ratio >= 0.95 || best >= 0.98, "{ratio}, at best {best}");
+        assert!(ratio >= 0.95, "{ratio}");
     }
 }
 
@@ -225,8 +224,9 @@ fn by_batch(url: &str, threads: usize, calls: usize) -> f64 {
 /// The seconds that threads with ureq and serde_json take.
 fn by_hand(url: &str, threads: usize, calls: usize) -> f64 {
     let url = format!("{url}/chat/completions");
-    let agent: ureq::Agent =
-        ureq::Agent::config_builder().max_idle_connections_per_host(threads).build().into();
+    let pool =
+        ureq::Agent::config_builder().max_idle_connections(threads).max_idle_connections_per_host(threads);
+    let agent: ureq::Agent = pool.build().into();
     let left = AtomicUsize::new(calls);
     let started = Instant::now();
     let take = || left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok();
