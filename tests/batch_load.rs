@@ -27,7 +27,7 @@ use std::{env, fs, thread};
 use faulty::Service;
 use holysheep::{ChatRequest, Client, Config};
 use serde_json::Value;
-use tool::{Folder, batch, lines};
+use tool::{Folder, batch, lines, tool};
 
 /// How often a child is looked at.
 const LOOK: Duration = Duration::from_millis(20);
@@ -149,21 +149,22 @@ fn a_quota_is_used_up_with_any_number_of_threads() {
     for run in runs {
         let (threads, (used, refused)) = run.join().unwrap();
         println!("{threads} threads, {length:?}: {used:.3} of the quota, {:.2} % refused", 100.0 * refused);
-        assert!(refused <= 0.03 && used >= 0.9, "{threads} threads");
+        assert!(refused <= 0.03 && used >= 0.97, "{threads} threads");
     }
 }
 
-#[test]
-#[ignore = "takes a minute of real time; the gate runs it"]
-fn four_processes_share_a_quota_and_an_input() {
+/// Four processes with a quarter of the input each at a quota of 600 a minute; the seconds that each took, and the part of
+/// the quota that was used.
+fn four_shards(name: &str, arguments: &[&str]) -> ([f64; 4], f64) {
+    tool(); // built before the time counts
     let items = 600 * load();
-    let folder = Folder::new("four");
+    let folder = Folder::new(name);
     let (input, service) = (folder.prompts(items), quota::Service::new(10.0, 10.0));
     let started = Instant::now();
     let shards = [1, 2, 3, 4].map(|shard| {
         let output = folder.file(&format!("{shard}.jsonl"));
         let mut command = batch(&service.url(), &input, &output);
-        command.args(["--concurrency", "16", "--shard", &format!("{shard}/4")]);
+        command.args(["--concurrency", "16", "--shard", &format!("{shard}/4")]).args(arguments);
         let mut child = quiet(&mut command);
         thread::spawn(move || {
             assert!(child.wait().unwrap().success());
@@ -174,15 +175,29 @@ fn four_processes_share_a_quota_and_an_input() {
     let lines: Vec<_> = ends.iter().flat_map(|(_, output)| lines(output)).collect();
     assert_once(&lines, items);
     assert!(lines.iter().all(|line| line["answer"] == "hi"));
-    let seconds = ends.map(|(seconds, _)| seconds);
-    let (fastest, slowest) =
-        (seconds.iter().copied().fold(f64::MAX, f64::min), seconds.iter().copied().fold(0.0, f64::max));
-    let used = (items as f64 - 10.0) / (10.0 * slowest);
+    let mut seconds = ends.map(|(seconds, _)| seconds);
+    seconds.sort_by(f64::total_cmp);
+    let used = (items as f64 - 10.0) / (10.0 * seconds[3]);
     println!(
-        "{items} items: {seconds:.1?} s, slowest {:.2} times the fastest, {used:.3} of the quota",
-        slowest / fastest
+        "{name}: {items} items in {seconds:.1?} s, slowest {:.2} times the fastest, {used:.3} of the quota, {:?}",
+        seconds[3] / seconds[0],
+        service.counts()
     );
-    println!("{:?}", service.counts());
+    (seconds, used)
+}
+
+#[test]
+#[ignore = "takes a minute of real time; the gate runs it"]
+fn four_processes_that_know_the_quota_end_together() {
+    let (seconds, used) = four_shards("told", &["--rpm", "600"]);
+    assert!(seconds[3] <= 1.3 * seconds[0] && used >= 0.95);
+}
+
+#[test]
+#[ignore = "takes two minutes of real time; the gate runs it"]
+fn four_processes_that_know_nothing_complete_the_input() {
+    // How evenly they share depends on how many 429s each of them sees, which in a minute are few: no bound here.
+    four_shards("untold", &[]);
 }
 
 #[test]

@@ -26,8 +26,8 @@ What to call
 
 How fast
       --concurrency N     calls at the same time, at most [8]
-      --rpm N             calls a minute, at most
-      --tpm N             tokens a minute, about
+      --rpm N             calls a minute, at most; with --shard, of all shards together
+      --tpm N             tokens a minute, about; with --shard, of all shards together
       --timeout SECONDS   silence of the server after which it is asked again [60]
       --deadline SECONDS  the time of one item, retries included, waiting for its turn not [none]
 
@@ -60,7 +60,9 @@ pub(crate) struct Options {
     pub(crate) limit: usize,
     pub(crate) dry_run: bool,
     pub(crate) concurrency: usize,
+    /// Of this shard.
     pub(crate) calls_per_minute: Option<f64>,
+    /// Of this shard.
     pub(crate) tokens_per_minute: Option<f64>,
     pub(crate) timeout: Option<Duration>,
     pub(crate) deadline: Option<Duration>,
@@ -145,6 +147,9 @@ impl Options {
             None => return Err("name the output with -o FILE, or -o - for standard output".into()),
         }
         options.check()?;
+        for bound in [&mut options.calls_per_minute, &mut options.tokens_per_minute].into_iter().flatten() {
+            *bound /= options.shard.of as f64;
+        }
         Ok(Some(options))
     }
 
