@@ -90,6 +90,51 @@ fn a_short_script_is_never_slowed_or_refused_before_something_went_wrong() {
     assert_eq!(handler.snapshot().successes, 1000);
 }
 
+/// Calls that succeed in an hour of virtual time, one after the other and 5 ms each, from a service that refuses when this
+/// says so at a number of seconds.
+fn in_an_hour(mut refuses: impl FnMut(f64) -> bool) -> u64 {
+    let handler = AdaptiveHandler::new(AdaptiveConfig::default().seed(3));
+    let (start, mut passed) = (Instant::now(), Duration::ZERO);
+    while passed < secs(3600) {
+        match handler.admit(start + passed) {
+            Admission::Go(permit) => {
+                let refused = refuses(passed.as_secs_f64());
+                passed += Duration::from_millis(5);
+                let outcome = if refused { Outcome::throttled() } else { Outcome::success() };
+                handler.record(start + passed, permit, outcome);
+            }
+            Admission::Wait(wait) => passed += wait,
+            Admission::Open { .. } => panic!("a 429 opens nothing"),
+        }
+    }
+    handler.snapshot().successes
+}
+
+#[test]
+fn refusals_by_chance_dont_make_it_crawl() {
+    // What is missing is the way down, on which it finds out.
+    for percent in [1, 3, 6, 10] {
+        let mut random = fastrand::Rng::with_seed(7);
+        let done = in_an_hour(|_| random.u8(..100) < percent);
+        println!("{percent} %: {done} of 720,000");
+        assert!(done > 400_000, "{percent} %");
+    }
+}
+
+#[test]
+fn refusals_of_a_quota_are_never_taken_for_chance() {
+    // Ten calls a second, and 20 at once after a pause.
+    let (mut level, mut at, mut refused) = (20.0_f64, 0.0, 0);
+    let done = in_an_hour(|now| {
+        (level, at) = ((level + 10.0 * (now - at)).min(20.0), now);
+        let empty = level < 1.0;
+        level -= if empty { 0.0 } else { 1.0 };
+        refused += u64::from(empty);
+        empty
+    });
+    assert!(done > 35_900 && refused < done / 50, "{done} and {refused} refused");
+}
+
 #[test]
 fn sixty_four_threads_all_get_their_turns() {
     const THREADS: usize = 64;

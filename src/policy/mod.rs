@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+pub(crate) mod ambient;
 pub(crate) mod backoff;
 pub(crate) mod breaker;
 pub(crate) mod outcome;

@@ -8,6 +8,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::ambient::{Ambient, Cut};
 use super::{later, seconds};
 
 /// How patiently the rate grows, in seconds. A call a second makes it 1 % faster after 74 s, 10 % after 108 s, twice as
@@ -66,6 +67,8 @@ pub(crate) struct Pacer {
     cut: u64,
     /// 429s since the last success.
     streak: i32,
+    /// Whether 429s have to do with the rate.
+    ambient: Ambient,
     /// Successes since the rate last changed, for the published law.
     successes: u32,
     last: Option<Instant>,
@@ -82,6 +85,7 @@ impl Pacer {
             seconds: IDLE,
             cut: 0,
             streak: 0,
+            ambient: Ambient::default(),
             successes: 0,
             last: None,
             next: None,
@@ -133,6 +137,7 @@ impl Pacer {
     pub(crate) fn succeeded(&mut self, call: u64) {
         if call > self.cut {
             self.streak = 0;
+            self.ambient.succeeded();
         }
         if self.law == Law::Published {
             self.successes += 1;
@@ -144,7 +149,9 @@ impl Pacer {
 
     /// The service refused `call` with a 429, which asked for the wait `asked`; `newest` is the last call so far.
     pub(crate) fn throttled(&mut self, now: Instant, call: u64, newest: u64, asked: Duration, chance: f64) {
+        let forgiven = self.law == Law::Learned && call > self.cut && self.ambient.forgives();
         let pause = match self.law {
+            Law::Learned if forgiven => 0.0,
             Law::Learned => {
                 self.learn(call, newest);
                 // One to two slots: a server that charges for refusals needs one empty slot to recover, and chance
@@ -179,7 +186,9 @@ impl Pacer {
             // where there were none.
             let delivered = (self.calls + 1.0) / (self.seconds + 2.0 / sending);
             let mean = if sending.is_finite() { delivered.sqrt() * sending.sqrt() } else { delivered };
+            let (granted, seconds) = (self.calls, self.seconds);
             self.set(mean.min(sending));
+            self.ambient.cut(Cut { from: sending, to: self.base, granted, seconds });
             self.cut = newest;
         }
         self.streak = self.streak.saturating_add(1);
