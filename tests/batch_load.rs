@@ -69,7 +69,7 @@ fn of_many_calls_to_a_bad_service_none_is_lost_and_none_is_paid_twice() {
     let items = 2000 * load();
     let folder = Folder::new("bad");
     let (input, output) = (folder.prompts(items), folder.file("out.jsonl"));
-    let service = Service::with_quota(0.27, Duration::from_millis(20), 400.0);
+    let service = Service::new(0.3, Duration::from_millis(20));
     let started = Instant::now();
     let mut command = batch(&service.url(), &input, &output);
     command.args(["--concurrency", "64", "--timeout", "1"]);

@@ -124,17 +124,19 @@ fn it_goes_on_after_a_torn_line_and_after_one_that_lacks_its_newline() {
 
 #[test]
 fn killed_at_any_moment_it_loses_only_the_calls_in_flight() {
-    const ITEMS: usize = 200;
-    let kills = env::var("KILLS").ok().map_or(5, |kills| kills.parse().unwrap());
+    const KILLS: usize = 50;
+    const ITEMS: usize = 1000;
+    const CONCURRENCY: usize = 8;
     let folder = Folder::new("killed");
     let (input, output) = (folder.prompts(ITEMS), folder.file("out.jsonl"));
-    let service = Service::new(0.02, Duration::from_millis(2));
+    let service = Service::new(0.01, Duration::from_millis(2));
     let mut killed = 0;
-    for _ in 0..kills {
+    for _ in 0..KILLS {
         let mut command = batch(&service.url(), &input, &output);
-        command.args(["--resume", "--timeout", "0.3", "--concurrency", "8"]).stderr(Stdio::null());
+        command.args(["--resume", "--timeout", "0.3", "--concurrency", &CONCURRENCY.to_string()]);
+        command.stderr(Stdio::null());
         let mut child = command.spawn().unwrap();
-        let some = service.books().requests + fastrand::usize(..2 * ITEMS / kills + 2);
+        let some = service.books().requests + fastrand::usize(..2 * ITEMS / KILLS);
         service.wait_for(some, || child.try_wait().unwrap().is_some());
         killed += usize::from(child.try_wait().unwrap().is_none());
         child.kill().unwrap();
@@ -146,7 +148,10 @@ fn killed_at_any_moment_it_loses_only_the_calls_in_flight() {
     assert_complete(&lines(&output), ITEMS);
     let answers: usize = service.books().answered.values().sum();
     println!("killed {killed} times; {answers} answers for {ITEMS} items");
-    assert!(killed > 0 && answers <= ITEMS + 8 * killed, "at most the calls in flight are made again");
+    assert!(
+        killed > 0 && answers <= ITEMS + CONCURRENCY * killed,
+        "at most the calls in flight are made again"
+    );
 }
 
 #[test]
@@ -375,6 +380,21 @@ fn shares_of_an_input_are_all_of_it() {
     assert_complete(&all, 50);
 }
 
+const README: &str = include_str!("../README.md");
+
+/// Runs a line of the README in a shell, where `prompts.jsonl` is so many prompts.
+#[track_caller]
+fn shell(folder: &Folder, items: usize, line: &str, variables: &[(&str, &str)]) {
+    let service = Service::new(0.0, Duration::ZERO);
+    fs::rename(folder.prompts(items), folder.file("prompts.jsonl")).unwrap();
+    let path = [tool().parent().unwrap().to_str().unwrap(), &env::var("PATH").unwrap()].join(":");
+    let mut command = Command::new("sh");
+    command.args(["-c", line]).current_dir(&folder.0).stdin(Stdio::null());
+    command.env("PATH", path).env("HOLYSHEEP_API_KEY", "sk-test").env("HOLYSHEEP_BASE_URL", service.url());
+    command.envs(variables.iter().copied());
+    ends(command, 0);
+}
+
 #[test]
 fn gnu_parallel_spreads_it() {
     let is_gnu = |output: Output| String::from_utf8_lossy(&output.stdout).contains("GNU parallel");
@@ -383,14 +403,24 @@ fn gnu_parallel_spreads_it() {
         return;
     }
     let folder = Folder::new("parallel");
-    let (input, service) = (folder.prompts(200), Service::new(0.0, Duration::ZERO));
-    let mut command = Command::new("parallel");
-    command.args(["-j", "4"]).arg(tool()).arg(&input).arg("-o");
-    command
-        .arg(folder.file("out.{}.jsonl"))
-        .args(["--model", "m", "--shard", "{}/4", ":::", "1", "2", "3", "4"]);
-    command.env("HOLYSHEEP_API_KEY", "sk-test").env("HOLYSHEEP_BASE_URL", service.url()).stdin(Stdio::null());
-    ends(command, 0);
-    let all: Vec<_> = (1..=4).flat_map(|shard| lines(&folder.file(&format!("out.{shard}.jsonl")))).collect();
-    assert_complete(&all, 200);
+    let line = README.lines().find(|line| line.starts_with("parallel ")).unwrap();
+    shell(&folder, 24, line, &[]);
+    let shards = (1..=4).map(|shard| lines(&folder.file(&format!("answers.{shard}.jsonl"))));
+    let all: Vec<_> = shards.inspect(|lines| assert_eq!(lines.len(), 6)).flatten().collect();
+    assert_complete(&all, 24);
+}
+
+#[test]
+fn slurm_and_kubernetes_spread_it_by_their_variables() {
+    for (command, variable, index) in
+        [("sbatch --array=1-4 --wrap ", "SLURM_ARRAY_TASK_ID", "3"), ("sh -c ", "JOB_COMPLETION_INDEX", "2")]
+    {
+        let folder = Folder::new(variable);
+        let line = README.lines().find_map(|line| line.strip_prefix(command)).unwrap();
+        shell(&folder, 12, line.trim_matches('\''), &[(variable, index)]);
+        let done = lines(&folder.file(&format!("answers.{index}.jsonl")));
+        let mut indexes: Vec<_> = done.iter().map(|line| line["index"].as_u64().unwrap()).collect();
+        indexes.sort_unstable();
+        assert_eq!(indexes, [2, 6, 10], "{command}");
+    }
 }

@@ -6,7 +6,7 @@ use std::io::{BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::support::{Reply, ok, read_head, status};
 
@@ -17,11 +17,9 @@ pub(crate) struct Service {
 }
 
 struct Shared {
-    /// The share of the requests that fail, but for 429s.
+    /// The share of the requests that fail.
     failing: f64,
     latency: Duration,
-    /// Calls a second, and at once after a pause, that are let through.
-    quota: f64,
     books: Mutex<Books>,
     changed: Condvar,
 }
@@ -36,23 +34,16 @@ pub(crate) struct Books {
     /// Whole answers, by prompt.
     pub(crate) answered: BTreeMap<String, usize>,
     pub(crate) failures: BTreeMap<&'static str, usize>,
-    /// Calls that would be let through at once, as of a moment.
-    level: f64,
-    at: Option<Instant>,
 }
 
-const FAILURES: [&str; 4] = ["500", "reset", "stall", "cut"];
+const FAILURES: [&str; 5] = ["429", "500", "reset", "stall", "cut"];
 
 impl Service {
     pub(crate) fn new(failing: f64, latency: Duration) -> Service {
-        Service::with_quota(failing, latency, f64::INFINITY)
-    }
-
-    pub(crate) fn with_quota(failing: f64, latency: Duration, quota: f64) -> Service {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let (books, changed) = (Mutex::default(), Condvar::new());
-        let shared = Arc::new(Shared { failing, latency, quota, books, changed });
+        let shared = Arc::new(Shared { failing, latency, books, changed });
         thread::spawn({
             let shared = Arc::clone(&shared);
             move || {
@@ -84,20 +75,10 @@ impl Service {
 }
 
 impl Shared {
-    /// Whether the quota lets it through.
-    fn begin(&self) -> bool {
+    fn begin(&self) {
         let mut books = self.books.lock().unwrap();
         books.now += 1;
         books.most = books.most.max(books.now);
-        if self.quota.is_infinite() {
-            return true;
-        }
-        let now = Instant::now();
-        let passed = books.at.map_or(1.0, |at| (now - at).as_secs_f64());
-        (books.level, books.at) = ((books.level + passed * self.quota).min(self.quota), Some(now));
-        let passes = books.level >= 1.0;
-        books.level -= f64::from(u8::from(passes));
-        passes
     }
 
     fn note(&self, failure: Option<&'static str>, prompt: String) {
@@ -124,7 +105,7 @@ fn serve(mut stream: TcpStream, shared: &Shared) {
         }
         let fails = fastrand::f64() < shared.failing;
         let failure = fails.then(|| FAILURES[fastrand::usize(..FAILURES.len())]);
-        let failure = if shared.begin() { failure } else { Some("429") };
+        shared.begin();
         let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
         let prompt = body["messages"][0]["content"].as_str().unwrap_or_default().to_owned();
         let reply: Reply = match failure {
