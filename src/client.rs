@@ -10,10 +10,10 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use crate::adaptive::{AdaptiveHandler, Models};
 use crate::answer::Reader;
 use crate::call::{Ask, Core, Idempotency, Parts};
-use crate::config::{Config, SIGN_UP};
+use crate::config::{Config, ConfigBuilder, SIGN_UP};
 use crate::error::{Error, Result};
 use crate::io::clock::Stop;
-use crate::io::settings::LONGEST_LINE;
+use crate::io::settings::LONGEST_PART;
 use crate::io::transport::{Answer, Transport};
 use crate::meta::Meta;
 use crate::policy::backoff::{LONGEST, RetryConfig};
@@ -82,7 +82,7 @@ impl Client {
     /// # Errors
     /// [`Error::Config`] that names the variable which is missing or malformed, and says where to get a key.
     pub fn from_env() -> Result<Client> {
-        Client::new(Config::from_env()?)
+        Client::new(ConfigBuilder::from_env()?.build()?)
     }
 
     /// Asks for a chat completion.
@@ -232,8 +232,8 @@ fn to_json<B: Serialize + ?Sized>(body: &B) -> Result<Vec<u8>> {
 /// A path that stays below the base address.
 fn checked_path(path: &str) -> Result<String> {
     let place = path.split('?').next().unwrap_or_default();
-    if path.len() > LONGEST_LINE / 2 {
-        let message = format!("is longer than {} bytes; put what it says into a body", LONGEST_LINE / 2);
+    if path.len() > LONGEST_PART {
+        let message = format!("is longer than {LONGEST_PART} bytes; put what it says into a body");
         return Err(Error::config("path", message));
     }
     let up = |part: &str| part.to_ascii_lowercase().replace("%2e", ".") == "..";

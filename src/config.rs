@@ -20,9 +20,13 @@ const BASE_URL: &str = "https://api.holysheep.ai/v1";
 /// Where to get a key.
 pub(crate) const SIGN_UP: &str = "https://www.holysheep.ai/register";
 
+/// The variables of the environment that are read.
+const KEY_VARIABLE: &str = "HOLYSHEEP_API_KEY";
+const URL_VARIABLE: &str = "HOLYSHEEP_BASE_URL";
+
 /// Idle connections kept by default: more than the threads that anybody runs, so that none shakes hands twice. Those
 /// that have idled for a minute are closed at the next call.
-const MAX_IDLE: usize = 4096;
+pub(crate) const MAX_IDLE: usize = 4096;
 
 /// The largest answer by default: ten times the largest that a batch of embeddings makes.
 const MAX_RESPONSE: u64 = 256 * 1024 * 1024;
@@ -91,19 +95,22 @@ impl Config {
             clock: Clock::system(),
         }
     }
+}
 
-    /// A configuration from `HOLYSHEEP_API_KEY` and, where it is set, `HOLYSHEEP_BASE_URL`; otherwise the defaults.
-    pub(crate) fn from_env() -> Result<Config> {
+impl ConfigBuilder {
+    /// A builder with the key in `HOLYSHEEP_API_KEY` and, where it is set, the address in `HOLYSHEEP_BASE_URL`.
+    ///
+    /// # Errors
+    /// [`Error::Config`] that names the variable which is missing or malformed, and says where to get a key.
+    pub fn from_env() -> Result<ConfigBuilder> {
         let read = |name: &'static str| match env::var(name) {
             Ok(value) => Ok(Some(value)),
             Err(env::VarError::NotPresent) => Ok(None),
             Err(env::VarError::NotUnicode(_)) => Err(Error::config(name, "is not valid text; set it again")),
         };
-        build::from_variables(read("HOLYSHEEP_API_KEY")?, read("HOLYSHEEP_BASE_URL")?)
+        build::from_variables(read(KEY_VARIABLE)?, read(URL_VARIABLE)?)
     }
-}
 
-impl ConfigBuilder {
     /// The key, sent as `Authorization: Bearer …`. White space around it is dropped.
     pub fn api_key(mut self, key: impl Into<String>) -> Self {
         self.key = key.into();
@@ -305,7 +312,15 @@ mod tests {
                 built(|b| b.header("Host", "z")),
                 "header: Host is written by the client itself; leave it out or use its own setting",
             ),
-            (built(|b| b.user_agent("me\n")), "user_agent: holds a character that no header can carry"),
+            (
+                built(|b| b.header("x-long", "y".repeat(8192))),
+                "header: x-long is longer than 8192 bytes, which servers don't take; shorten it",
+            ),
+            (
+                built(|b| b.base_url(format!("https://host/{}/v1", "a".repeat(4096)))),
+                "base_url: is longer than 4096 bytes; is it an address?",
+            ),
+            (built(|b| b.user_agent("me\n")), "user_agent: user-agent has a value that no header can carry"),
             (built(|b| b.proxy("::")), "proxy: is no address of a proxy, such as http://proxy.example:3128"),
             (built(|b| b.ca_file("/nowhere/ca.pem")), "ca_file: /nowhere/ca.pem can't be read"),
         ];
@@ -342,7 +357,7 @@ mod tests {
             said(Some("a\nb"), None).unwrap_err().starts_with("HOLYSHEEP_API_KEY: holds a control character")
         );
         assert!(said(Some("sk-1"), Some("x")).unwrap_err().starts_with("HOLYSHEEP_BASE_URL: has no scheme"));
-        let config = said(Some("sk-1"), Some(" ")).unwrap();
+        let config = said(Some("sk-1"), Some(" ")).unwrap().build().unwrap();
         assert_eq!((config.key.as_str(), config.settings.base.url.as_str()), ("sk-1", BASE_URL));
     }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Config, ConfigBuilder, SIGN_UP};
+use super::{Config, ConfigBuilder, KEY_VARIABLE, SIGN_UP, URL_VARIABLE};
 use crate::error::{Error, Result};
 use crate::io::settings::{Settings, headers};
 use crate::policy::backoff::LONGEST;
@@ -44,9 +44,8 @@ impl ConfigBuilder {
         }
         self.retry.check()?;
         self.adaptive.check()?;
-        if headers(&[("user-agent".to_owned(), self.user_agent.clone())]).is_err() {
-            return Err(Error::config("user_agent", "holds a character that no header can carry"));
-        }
+        headers(&[("user-agent".to_owned(), self.user_agent.clone())])
+            .map_err(|error| error.of("user_agent"))?;
         let own_authorization =
             self.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("authorization"));
         let key = if own_authorization {
@@ -112,25 +111,20 @@ fn fields(
     Ok(fields)
 }
 
-/// Builds from the values of the two variables, and lets an error about a value name its variable.
-pub(super) fn from_variables(key: Option<String>, base_url: Option<String>) -> Result<Config> {
+/// A builder with the values of the two variables; an error about a value names its variable.
+pub(super) fn from_variables(key: Option<String>, base_url: Option<String>) -> Result<ConfigBuilder> {
     let Some(key) = key else {
         let message = format!("is not set; get a key at {SIGN_UP} and export it");
-        return Err(Error::config("HOLYSHEEP_API_KEY", message));
+        return Err(Error::config(KEY_VARIABLE, message));
     };
+    api_key::checked(&key, SIGN_UP).map_err(|error| error.of(KEY_VARIABLE))?;
     let builder = Config::builder().api_key(key);
-    let builder = match base_url {
-        Some(url) if !url.trim().is_empty() => builder.base_url(url),
+    Ok(match base_url {
+        Some(url) if !url.trim().is_empty() => {
+            BaseUrl::parse(&url).map_err(|error| error.of(URL_VARIABLE))?;
+            builder.base_url(url)
+        }
         _ => builder,
-    };
-    builder.build().map_err(|error| match error {
-        Error::Config { setting: "api_key", message, source } => {
-            Error::Config { setting: "HOLYSHEEP_API_KEY", message, source }
-        }
-        Error::Config { setting: "base_url", message, source } => {
-            Error::Config { setting: "HOLYSHEEP_BASE_URL", message, source }
-        }
-        other => other,
     })
 }
 

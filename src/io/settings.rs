@@ -13,6 +13,9 @@ use crate::wire::secrets::Secrets;
 /// The longest line of a request's head, in bytes: common servers take no longer ones.
 pub(crate) const LONGEST_LINE: usize = 8 * 1024;
 
+/// The longest base address and the longest path below it, in bytes: both are in the first line.
+pub(crate) const LONGEST_PART: usize = LONGEST_LINE / 2;
+
 /// How the transport is set up.
 #[derive(Clone)]
 pub(crate) struct Settings {
@@ -58,6 +61,12 @@ pub(crate) enum ProxyChoice {
 
 /// The address that paths are added to.
 pub(super) fn base(settings: &Settings) -> Result<Uri> {
+    if settings.base.url.len() > LONGEST_PART {
+        return Err(Error::config(
+            "base_url",
+            format!("is longer than {LONGEST_PART} bytes; is it an address?"),
+        ));
+    }
     Uri::try_from(&settings.base.url)
         .map_err(|_| Error::config("base_url", "holds a character that no address has"))
 }
