@@ -106,7 +106,7 @@ pub(crate) struct Entry {
     /// The breaker's new state, where this call changed it: half open, and the call is the one that tries.
     pub(crate) breaker: Option<BreakerState>,
     /// The call tries whether the service is back.
-    pub(crate) probes: bool,
+    pub(crate) is_probe: bool,
 }
 
 impl AdaptiveHandler {
@@ -229,11 +229,11 @@ impl AdaptiveHandler {
                     Gate::Go(call) => {
                         let state = inner.state.breaker();
                         let breaker = Some(state).filter(|state| *state != before);
-                        let probes = state == BreakerState::HalfOpen;
+                        let is_probe = state == BreakerState::HalfOpen;
                         // Who found no line and no pause didn't wait, whatever the clock says.
                         let waited =
                             place.as_ref().map_or(Duration::ZERO, |_| now.saturating_duration_since(started));
-                        break Ok(Entry { permit: self.permit(call, now), waited, breaker, probes });
+                        break Ok(Entry { permit: self.permit(call, now), waited, breaker, is_probe });
                     }
                     Gate::Open(retry_in) if !(entrant.patient || self.shared.wait_when_open) => {
                         break Err(Error::CircuitOpen { retry_in });

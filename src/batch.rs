@@ -7,6 +7,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 
 use crate::client::Client;
+use crate::config::MAX_IDLE;
 use crate::error::{Error, Result};
 use crate::io::clock::{lock, wait};
 use crate::wire::chat::{ChatRequest, ChatResponse};
@@ -15,11 +16,11 @@ use crate::wire::chat::{ChatRequest, ChatResponse};
 const CONCURRENCY: usize = 8;
 
 /// Calls at the same time at most: as many as idle connections are kept by default.
-const MOST_CONCURRENCY: usize = 4096;
+const MOST_CONCURRENCY: usize = MAX_IDLE;
 
-/// Threads to begin with. More are added while calls succeed without having waited for their turn: each that does adds one,
-/// so that their number doubles with each answer, until the service slows them or there are enough.
-const FIRST_THREADS: usize = 8;
+/// Threads to begin with. More are added while calls succeed without having waited for their turn: each that does adds one
+/// at most, so that their number up to doubles in the time of a call, until the service slows them or there are enough.
+const FIRST_THREADS: usize = CONCURRENCY;
 
 /// Answers that may wait to be taken, for each call at the same time: one, so that no thread waits for a reader which is
 /// just busy; more where they must come in order, so that one slow call doesn't hold up all others.
@@ -64,15 +65,21 @@ impl Client {
     /// # Ok::<_, holysheep::Error>(())
     /// ```
     ///
-    /// Each request becomes one [`BatchItem`], whatever happens. They are pulled one by one, from the threads that make the
-    /// calls, when there is room for them: an input of any length needs no more memory than one of a few thousand.
+    /// Each request becomes one [`BatchItem`], unless the batch is dropped or the client shut down. They are pulled one by
+    /// one, from the threads that make the calls, when there is room for them: an input of any length needs no more memory
+    /// than one of a few thousand.
     ///
     /// The calls are those of [`chat`](Client::chat), but more patient, because nobody waits for one of them:
     ///
     /// - While the breaker is open they wait, instead of failing one after the other, and trying whether the service is back
-    ///   uses up none of a call's retries, up to 30 times.
-    /// - The budget of retries doesn't end them: a retry takes the place of a new call.
+    ///   uses up none of a call's retries, up to 30 times. That is ten minutes of an outage with one call at a time, and
+    ///   more than an hour with eight.
+    /// - The budget of retries doesn't end them: a retry takes the place of a new call. They do spend it, so that single
+    ///   calls of the same client have no retries left while a batch is in trouble.
     /// - Their deadlines stand still while they wait for their turn.
+    ///
+    /// A server that asks for a longer wait than [`status_max_delay`](crate::RetryConfig::status_max_delay) allows fails the item
+    /// at once, here too. Who has the time raises that.
     pub fn batch<I>(&self, requests: I) -> Batch<I::IntoIter>
     where
         I: IntoIterator<Item = ChatRequest>,
@@ -110,14 +117,15 @@ impl<I: Iterator<Item = ChatRequest> + Send + 'static> Batch<I> {
     pub fn run(self) -> impl Iterator<Item = BatchItem> + Send {
         let Batch { client, requests, concurrency, in_order } = self;
         let waiting = concurrency * if in_order { WAITING_IN_ORDER } else { WAITING };
-        let desk = Arc::new(Desk { in_order, most: concurrency + waiting, ..Desk::default() });
+        let state = Mutex::new(State { most_threads: concurrency, ..State::default() });
+        let desk = Arc::new(Desk { in_order, most: concurrency + waiting, state, ..Desk::default() });
         let ended = {
             let desk = Arc::clone(&desk);
             move || desk.wake()
         };
         let input = Mutex::new(Input { requests: Some(requests), pulled: 0 });
-        let crew = Arc::new(Crew { client: client.part(ended), input, desk, concurrency });
-        for _ in 0..concurrency.min(FIRST_THREADS) {
+        let crew = Arc::new(Crew { client: client.part(ended), input, desk });
+        for _ in 0..FIRST_THREADS {
             crew.hire();
         }
         Run { crew }
@@ -137,7 +145,7 @@ impl<I: Iterator<Item = ChatRequest> + Send + 'static> Iterator for Run<I> {
         if lock(&desk.state).threads == 0 {
             // The system gave none, so this one does the work.
             if let Some(item) = self.crew.step() {
-                desk.put(item, 0);
+                desk.put(item);
             }
         }
         desk.take(client)
@@ -155,7 +163,6 @@ struct Crew<I> {
     client: Client,
     input: Mutex<Input<I>>,
     desk: Arc<Desk>,
-    concurrency: usize,
 }
 
 struct Input<I> {
@@ -165,22 +172,29 @@ struct Input<I> {
 }
 
 impl<I: Iterator<Item = ChatRequest> + Send + 'static> Crew<I> {
-    /// Adds a thread, if the system has one.
+    /// Adds a thread, unless there are enough. If the system has none, it isn't asked again.
     fn hire(self: &Arc<Self>) {
-        lock(&self.desk.state).threads += 1;
+        let mut state = lock(&self.desk.state);
+        if state.threads >= state.most_threads {
+            return;
+        }
+        state.threads += 1;
+        drop(state);
         let crew = Arc::clone(self);
         let work = move || {
             while let Some(item) = crew.step() {
                 let swift = item.result.as_ref().is_ok_and(|answer| answer.meta().waited.is_zero());
-                let short_of_threads = crew.desk.put(item, crew.concurrency);
+                let short_of_threads = crew.desk.put(item);
                 if swift && short_of_threads {
                     crew.hire();
                 }
             }
         };
         if let Err(error) = thread::Builder::new().spawn(work) {
-            lock(&self.desk.state).threads -= 1;
-            log::warn!("the system gives no further thread for a batch: {error}");
+            let mut state = lock(&self.desk.state);
+            state.threads -= 1;
+            state.most_threads = state.threads;
+            log::warn!("a batch goes on with {} threads, the system gives no more: {error}", state.threads);
         }
     }
 
@@ -201,11 +215,14 @@ impl<I: Iterator<Item = ChatRequest> + Send + 'static> Crew<I> {
         }
         let requests = input.requests.as_mut()?;
         match catch_unwind(AssertUnwindSafe(|| requests.next())) {
-            Ok(Some(_)) if self.client.is_shut_down() => None,
             Ok(Some(request)) => {
+                let mut state = lock(&self.desk.state);
+                if self.client.is_shut_down() {
+                    return None; // who takes may have seen that nothing runs
+                }
+                state.running += 1;
                 let index = input.pulled;
                 input.pulled += 1;
-                lock(&self.desk.state).running += 1;
                 Some((index, request))
             }
             end => {
@@ -240,6 +257,7 @@ struct State {
     count: usize,
     running: usize,
     threads: usize,
+    most_threads: usize,
     input_ended: bool,
     panic: Option<Box<dyn Any + Send>>,
 }
@@ -254,15 +272,16 @@ impl Desk {
         !client.is_shut_down()
     }
 
-    /// Puts a finished item there. Says whether another thread, of `most`, would find something to do: all that there are
-    /// have, but for the one that puts this.
-    fn put(&self, item: BatchItem, most: usize) -> bool {
+    /// Puts a finished item there. Says whether another thread would find something to do: all that there are have, but for
+    /// the one that puts this.
+    fn put(&self, item: BatchItem) -> bool {
         let mut state = lock(&self.state);
         let turn = if self.in_order { item.index } else { state.count };
         state.finished.insert(turn, item);
         state.count += 1;
         state.running -= 1;
-        let more = !state.input_ended && state.threads < most && state.running + 1 >= state.threads;
+        let more =
+            !state.input_ended && state.threads < state.most_threads && state.running + 1 >= state.threads;
         drop(state); // who is woken finds it free
         self.put.notify_one();
         more

@@ -41,10 +41,10 @@ pub(crate) struct Trail {
     pub(crate) fresh: bool,
     /// The one immediate retry after a stale connection was made.
     hurried: bool,
-    /// This attempt tries whether the service is back.
-    probes: bool,
-    /// How many have.
-    probed: u32,
+    /// This attempt tries whether the service is back, and isn't charged.
+    is_probe: bool,
+    /// How many did.
+    probes: u32,
     tries: Tries,
 }
 
@@ -120,8 +120,8 @@ impl Trail {
     fn begin(with: &Loop<'_>) -> Trail {
         let started = with.clock.now();
         let due = with.deadline.and_then(|deadline| started.checked_add(deadline));
-        let (attempts, waited, tries, probed) = (0, Duration::ZERO, Tries::default(), 0);
-        Trail { started, attempts, waited, due, fresh: false, hurried: false, probes: false, probed, tries }
+        let (attempts, waited, tries, probes) = (0, Duration::ZERO, Tries::default(), 0);
+        Trail { started, attempts, waited, due, fresh: false, hurried: false, is_probe: false, probes, tries }
     }
 }
 
@@ -131,12 +131,12 @@ impl Loop<'_> {
         let retry = trail.attempts > 0;
         let (clock, stop, patient) = (self.clock, self.stop, self.patient);
         let entrant = Entrant { clock, stop, deadline: trail.due.filter(|_| !patient), retry, patient };
-        let Entry { permit, waited, breaker, probes } = self.handler.enter(&entrant)?;
+        let Entry { permit, waited, breaker, is_probe } = self.handler.enter(&entrant)?;
         if patient {
             trail.due = trail.due.and_then(|due| due.checked_add(waited));
         }
-        trail.probes = patient && probes && trail.probed < PROBES;
-        trail.probed += u32::from(trail.probes);
+        trail.is_probe = patient && is_probe && trail.probes < PROBES;
+        trail.probes += u32::from(trail.is_probe);
         trail.waited += waited;
         if !waited.is_zero() {
             observe(trail, &Step::Paced(waited));
@@ -166,7 +166,7 @@ impl Loop<'_> {
         if ruling.verdict == Verdict::GiveUp {
             return Err(Reason::NotRetryable);
         }
-        let tries = if trail.probes { &mut Tries::default() } else { &mut trail.tries };
+        let tries = if trail.is_probe { &mut Tries::default() } else { &mut trail.tries };
         let wait = self.handler.next_delay(self.retry, tries, &ruling.outcome, self.patient)?;
         trail.fresh = hurry;
         trail.hurried |= hurry;

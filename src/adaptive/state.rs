@@ -203,7 +203,8 @@ impl State {
                 let wait = retry.wait(attempt, outcome.status, outcome.retry_after, self.random.f64());
                 let wait = wait.ok_or(Reason::WaitTooLong)?;
                 match mode {
-                    // In a batch a retry takes the place of a new call instead of adding to them.
+                    // In a batch a retry takes the place of a new call instead of adding to them, so it needs no budget. It
+                    // leaves none to single calls, though: the service has enough to bear.
                     Mode::Adaptive if patient => self.budget = self.budget.saturating_sub(1),
                     Mode::Adaptive => self.budget = self.budget.checked_sub(1).ok_or(Reason::BudgetSpent)?,
                     Mode::Published if self.breaker.errors() >= ERRORS => return Err(Reason::BudgetSpent),
