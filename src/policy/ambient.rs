@@ -1,4 +1,5 @@
-//! Whether it helps to slow down: a service that refuses as often at an eighth of the rate refuses by chance.
+//! Whether it helps to slow down: a service that grants most calls, and yet refuses some at an eighth of the rate too,
+//! refuses by chance.
 //!
 //! Some 429s have nothing to do with how fast this client calls: the model is overloaded, or a single request is larger
 //! than the quota. Who slows down for each of these ends at a crawl: after a quarter of an hour with 1 % of them the pacer
@@ -60,8 +61,8 @@ impl Ambient {
         self.credit = self.credit.map(|credit| (credit + EARNED).min(SAVED));
     }
 
-    /// Whether a refusal shall have no effect on the rate.
-    pub(crate) fn forgives(&mut self) -> bool {
+    /// Forgives a refusal, so that it has no effect on the rate, if it may.
+    pub(crate) fn forgive(&mut self) -> bool {
         match &mut self.credit {
             Some(credit) if *credit >= 1.0 => {
                 *credit -= 1.0;
@@ -113,8 +114,8 @@ mod tests {
     fn refusals_that_are_as_many_at_each_rate_are_chance() {
         let mut ambient = down(|_| 0.9);
         assert!(ambient.top < 8.0 && ambient.top > 6.0, "after three octaves: {}", ambient.top);
-        assert_eq!((0..100).take_while(|_| ambient.forgives()).count(), 20);
-        assert!(ambient.credit.is_none() && !ambient.forgives(), "it does matter");
+        assert_eq!((0..100).take_while(|_| ambient.forgive()).count(), 20);
+        assert!(ambient.credit.is_none() && !ambient.forgive(), "it does matter");
     }
 
     #[test]
@@ -150,7 +151,7 @@ mod tests {
             let mut ambient = down(|_| 0.9);
             (0..1000).all(|_| {
                 (0..successes).for_each(|_| ambient.succeeded());
-                ambient.forgives()
+                ambient.forgive()
             })
         };
         assert!(lasts(4) && !lasts(3));

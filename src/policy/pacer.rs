@@ -149,7 +149,7 @@ impl Pacer {
 
     /// The service refused `call` with a 429, which asked for the wait `asked`; `newest` is the last call so far.
     pub(crate) fn throttled(&mut self, now: Instant, call: u64, newest: u64, asked: Duration, chance: f64) {
-        let forgiven = self.law == Law::Learned && call > self.cut && self.ambient.forgives();
+        let forgiven = self.law == Law::Learned && call > self.cut && self.ambient.forgive();
         let pause = match self.law {
             Law::Learned if forgiven => 0.0,
             Law::Learned => {
