@@ -65,7 +65,7 @@ fn quiet(command: &mut Command) -> Child {
 
 #[test]
 #[ignore = "takes seconds of real time; the gate runs it"]
-fn of_many_calls_to_a_bad_service_none_is_lost_and_none_is_paid_twice() {
+fn of_many_calls_to_a_bad_service_none_is_lost_and_none_is_asked_again_once_answered() {
     let items = 2000 * load();
     let folder = Folder::new("bad");
     let (input, output) = (folder.prompts(items), folder.file("out.jsonl"));
@@ -86,8 +86,10 @@ fn of_many_calls_to_a_bad_service_none_is_lost_and_none_is_paid_twice() {
     assert_eq!(lines.len(), items);
     assert_eq!(answered, successes, "each answer was paid once");
     assert!(books.answered.values().all(|answers| *answers == 1));
+    // An answer that was made and lost is known by the key of the call, if the service looks at that.
+    assert!(books.keys.len() == items && books.keys.values().all(|keys| keys.len() == 1));
     assert_once(&lines, items);
-    // Six attempts of which each fails with 27 % are in vain for one item in 2,600.
+    // Six attempts of which each fails with 24 %, 429s apart, are in vain for one item in 5,000.
     assert!(successes + items / 500 >= items);
 }
 

@@ -9,6 +9,7 @@ mod support;
 mod tool;
 
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -42,7 +43,7 @@ fn every_form_of_input_becomes_a_line() {
     let text = [
         json!({"id": 7, "prompt": "a"}).to_string(),
         String::new(),
-        json!({"model": "other", "messages": user, "temperature": 0.5}).to_string(),
+        json!({"id": "b", "model": "other", "messages": user, "temperature": 0.5}).to_string(),
         json!({"id": "c", "request": {"messages": user}}).to_string(),
         "{\"prompt\": ".to_owned(),
         json!({"id": "e", "text": "secret"}).to_string(),
@@ -77,7 +78,7 @@ fn every_form_of_input_becomes_a_line() {
     );
     assert!(lines[0]["seconds"].as_f64().unwrap() < 60.0);
     let calls = &lines[1]["response"]["choices"][0]["message"]["tool_calls"];
-    assert_eq!((lines[1].get("id"), calls), (None, &json!([tool_call])));
+    assert_eq!((&lines[1]["id"], calls), (&json!("b"), &json!([tool_call])));
     assert_eq!(
         (&lines[2]["id"], &lines[2]["error"]["status"], lines[2].get("answer")),
         (&json!("c"), &json!(400), None)
@@ -91,7 +92,7 @@ fn every_form_of_input_becomes_a_line() {
     assert_eq!(sent[0], json!({"model": "m", "messages": [{"role": "user", "content": "a"}]}));
     assert_eq!(sent[1], json!({"model": "other", "messages": user, "temperature": 0.5}));
     assert_eq!(sent.len(), 5, "what is no request isn't sent");
-    assert!(err.contains("3 answered, 3 failed"), "{err}");
+    assert!(err.contains("3 answered, 3 failed") && err.contains("5 attempts, 1 of them again"), "{err}");
     assert!(err.contains("18 + 6 tokens, $0.00 (1 answers didn't tell)"), "{err}");
     assert!(err.contains("2 failed: bad line") && err.contains("1 failed: status 400"), "{err}");
 }
@@ -166,6 +167,11 @@ fn what_failed_is_tried_again_if_asked_and_has_one_line() {
     command.arg("--resume");
     ends(command, 0);
     assert_eq!(server.requests().len(), 20, "what failed is done");
+    let mut command = batch(&server.url(), &input, &output);
+    command.args(["--resume", "--retry-failed", "--dry-run"]);
+    let (out, _) = ends(command, 0);
+    assert!(out.starts_with("10 items, 0 of them bad"), "{out}");
+    fs::set_permissions(&output, fs::Permissions::from_mode(0o600)).unwrap();
     server.add((0..10).map(|_| ok("late")));
     let mut command = batch(&server.url(), &input, &output);
     command.args(["--resume", "--retry-failed"]);
@@ -174,6 +180,7 @@ fn what_failed_is_tried_again_if_asked_and_has_one_line() {
     assert_eq!((lines.len(), failed(&lines)), (20, 0));
     assert_eq!(lines.iter().filter(|line| line["answer"] == "late").count(), 10);
     assert_eq!(fs::read_dir(&folder.0).unwrap().count(), 2, "nothing else is left");
+    assert_eq!(fs::metadata(&output).unwrap().permissions().mode() & 0o777, 0o600, "it's still as secret");
 }
 
 #[test]
@@ -203,7 +210,12 @@ fn what_cant_go_on_says_why_and_loses_nothing() {
     };
     fails(call(Path::new("/dev/full"), &[]), "can't write /dev/full: No space left on device");
     fails(call(&folder.file("none/out"), &[]), "can't write");
-    fails(call(&input, &[]), "the output is the input");
+    let link = folder.file("link");
+    std::os::unix::fs::symlink(&input, &link).unwrap();
+    for same in [&input, &folder.0.join(".").join("in.jsonl"), &link] {
+        fails(call(same, &["--resume"]), "the output is the input");
+    }
+    fails(call(&output, &["--rpm", "1", "--shard", "1/100"]), "less than one call an hour");
     fails(call(&output, &["--retry-failed"]), "add --resume");
     fails(call(&output, &["--shard", "5/4"]), "--shard 5/4: give two numbers such as 1/4");
     fails(call(&output, &["--limit", "0"]), "give a whole number from 1");
@@ -212,7 +224,7 @@ fn what_cant_go_on_says_why_and_loses_nothing() {
     fails(batch(&url, &folder.file("missing"), &output), "can't read");
     let mut keyless = call(&output, &[]);
     keyless.env_remove("HOLYSHEEP_API_KEY");
-    fails(keyless, "HOLYSHEEP_API_KEY is not set; get a key");
+    fails(keyless, "HOLYSHEEP_API_KEY: is not set; get a key");
     assert!(!output.exists());
 
     ends(call(&output, &["--limit", "20"]), 0);
@@ -221,11 +233,15 @@ fn what_cant_go_on_says_why_and_loses_nothing() {
     fs::write(&input, text.lines().take(5).collect::<Vec<_>>().join("\n")).unwrap();
     fails(call(&output, &["--resume"]), "has item 20, and the input only 5");
     fs::write(&input, text.lines().rev().collect::<Vec<_>>().join("\n")).unwrap();
-    fails(call(&output, &["--resume"]), "line 1 of the input has another id");
+    fails(call(&output, &["--resume"]), "line 1 of the input has changed since");
     fs::write(&input, &text).unwrap();
     let noted = fs::read_to_string(&output).unwrap();
-    fs::write(&output, format!("something else\n{noted}")).unwrap();
-    fails(call(&output, &["--resume"]), "line 1 is no line of an output");
+    for other in [format!("something else\n{noted}{{\"ind"), "{\"prompt\": \"not an output\"}".to_owned()] {
+        fs::write(&output, &other).unwrap();
+        fails(call(&output, &["--resume"]), "line 1 is no line of an output");
+        fails(call(&output, &["--resume", "--retry-failed"]), "line 1 is no line of an output");
+        assert_eq!(fs::read_to_string(&output).unwrap(), other, "what isn't an output is left alone");
+    }
     fs::write(&output, noted).unwrap();
     ends(call(&output, &["--resume"]), 0);
     assert_complete(&lines(&output), 50);
@@ -247,6 +263,21 @@ fn a_key_that_is_refused_ends_it_and_nothing_is_done() {
 }
 
 #[test]
+fn a_mistake_in_all_items_ends_it() {
+    let folder = Folder::new("alike");
+    let (input, output) = (folder.prompts(1000), folder.file("out.jsonl"));
+    let server = Server::always(status(404));
+    fails(batch(&server.url(), &input, &output), "the first 100 failed alike: the service answered 404");
+    assert!((100..150).contains(&lines(&output).len()));
+    let server = Server::script([ok("hi")]);
+    server.add((0..999).map(|_| status(404)));
+    let mut command = batch(&server.url(), &input, &output);
+    command.args(["--resume", "--retry-failed"]);
+    ends(command, 1);
+    assert_eq!(lines(&output).len(), 1000, "some can be answered, so all are asked");
+}
+
+#[test]
 fn the_first_failure_is_the_last_if_asked() {
     let folder = Folder::new("fast");
     let (input, output) = (folder.prompts(1000), folder.file("out.jsonl"));
@@ -259,24 +290,28 @@ fn the_first_failure_is_the_last_if_asked() {
     assert_eq!(lines(&output).len(), server.requests().len());
 }
 
-fn interrupt(child: &Child) {
-    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+fn signal(child: &Child, name: &str) {
+    assert!(Command::new("kill").args([name, &child.id().to_string()]).status().unwrap().success());
 }
 
 #[test]
 fn an_interrupt_lets_calls_finish_and_a_second_one_doesnt() {
     let folder = Folder::new("interrupt");
     let (input, output) = (folder.prompts(100), folder.file("out.jsonl"));
-    let server = Server::always(ok("hi").after(Duration::from_millis(500)));
-    let mut command = batch(&server.url(), &input, &output);
-    let child = command.args(["--concurrency", "4"]).spawn().unwrap();
-    server.wait_for_requests(4);
-    interrupt(&child);
-    let ended = child.wait_with_output().unwrap();
-    let err = String::from_utf8(ended.stderr).unwrap();
-    assert_eq!(ended.status.code(), Some(130), "{err}");
-    assert!(err.contains("may finish") && err.contains("run it again with --resume"), "{err}");
-    assert_eq!(lines(&output).len(), server.requests().len(), "{err}");
+    let mut done = 0;
+    for name in ["-INT", "-TERM"] {
+        let server = Server::always(ok("hi").after(Duration::from_millis(300)));
+        let mut command = batch(&server.url(), &input, &output);
+        let child = command.args(["--concurrency", "4", "--resume"]).spawn().unwrap();
+        server.wait_for_requests(4);
+        signal(&child, name);
+        let ended = child.wait_with_output().unwrap();
+        let err = String::from_utf8(ended.stderr).unwrap();
+        assert_eq!(ended.status.code(), Some(130), "{err}");
+        assert!(err.contains("may finish") && err.contains("run it again with --resume"), "{err}");
+        done += server.requests().len();
+        assert_eq!(lines(&output).len(), done, "{err}");
+    }
 
     let server = Server::always(silence());
     let mut command = batch(&server.url(), &input, &output);
@@ -286,7 +321,7 @@ fn an_interrupt_lets_calls_finish_and_a_second_one_doesnt() {
     // One signal that comes before the first is handled would be lost, so they go on until it has ended.
     let started = Instant::now();
     while child.try_wait().unwrap().is_none() {
-        interrupt(&child);
+        signal(&child, "-INT");
         assert!(started.elapsed() < Duration::from_secs(30), "it doesn't end");
     }
     assert_eq!(child.wait().unwrap().code(), Some(130));
@@ -362,6 +397,16 @@ fn calls_and_tokens_a_minute_are_bounded() {
         ends(command, 0);
         assert!(started.elapsed().as_secs_f64() > least, "{bound:?}: {:?}", started.elapsed());
     }
+    // Half a million tokens if it was sent, but it isn't; and a bound on calls is one for all models.
+    let bad = format!("{{\"text\": \"{}\"}}\n", "x".repeat(1_000_000));
+    let models: String =
+        (0..7).map(|model| format!("{{\"prompt\":\"hi\",\"model\":\"{model}\"}}\n")).collect();
+    fs::write(&input, bad + &models).unwrap();
+    let started = Instant::now();
+    let mut command = batch(&server.url(), &input, Path::new("-"));
+    command.args(["--tpm", "600000", "--rpm", "1200"]);
+    ends(command, 1);
+    assert!((0.3..10.0).contains(&started.elapsed().as_secs_f64()), "{:?}", started.elapsed());
 }
 
 #[test]

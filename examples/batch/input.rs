@@ -8,9 +8,9 @@ use holysheep::ChatRequest;
 use serde_json::{Map, Value};
 
 use crate::Failure;
+use crate::done::Done;
 use crate::job::{Job, Tag};
 use crate::options::{Options, Place, Shard};
-use crate::output::Done;
 
 /// The longest line: an image or a book fits, a file that has no lines at all is noticed.
 const LONGEST_LINE: u64 = 64 * 1024 * 1024;
@@ -94,6 +94,10 @@ impl Item<'_> {
         self.text.len() as u64 / 4
     }
 
+    pub(crate) fn crc32(&self) -> u32 {
+        crc32fast::hash(self.text.trim_ascii())
+    }
+
     /// Makes of the line what it asks for.
     pub(crate) fn parse(&self, model: Option<&str>) -> Asked {
         let mut fields = match serde_json::from_slice(self.text.trim_ascii()) {
@@ -101,12 +105,8 @@ impl Item<'_> {
             Ok(_) => return Asked::bad(None, "isn't a JSON object"),
             Err(error) => return Asked::bad(None, &format!("isn't JSON (column {})", error.column())),
         };
-        let wrapped = fields.remove("request");
-        let id = match wrapped.is_some() || fields.contains_key("prompt") {
-            true => fields.remove("id"),
-            false => fields.get("id").cloned(), // a bare request's own field, if it has one
-        };
-        let mut request = match wrapped {
+        let id = fields.remove("id");
+        let mut request = match fields.remove("request") {
             Some(Value::Object(request)) => request,
             Some(_) => return Asked::bad(id, "has a request that isn't an object"),
             None => match fields.remove("prompt") {
@@ -168,21 +168,20 @@ impl Feed {
             if !self.shard.has(item.index) {
                 continue;
             }
-            if self.done.has(item.index) {
-                self.done.check_id(&item)?;
+            if self.done.has(&item)? {
                 self.job.skip();
                 continue;
             }
-            let (index, line, tokens) = (item.index, item.line, item.tokens());
+            let (index, line, crc32) = (item.index, item.line, item.crc32());
+            let tokens = 2 * item.tokens(); // as many again for the answer
             let Asked { id, request } = item.parse(self.model.as_deref());
-            let (request, bad) = match request {
-                Ok(request) => (request, None),
+            let (request, bad, tokens) = match request {
+                Ok(request) => (request, None, tokens),
                 // It goes the way of all others, in its turn, and fails before anything is sent.
-                Err(why) => (ChatRequest::new(NO_MODEL), Some(format!("line {line} {why}"))),
+                Err(why) => (ChatRequest::new(NO_MODEL), Some(format!("line {line} {why}")), 0),
             };
-            let tag = Tag { index, id, bad, tokens: 0 };
-            // As much again for the answer.
-            if !self.job.admit(self.given, request.model(), tag, 2 * tokens) {
+            let tag = Tag { index, crc32, id, bad, tokens };
+            if !self.job.admit(self.given, request.model(), tag) {
                 return Ok(None);
             }
             self.given += 1;

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use holysheep::{ChatResponse, Error, Usage};
 use serde_json::Value;
 
 use crate::report::Tally;
@@ -27,10 +28,12 @@ struct State {
 /// What has to be remembered of an item until its answer comes.
 pub(crate) struct Tag {
     pub(crate) index: usize,
+    /// Of its line.
+    pub(crate) crc32: u32,
     pub(crate) id: Option<Value>,
     /// What is wrong with its line.
     pub(crate) bad: Option<String>,
-    /// What it was thought to need.
+    /// What it is thought to need; 0 if nothing is sent.
     pub(crate) tokens: u64,
 }
 
@@ -52,7 +55,7 @@ struct Bucket {
     per_second: f64,
     level: f64,
     at: Instant,
-    /// Of the answers so far.
+    /// What the answers so far needed.
     used: u64,
     answers: u64,
 }
@@ -75,11 +78,13 @@ impl Job {
     }
 
     /// Lets an item begin when there are tokens for it; false if the run stops first.
-    pub(crate) fn admit(&self, number: usize, model: &str, mut tag: Tag, guess: u64) -> bool {
+    pub(crate) fn admit(&self, number: usize, model: &str, mut tag: Tag) -> bool {
         let mut state = self.lock();
         while state.stop.is_none() {
-            let Some(wait) = state.tokens.as_mut().and_then(|bucket| bucket.wait()) else {
-                tag.tokens = state.tokens.as_mut().map_or(0, |bucket| bucket.take(guess));
+            let Some(wait) = state.tokens.as_mut().and_then(|bucket| bucket.wait(Instant::now())) else {
+                if let Some(bucket) = &mut state.tokens {
+                    tag.tokens = bucket.take(tag.tokens);
+                }
                 state.under_way.insert(number, tag);
                 if state.model != model && !model.is_empty() {
                     model.clone_into(&mut state.model);
@@ -91,12 +96,16 @@ impl Job {
         false
     }
 
-    /// The item is back, after so many tokens, if the service told.
-    pub(crate) fn back(&self, number: usize, tokens: Option<u64>) -> Option<Tag> {
+    /// The item is back.
+    pub(crate) fn back(&self, number: usize, result: &Result<ChatResponse, Error>) -> Option<Tag> {
         let mut state = self.lock();
         let tag = state.under_way.remove(&number)?;
-        if let (Some(bucket), Some(used)) = (&mut state.tokens, tokens) {
-            bucket.settle(tag.tokens, used);
+        if let Some(bucket) = &mut state.tokens {
+            match result.as_ref().map(|answer| answer.usage.as_ref().and_then(tokens)) {
+                Ok(Some(used)) => bucket.settle(tag.tokens, used),
+                Ok(None) => {} // the guess stands
+                Err(_) => bucket.level += tag.tokens as f64,
+            }
             self.changed.notify_all();
         }
         Some(tag)
@@ -132,30 +141,35 @@ impl Job {
 
     /// Whether tokens are what the next item waits for.
     pub(crate) fn lacks_tokens(&self) -> bool {
-        self.lock().tokens.as_mut().is_some_and(|bucket| bucket.wait().is_some())
+        self.lock().tokens.as_mut().is_some_and(|bucket| bucket.wait(Instant::now()).is_some())
     }
 }
 
 impl Bucket {
     /// The time until something is in it; none if something is.
-    fn wait(&mut self) -> Option<Duration> {
-        let now = Instant::now();
+    fn wait(&mut self, now: Instant) -> Option<Duration> {
         let filled = self.level + now.duration_since(self.at).as_secs_f64() * self.per_second;
         (self.level, self.at) = (filled.min(self.per_second), now);
         (self.level <= 0.0)
             .then(|| Duration::from_secs_f64((-self.level / self.per_second).clamp(0.001, 60.0)))
     }
 
-    /// Takes what an item is thought to need: as much as others did, or before there are any the guess.
+    /// Takes what an item is thought to need: as much as others did, or before there are any the guess. It is nothing where
+    /// nothing is sent.
     fn take(&mut self, guess: u64) -> u64 {
-        let need = self.used.checked_div(self.answers).unwrap_or(guess);
+        let need = if guess == 0 { 0 } else { self.used.checked_div(self.answers).unwrap_or(guess) };
         self.level -= need as f64;
         need
     }
 
     fn settle(&mut self, thought: u64, used: u64) {
         self.level += thought as f64 - used as f64;
-        self.used += used;
+        self.used = self.used.saturating_add(used);
         self.answers += 1;
     }
+}
+
+fn tokens(usage: &Usage) -> Option<u64> {
+    let parts = || Some(usage.prompt_tokens?.saturating_add(usage.completion_tokens.unwrap_or_default()));
+    usage.total_tokens.or_else(parts)
 }

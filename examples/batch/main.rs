@@ -4,6 +4,7 @@
 //!
 //! `cargo install --path . --example batch` installs it, `batch --help` says the rest.
 
+mod done;
 mod input;
 mod job;
 mod options;
@@ -13,8 +14,9 @@ mod report;
 use std::io::Write as _;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
-use holysheep::{AdaptiveConfig, BatchItem, Client, Config, Error, Usage};
+use holysheep::{AdaptiveConfig, AdaptiveHandler, BatchItem, Client, ConfigBuilder, Error, RetryConfig};
 use input::{Feed, Reader};
 use job::{Job, Stop};
 use options::{HELP, Options};
@@ -25,6 +27,12 @@ pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// Bad lines that a check of the input shows.
 const BAD_SHOWN: usize = 10;
+
+/// Failures from the first on that, if they are all of one kind, are a mistake in all of them, such as the model's name.
+const ALL_ALIKE: usize = 100;
+
+/// The longest wait that a server may ask for: quotas by the day are the longest there are.
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The status of a program that was interrupted, as shells know it.
 const INTERRUPTED: u8 = 130;
@@ -38,7 +46,7 @@ fn main() -> ExitCode {
         Err(error) => Err(error),
     };
     ended.unwrap_or_else(|error| {
-        eprintln!("batch: {}", chain(&*error));
+        report::tell(&format!("batch: {}", chain(&*error)));
         ExitCode::from(2)
     })
 }
@@ -56,21 +64,25 @@ pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
 fn run(options: &Options) -> Result<ExitCode, Failure> {
     let client = client(options)?;
     let reader = Reader::open(&options.input)?;
+    let items = input::count(&options.input);
     let (mut output, done) = Output::open(options)?;
-    let job = Arc::new(Job::new(options.tokens_per_minute, Tally::new(options.price)?));
-    if done.count() > 0 {
-        eprintln!("{} items were done before", done.count());
+    if let Some(items) = items {
+        done.check_end(items)?;
     }
-    stop_on_ctrl_c(&job, &client)?;
-    let total = input::count(&options.input).map(|items| options.shard.share(items));
-    let total = total.map(|items| items.min(options.limit.saturating_add(done.count())));
+    if done.count() > 0 {
+        report::tell(&format!("{} items were done before", done.count()));
+    }
+    let left = options.limit.saturating_add(done.count());
+    let total = items.map(|items| options.shard.share(items).min(left));
+    let job = Arc::new(Job::new(options.tokens_per_minute, Tally::new(options.price)?));
+    stop_on_signals(&job, &client)?;
     let feed = Feed::new(options, reader, done, Arc::clone(&job));
     let progress = Progress::start(&job, &client, total);
     let batch = client.batch(feed).concurrency(options.concurrency).in_order(options.in_order);
     let written = batch.run().try_for_each(|item| take(item, options, &job, &mut output));
     progress.finish();
     let stop = job.stopped();
-    eprint!("{}", job.tally(|tally| tally.summary(stop.as_ref())));
+    report::tell(&job.tally(|tally| tally.summary(stop.as_ref())));
     written?;
     Ok(match stop {
         Some(Stop::Interrupted) => ExitCode::from(INTERRUPTED),
@@ -82,32 +94,31 @@ fn run(options: &Options) -> Result<ExitCode, Failure> {
 }
 
 fn client(options: &Options) -> Result<Client, Failure> {
-    let key = std::env::var("HOLYSHEEP_API_KEY").map_err(
-        |_| "HOLYSHEEP_API_KEY is not set; get a key at https://www.holysheep.ai/register and export it",
-    )?;
-    let mut config = Config::builder().api_key(key).deadline(options.deadline);
-    if let Ok(url) = std::env::var("HOLYSHEEP_BASE_URL") {
-        config = config.base_url(url);
-    }
+    // Who has a night has the time that a server asks for.
+    let patient = [429, 503, 529];
+    let retry =
+        patient.into_iter().fold(RetryConfig::default(), |retry, status| retry.status_max_delay(status, DAY));
+    let mut config = ConfigBuilder::from_env()?.retry(retry).deadline(options.deadline);
     if let Some(timeout) = options.timeout {
         config = config.timeout(timeout);
     }
     if let Some(rate) = options.calls_per_minute {
-        let adaptive = AdaptiveConfig::default();
-        config = config.adaptive(adaptive.max_rate(rate).min_rate(rate.min(1.0)));
+        // One for all models, as the bound is.
+        let adaptive = AdaptiveConfig::default().max_rate(rate).min_rate(rate.min(1.0));
+        config = config.handler(AdaptiveHandler::new(adaptive));
     }
     Ok(Client::new(config.build()?)?)
 }
 
-/// The first one lets the calls in flight finish, the second one ends them.
-fn stop_on_ctrl_c(job: &Arc<Job>, client: &Client) -> Result<(), Failure> {
+/// The first signal to end lets the calls in flight finish, the second one ends them.
+fn stop_on_signals(job: &Arc<Job>, client: &Client) -> Result<(), Failure> {
     let (job, client) = (Arc::clone(job), client.clone());
     Ok(ctrlc::set_handler(move || {
         if job.is_stopping() {
             client.shutdown();
         } else {
             job.stop(Stop::Interrupted);
-            eprintln!("\nthe calls in flight may finish; once more ends them");
+            report::tell("\nthe calls in flight may finish; once more ends them");
         }
     })?)
 }
@@ -115,8 +126,7 @@ fn stop_on_ctrl_c(job: &Arc<Job>, client: &Client) -> Result<(), Failure> {
 /// Writes a finished item.
 fn take(item: BatchItem, options: &Options, job: &Job, output: &mut Output) -> Result<(), Failure> {
     let result = item.result;
-    let tokens = result.as_ref().ok().and_then(|answer| answer.usage.as_ref()).and_then(tokens);
-    let Some(tag) = job.back(item.index, tokens) else { return Ok(()) };
+    let Some(tag) = job.back(item.index, &result) else { return Ok(()) };
     match &result {
         Err(Error::Shutdown) => return Ok(()), // it isn't done
         Err(error) if is_hopeless(error) => {
@@ -126,29 +136,37 @@ fn take(item: BatchItem, options: &Options, job: &Job, output: &mut Output) -> R
         _ => {}
     }
     output.add(&Line::new(&tag, &result))?;
-    job.tally(|tally| tally.add(&tag, &result));
-    if options.fail_fast && (result.is_err() || tag.bad.is_some()) {
-        job.stop(Stop::Failed);
+    let all_alike = job.tally(|tally| {
+        tally.add(&tag, &result);
+        tally.failed() == ALL_ALIKE && tally.are_all_alike()
+    });
+    match &result {
+        Err(error) if all_alike && !error.is_retryable() => {
+            job.stop(Stop::Hopeless(format!("the first {ALL_ALIKE} failed alike: {}", chain(error))));
+        }
+        Err(_) if options.fail_fast => job.stop(Stop::Failed),
+        _ => {}
     }
     Ok(())
 }
 
-fn tokens(usage: &Usage) -> Option<u64> {
-    let parts = || Some(usage.prompt_tokens? + usage.completion_tokens.unwrap_or_default());
-    usage.total_tokens.or_else(parts)
-}
-
 /// Whether it is about the key or the account, so that the next call would fail in the same way.
 fn is_hopeless(error: &Error) -> bool {
-    matches!(error.status(), Some(401 | 402)) || (error.is_rate_limited() && !error.is_retryable())
+    match error {
+        Error::GaveUp { last, .. } => is_hopeless(last),
+        Error::Api { status: 401 | 402, .. } => true,
+        Error::Api { status: 429, should_retry, .. } => !error.is_retryable() && *should_retry != Some(false),
+        _ => false,
+    }
 }
 
 /// Reads all of the input, and says what a run would do.
 fn dry_run(options: &Options) -> Result<ExitCode, Failure> {
     let mut reader = Reader::open(&options.input)?;
+    let done = output::look(options)?;
     let (mut items, mut tokens, mut bad) = (0_usize, 0, 0);
     while let Some(item) = reader.next()? {
-        if items >= options.limit || !options.shard.has(item.index) {
+        if items >= options.limit || !options.shard.has(item.index) || done.has(&item)? {
             continue;
         }
         items += 1;

@@ -8,6 +8,9 @@ use lexopt::prelude::*;
 
 use crate::Failure;
 
+/// The slowest rate that there is, in calls a minute.
+const SLOWEST: f64 = 1.0 / 60.0;
+
 pub(crate) const HELP: &str = "\
 Calls a chat API for each line of a file, through rate limits and outages, and goes on where it was stopped.
 
@@ -16,13 +19,14 @@ usage: batch IN.jsonl -o OUT.jsonl [options]        - for standard input or outp
 The key is in HOLYSHEEP_API_KEY, another address than https://api.holysheep.ai/v1 in HOLYSHEEP_BASE_URL.
 
 A line of IN is a request for /chat/completions, or {\"id\": …, \"request\": {…}}, or {\"prompt\": \"…\"}.
-A line of OUT has the id, the index of the item from 0, its answer or error, usage, attempts and seconds.
+A line of OUT has the id, the index of the item from 0, its answer or error, usage, attempts and seconds, and a checksum
+of the line of IN, so that --resume sees whether that has changed.
 
 What to call
       --model NAME        for lines that name none
       --shard I/N         only the Ith of N equal shares, I from 1: the same lines each time
-      --limit N           only N items
-      --dry-run           only check the input and count; nothing is sent or written, no key is needed
+      --limit N           only N items of those that are left
+      --dry-run           only check the input and count what is left; nothing is sent or written, no key is needed
 
 How fast
       --concurrency N     calls at the same time, at most [8]
@@ -37,11 +41,12 @@ Going on
       --fail-fast         stop at the first failure
 
 What to see
-      --in-order          write OUT in the order of IN
+      --in-order          write OUT in the order of IN; up to eight answers for each call wait for slower ones
       --price IN,OUT      dollars for a million tokens, to show the cost
   -h, --help
 
-Ctrl-C lets the calls in flight finish, a second one doesn't. After either, or a crash, run it again with --resume.
+Ctrl-C or SIGTERM lets the calls in flight finish, a second one doesn't. After either, or a crash, run it again with
+--resume. If the first 100 calls all fail alike, it stops.
 It ends with 0 if all items succeeded, 1 if some failed, 2 if it couldn't go on, 130 if it was interrupted.";
 
 /// A file, or the standard stream.
@@ -49,6 +54,17 @@ It ends with 0 if all items succeeded, 1 if some failed, 2 if it couldn't go on,
 pub(crate) enum Place {
     Standard,
     File(PathBuf),
+}
+
+impl Place {
+    /// Whether both are the same file, under whatever name.
+    fn is(&self, other: &Place) -> bool {
+        let (Place::File(one), Place::File(other)) = (self, other) else { return false };
+        match (one.canonicalize(), other.canonicalize()) {
+            (Ok(one), Ok(other)) => one == other,
+            _ => one == other,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -146,10 +162,10 @@ impl Options {
             None if options.dry_run => {}
             None => return Err("name the output with -o FILE, or -o - for standard output".into()),
         }
-        options.check()?;
         for bound in [&mut options.calls_per_minute, &mut options.tokens_per_minute].into_iter().flatten() {
             *bound /= options.shard.of as f64;
         }
+        options.check()?;
         Ok(Some(options))
     }
 
@@ -161,8 +177,11 @@ impl Options {
         if self.resume && self.output == Place::Standard && !self.dry_run {
             return Err("--resume needs to read what there is; give a file with -o".into());
         }
-        if self.input == self.output && self.input != Place::Standard {
+        if self.input.is(&self.output) {
             return Err("the output is the input; give it another name".into());
+        }
+        if self.calls_per_minute.is_some_and(|rate| rate < SLOWEST) {
+            return Err("--rpm leaves this shard less than one call an hour; raise it".into());
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write as _};
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
@@ -32,6 +32,7 @@ pub(crate) struct Tally {
     answered: usize,
     failed: usize,
     attempts: u64,
+    retries: u64,
     tokens_in: u64,
     tokens_out: u64,
     cost: f64,
@@ -50,6 +51,7 @@ impl Tally {
             answered: 0,
             failed: 0,
             attempts: 0,
+            retries: 0,
             tokens_in: 0,
             tokens_out: 0,
             cost: 0.0,
@@ -64,7 +66,7 @@ impl Tally {
             _ if tag.bad.is_some() => self.fail("bad line"),
             Ok(response) => {
                 self.answered += 1;
-                self.attempts += u64::from(response.meta().attempts);
+                self.count_attempts(response.meta().attempts);
                 let time = response.meta().elapsed.as_millis().try_into().unwrap_or(u64::MAX);
                 self.milliseconds.saturating_record(time);
                 match &response.usage {
@@ -73,10 +75,15 @@ impl Tally {
                 }
             }
             Err(error) => {
-                self.attempts += u64::from(error.attempts());
+                self.count_attempts(error.attempts());
                 self.fail(&kind(error));
             }
         }
+    }
+
+    fn count_attempts(&mut self, attempts: u32) {
+        self.attempts += u64::from(attempts);
+        self.retries += u64::from(attempts.saturating_sub(1));
     }
 
     fn fail(&mut self, kind: &str) {
@@ -85,13 +92,18 @@ impl Tally {
     }
 
     fn use_tokens(&mut self, usage: &Usage) {
-        self.tokens_in += usage.prompt_tokens.unwrap_or_default();
-        self.tokens_out += usage.completion_tokens.unwrap_or_default();
+        self.tokens_in = self.tokens_in.saturating_add(usage.prompt_tokens.unwrap_or_default());
+        self.tokens_out = self.tokens_out.saturating_add(usage.completion_tokens.unwrap_or_default());
         self.cost += self.price.as_ref().map_or(0.0, |price| usage.cost(price));
     }
 
     pub(crate) fn failed(&self) -> usize {
         self.failed
+    }
+
+    /// Whether no item succeeded and all failed in the same way.
+    pub(crate) fn are_all_alike(&self) -> bool {
+        self.answered == 0 && self.kinds.len() == 1
     }
 
     fn finished(&self) -> usize {
@@ -116,15 +128,15 @@ impl Tally {
 
     /// How it went, in a few lines.
     pub(crate) fn summary(&self, stop: Option<&Stop>) -> String {
-        let retries = self.attempts.saturating_sub(self.finished() as u64);
         let mut text = format!(
-            "{} answered, {} failed, {} done before; {:.1} s, {:.0} a minute; {} attempts, {retries} of them again\n",
+            "{} answered, {} failed, {} done before; {:.1} s, {:.0} a minute; {} attempts, {} of them again\n",
             self.answered,
             self.failed,
             self.skipped,
             self.started.elapsed().as_secs_f64(),
             self.per_minute(),
             self.attempts,
+            self.retries,
         );
         if self.answered > 0 {
             let at = |part| self.milliseconds.value_at_quantile(part) as f64 / 1000.0;
@@ -132,7 +144,7 @@ impl Tally {
                 (at(0.5), at(0.9), at(0.99), self.milliseconds.max() as f64 / 1000.0);
             let _ = writeln!(
                 text,
-                "seconds each: half {half:.2}, 90 % {most:.2}, 99 % {nearly:.2}, all {all:.2}"
+                "seconds each, waits included: half {half:.2}, 90 % {most:.2}, 99 % {nearly:.2}, all {all:.2}"
             );
             let _ = writeln!(text, "{}", self.used());
         }
@@ -152,10 +164,10 @@ impl Tally {
             Some(Stop::Interrupted) => text.push_str("interrupted\n"),
             None => {}
         }
-        if stop.is_some() {
-            text.push_str("run it again with --resume to go on\n");
-        } else if self.failed > 0 {
+        if self.failed > 0 {
             text.push_str("run it again with --resume --retry-failed to try what failed again\n");
+        } else if stop.is_some() {
+            text.push_str("run it again with --resume to go on\n");
         }
         text
     }
@@ -175,6 +187,11 @@ fn kind(error: &Error) -> String {
         Error::Config { setting, .. } => format!("{setting} can't work"),
         _ => "something else".to_owned(),
     }
+}
+
+/// Says something, even if nobody listens any more: the answers are what counts.
+pub(crate) fn tell(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{}", text.trim_end());
 }
 
 /// Shows how it goes, from a thread of its own.
@@ -208,8 +225,8 @@ impl Progress {
                         bar.set_position(finished as u64);
                     }
                     None => match total {
-                        Some(total) => eprintln!("{finished} of {total} done, {line}"),
-                        None => eprintln!("{finished} done, {line}"),
+                        Some(total) => tell(&format!("{finished} of {total} done, {line}")),
+                        None => tell(&format!("{finished} done, {line}")),
                     },
                 }
             }

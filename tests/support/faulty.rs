@@ -1,7 +1,7 @@
 //! A service on a loopback port that fails as often as it is told, in every way there is, and keeps account of what it did.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex};
@@ -34,6 +34,8 @@ pub(crate) struct Books {
     /// Whole answers, by prompt.
     pub(crate) answered: BTreeMap<String, usize>,
     pub(crate) failures: BTreeMap<&'static str, usize>,
+    /// The idempotency keys of all attempts, by prompt.
+    pub(crate) keys: BTreeMap<String, BTreeSet<String>>,
 }
 
 const FAILURES: [&str; 5] = ["429", "500", "reset", "stall", "cut"];
@@ -75,8 +77,9 @@ impl Service {
 }
 
 impl Shared {
-    fn begin(&self) {
+    fn begin(&self, prompt: &str, key: Option<&str>) {
         let mut books = self.books.lock().unwrap();
+        books.keys.entry(prompt.to_owned()).or_default().insert(key.unwrap_or_default().to_owned());
         books.now += 1;
         books.most = books.most.max(books.now);
     }
@@ -105,9 +108,9 @@ fn serve(mut stream: TcpStream, shared: &Shared) {
         }
         let fails = fastrand::f64() < shared.failing;
         let failure = fails.then(|| FAILURES[fastrand::usize(..FAILURES.len())]);
-        shared.begin();
         let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
         let prompt = body["messages"][0]["content"].as_str().unwrap_or_default().to_owned();
+        shared.begin(&prompt, request.header("idempotency-key"));
         let reply: Reply = match failure {
             Some("429") => status(429),
             Some("500") => status(500),
