@@ -65,7 +65,7 @@ impl Client {
     /// # Ok::<_, holysheep::Error>(())
     /// ```
     ///
-    /// Each request becomes one [`BatchItem`], unless the batch is dropped or the client shut down. They are pulled one by
+    /// Each request becomes one [`BatchItem`], unless the batch is dropped or the client shut down or drained. They are pulled one by
     /// one, from the threads that make the calls, when there is room for them: an input of any length needs no more memory
     /// than one of a few thousand.
     ///
@@ -111,7 +111,7 @@ impl<I: Iterator<Item = ChatRequest> + Send + 'static> Batch<I> {
     /// Begins, on threads and connections of its own, and hands out the items. It pauses while nobody takes them.
     ///
     /// Dropping the iterator ends all its calls at once; after a [`shutdown`](Client::shutdown) those that had begun come
-    /// with [`Error::Shutdown`], then it ends. A panic in a call, which only the program's own
+    /// with [`Error::Shutdown`], then it ends; after a [`drain`](Client::drain) those on the wire come as they are. A panic in a call, which only the program's own
     /// [`on_event`](crate::ConfigBuilder::on_event) can bring about, is that item's [`Error::Panicked`]; one in the
     /// requests' iterator ends the input, and is passed on when all that had begun are finished.
     pub fn run(self) -> impl Iterator<Item = BatchItem> + Send {
@@ -217,7 +217,7 @@ impl<I: Iterator<Item = ChatRequest> + Send + 'static> Crew<I> {
         match catch_unwind(AssertUnwindSafe(|| requests.next())) {
             Ok(Some(request)) => {
                 let mut state = lock(&self.desk.state);
-                if self.client.is_shut_down() {
+                if self.client.is_drained() {
                     return None; // who takes may have seen that nothing runs
                 }
                 state.running += 1;
@@ -266,10 +266,10 @@ impl Desk {
     /// Waits until one more item may be begun; false if none will.
     fn wait_for_room(&self, client: &Client) -> bool {
         let mut state = lock(&self.state);
-        while !client.is_shut_down() && state.running + state.finished.len() >= self.most {
+        while !client.is_drained() && state.running + state.finished.len() >= self.most {
             state = wait(&self.taken, state);
         }
-        !client.is_shut_down()
+        !client.is_drained()
     }
 
     /// Puts a finished item there. Says whether another thread would find something to do: all that there are have, but for
@@ -298,7 +298,7 @@ impl Desk {
                 self.taken.notify_one();
                 return Some(item);
             }
-            if state.running == 0 && (state.input_ended || client.is_shut_down()) {
+            if state.running == 0 && (state.input_ended || client.is_drained()) {
                 let panic = state.panic.take();
                 drop(state);
                 return panic.and_then(|panic| resume_unwind(panic));
@@ -314,7 +314,7 @@ impl Desk {
         self.put.notify_one();
     }
 
-    /// The client was shut down.
+    /// The client was shut down or drained.
     fn wake(&self) {
         let _state = lock(&self.state); // who looks at it is either waiting already or sees the shutdown
         self.put.notify_one();

@@ -24,7 +24,10 @@ pub(crate) struct Core {
     pub(crate) transport: Arc<Transport>,
     pub(crate) models: Arc<Models>,
     pub(crate) clock: Clock,
+    /// Ends all exchanges.
     pub(crate) stop: Arc<Stop>,
+    /// Ends all waits, and lets no attempt begin.
+    pub(crate) gate: Stop,
     pub(crate) observer: Option<Observer>,
     pub(crate) reader: Reader,
     pub(crate) idempotency: Option<Idempotency>,
@@ -61,6 +64,7 @@ impl Core {
             models: Arc::clone(&self.models),
             clock: self.clock.clone(),
             stop,
+            gate: Stop::default(),
             observer: self.observer.clone(),
             reader: self.reader.clone(),
             idempotency: self.idempotency.as_ref().map(|_| Idempotency::new()),
@@ -70,19 +74,35 @@ impl Core {
         cores.retain(|core| core.strong_count() > 0);
         cores.push(Arc::downgrade(&core));
         drop(cores);
+        // Either may have come too early to see it.
+        if self.gate.is_set() {
+            core.drain();
+        }
         if self.stop.is_set() {
-            core.shutdown(); // the shutdown of the whole may have come too early to see it
+            core.shutdown();
         }
         core
     }
 
-    /// Ends all waits and calls, and those of all parts, at once and for good.
+    /// Ends all waits, and those of all parts, at once and for good.
+    pub(crate) fn drain(&self) {
+        self.gate.set();
+        self.models.wake();
+        self.with_parts(Core::drain);
+    }
+
+    /// Ends all waits and exchanges, and those of all parts, at once and for good.
     pub(crate) fn shutdown(&self) {
         self.stop.set();
+        self.gate.set();
         self.models.wake();
         self.transport.shutdown();
+        self.with_parts(Core::shutdown);
+    }
+
+    fn with_parts(&self, end: impl Fn(&Core)) {
         let parts: Vec<_> = lock(&self.parts.cores).iter().filter_map(Weak::upgrade).collect();
-        parts.iter().for_each(|part| part.shutdown());
+        parts.iter().for_each(|part| end(part));
         if let Some(ended) = &self.parts.ended {
             ended();
         }
@@ -110,7 +130,7 @@ impl Core {
             retry: ask.retry,
             handler: &self.models.get(ask.model),
             clock: &self.clock,
-            stop: &self.stop,
+            stop: &self.gate,
             deadline: ask.deadline,
             patient: ask.patient,
         };

@@ -73,7 +73,9 @@ impl Client {
         let transport = Arc::new(Transport::new(settings, clock.clone(), Arc::clone(&stop))?);
         let idempotency = idempotency_key.then(Idempotency::new);
         let parts = Parts::default();
-        let core = Arc::new(Core { transport, models, clock, stop, observer, reader, idempotency, parts });
+        let gate = Stop::default();
+        let core =
+            Arc::new(Core { transport, models, clock, stop, gate, observer, reader, idempotency, parts });
         Ok(Client { core, retry: Arc::new(retry), retry_works: true, deadline, patient: false, key_length })
     }
 
@@ -192,8 +194,17 @@ impl Client {
         self.core.shutdown();
     }
 
-    pub(crate) fn is_shut_down(&self) -> bool {
-        self.core.stop.is_set()
+    /// Lets what is on the wire finish, and nothing else begin, for all clones and for good: who waits for a turn, for the
+    /// service or between two attempts ends with [`Error::Shutdown`] at once, and so does every later call.
+    ///
+    /// For an end in which nothing that was paid for is lost. [`shutdown`](Client::shutdown) can still follow.
+    pub fn drain(&self) {
+        self.core.drain();
+    }
+
+    /// Whether no call begins any more.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.core.gate.is_set()
     }
 
     /// A client for the calls of a batch: patient, and to be shut down alone. `ended` is told when it is.

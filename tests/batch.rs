@@ -145,6 +145,38 @@ fn a_shutdown_ends_it_and_what_had_begun_says_so() {
 }
 
 #[test]
+fn a_drain_lets_what_is_on_the_wire_finish_and_ends_all_waits() {
+    let server = Server::always(ok("hi").after(Duration::from_millis(200)));
+    let adaptive = AdaptiveConfig::default().max_rate(1.0); // one goes, and the others wait for minutes
+    let client = Client::new(config(&server).adaptive(adaptive).build().unwrap()).unwrap();
+    let items = client.batch(iter::repeat_with(|| request(0))).concurrency(4).run();
+    server.wait_for_requests(1);
+    while client.handler("gpt-4.1").snapshot().waiting < 3 {
+        thread::yield_now();
+    }
+    client.drain();
+    let items: Vec<_> = items.collect();
+    assert_eq!((answered(&items), items.len()), (1, 4), "{items:?}");
+    assert!(items.iter().all(|item| matches!(item.result, Ok(_) | Err(Error::Shutdown))));
+    assert!(matches!(client.chat(&request(0)), Err(Error::Shutdown)));
+    assert_eq!(client.batch([request(0)]).run().count(), 0);
+    assert_eq!(server.requests().len(), 1);
+}
+
+#[test]
+fn a_drain_comes_between_two_attempts() {
+    let server = Server::always(status(500).header("retry-after", "60"));
+    let client = client(&server);
+    let call = thread::spawn({
+        let client = client.clone();
+        move || client.chat(&request(0))
+    });
+    server.wait_for_requests(1);
+    client.drain();
+    assert!(matches!(call.join().unwrap(), Err(Error::Shutdown)));
+}
+
+#[test]
 fn a_shutdown_doesnt_wait_for_an_input_that_says_nothing() {
     let server = Server::always(ok("hi"));
     let client = client(&server);
