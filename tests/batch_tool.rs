@@ -47,9 +47,10 @@ fn every_form_of_input_becomes_a_line() {
         json!({"id": "c", "request": {"messages": user}}).to_string(),
         "{\"prompt\": ".to_owned(),
         json!({"id": "e", "text": "secret"}).to_string(),
+        json!({"prompt": "p", "messages": user}).to_string(),
         json!({"prompt": "last, without a newline"}).to_string(),
     ];
-    fs::write(&input, text.join("\r\n")).unwrap();
+    fs::write(&input, ["\u{feff}", &text.join("\r\n")].concat()).unwrap();
     let tool_call = json!({"id": "call", "type": "function", "function": {"name": "f", "arguments": "{}"}});
     let message = json!({"role": "assistant", "content": null, "tool_calls": [tool_call]});
     let server = Server::script([
@@ -66,7 +67,7 @@ fn every_form_of_input_becomes_a_line() {
     let lines = lines(&output);
     assert_eq!(
         lines.iter().map(|line| line["index"].as_u64().unwrap()).collect::<Vec<_>>(),
-        [0, 1, 2, 3, 4, 5]
+        [0, 1, 2, 3, 4, 5, 6]
     );
     assert_eq!(
         (&lines[0]["id"], &lines[0]["answer"], &lines[0]["finish_reason"]),
@@ -86,15 +87,16 @@ fn every_form_of_input_becomes_a_line() {
     assert_eq!(lines[2]["error"]["message"], "the service answered 400 (nope): no such thing");
     assert_eq!(lines[3]["error"]["message"], "line 5 isn't JSON (column 10)");
     assert_eq!(lines[4]["error"]["message"], "line 6 has neither request nor messages nor prompt");
-    assert_eq!((&lines[5]["attempts"], &lines[5]["answer"]), (&json!(2), &json!("D")));
+    assert_eq!(lines[5]["error"]["message"], "line 7 has both a prompt and messages; keep one of them");
+    assert_eq!((&lines[6]["attempts"], &lines[6]["answer"]), (&json!(2), &json!("D")));
     let sent: Vec<Value> =
         server.requests().iter().map(|request| serde_json::from_str(&request.body).unwrap()).collect();
     assert_eq!(sent[0], json!({"model": "m", "messages": [{"role": "user", "content": "a"}]}));
     assert_eq!(sent[1], json!({"model": "other", "messages": user, "temperature": 0.5}));
     assert_eq!(sent.len(), 5, "what is no request isn't sent");
-    assert!(err.contains("3 answered, 3 failed") && err.contains("5 attempts, 1 of them again"), "{err}");
+    assert!(err.contains("3 answered, 4 failed") && err.contains("5 attempts, 1 of them again"), "{err}");
     assert!(err.contains("18 + 6 tokens, $0.00 (1 answers didn't tell)"), "{err}");
-    assert!(err.contains("2 failed: bad line") && err.contains("1 failed: status 400"), "{err}");
+    assert!(err.contains("3 failed: bad line") && err.contains("1 failed: status 400"), "{err}");
 }
 
 #[test]
@@ -217,11 +219,13 @@ fn what_cant_go_on_says_why_and_loses_nothing() {
     }
     fails(call(&output, &["--rpm", "1", "--shard", "1/100"]), "less than one call an hour");
     fails(call(&output, &["--retry-failed"]), "add --resume");
+    fails(call(&output, &["--resume", "--retry-failed", "--in-order"]), "leave one out");
     fails(call(&output, &["--shard", "5/4"]), "--shard 5/4: give two numbers such as 1/4");
     fails(call(&output, &["--limit", "0"]), "give a whole number from 1");
-    fails(call(&output, &["--rpm", "-1"]), "give a number above 0");
+    fails(call(&output, &["--rpm", "-1"]), "give a number from 0.001");
     fails(call(&output, &["--price", "1"]), "give two prices");
     fails(batch(&url, &folder.file("missing"), &output), "can't read");
+    fails(batch(&url, &folder.0, &output), "is a folder");
     let mut keyless = call(&output, &[]);
     keyless.env_remove("HOLYSHEEP_API_KEY");
     fails(keyless, "HOLYSHEEP_API_KEY: is not set; get a key");
@@ -326,6 +330,51 @@ fn an_interrupt_lets_calls_finish_and_a_second_one_doesnt() {
     }
     assert_eq!(child.wait().unwrap().code(), Some(130));
     assert_eq!(lines(&output).len(), done, "what was broken off isn't done");
+}
+
+#[test]
+fn an_interrupt_doesnt_wait_for_calls_that_wait() {
+    let folder = Folder::new("waiting");
+    let (input, output) = (folder.prompts(100), folder.file("out.jsonl"));
+    let server = Server::always(ok("hi"));
+    let mut command = batch(&server.url(), &input, &output);
+    let child = command.args(["--rpm", "0.1"]).spawn().unwrap();
+    server.wait_for_requests(1);
+    while lines(&output).is_empty() {
+        std::thread::yield_now();
+    }
+    signal(&child, "-TERM");
+    assert_eq!(child.wait_with_output().unwrap().status.code(), Some(130));
+    assert_eq!((lines(&output).len(), server.requests().len()), (1, 1));
+}
+
+#[test]
+fn an_end_doesnt_wait_for_an_input_that_says_nothing() {
+    let server = Server::always(status(401));
+    let mut command = batch(&server.url(), Path::new("-"), Path::new("-"));
+    let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    writeln!(stdin, "{{\"prompt\": \"hi\"}}").unwrap();
+    let ended = child.wait_with_output().unwrap();
+    assert_eq!(ended.status.code(), Some(2));
+    drop(stdin);
+}
+
+#[test]
+fn a_reader_that_is_gone_is_noticed_and_nobody_who_listens_is_no_fault() {
+    let folder = Folder::new("gone");
+    let (input, output) = (folder.prompts(2000), folder.file("pipe"));
+    assert!(Command::new("mkfifo").arg(&output).status().unwrap().success());
+    let service = Service::new(0.0, Duration::ZERO);
+    let child = batch(&service.url(), &input, &output).spawn().unwrap();
+    drop(fs::File::open(&output).unwrap());
+    let err = String::from_utf8(child.wait_with_output().unwrap().stderr).unwrap();
+    assert!(err.contains("can't write"), "{err}");
+    let output = folder.file("out.jsonl");
+    let mut child = batch(&service.url(), &input, &output).spawn().unwrap();
+    drop(child.stderr.take());
+    assert!(child.wait().unwrap().success());
+    assert_complete(&lines(&output), 2000);
 }
 
 #[test]

@@ -73,22 +73,13 @@ impl Done {
         let cant = |error: io::Error| Failure::from(format!("can't rewrite {name}: {error}"));
         let path = fs::canonicalize(path).map_err(cant)?; // a link stays one
         let mut beside = path.clone().into_os_string();
-        beside.push(".new");
+        beside.push(".retry-failed");
         let done = Done::read(old, name, true)?;
-        let new = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&beside);
-        let new = new.map_err(cant)?;
-        lock(&new)?;
-        new.set_len(0).map_err(cant)?;
-        new.set_permissions(old.metadata().map_err(cant)?.permissions()).map_err(cant)?;
-        let mut writer = BufWriter::new(&new);
-        read_lines(old, name, |seen, line| match seen.error {
-            Some(_) => Ok(()),
-            None => writer.write_all(line.trim_ascii_end()).and_then(|()| writer.write_all(b"\n")),
-        })?;
-        writer.flush().map_err(cant)?;
-        drop(writer);
-        new.sync_all().map_err(cant)?;
-        fs::rename(&beside, &path).map_err(cant)?;
+        let _ = fs::remove_file(&beside); // of a run that was killed: no other one has the lock on the output
+        let new = OpenOptions::new().read(true).write(true).create_new(true).open(&beside).map_err(cant)?;
+        let copied = lock(&new).and_then(|()| copy_successes(old, name, &new));
+        let renamed = copied.and_then(|()| fs::rename(&beside, &path).map_err(cant));
+        renamed.inspect_err(|_| drop(fs::remove_file(&beside)))?;
         Ok((new, done))
     }
 
@@ -141,6 +132,17 @@ impl Done {
     }
 }
 
+fn copy_successes(old: &mut File, name: &str, new: &File) -> Result<(), Failure> {
+    let cant = |error: io::Error| Failure::from(format!("can't rewrite {name}: {error}"));
+    new.set_permissions(old.metadata().map_err(cant)?.permissions()).map_err(cant)?;
+    let mut writer = BufWriter::new(new);
+    read_lines(old, name, |seen, line| match seen.error {
+        Some(_) => Ok(()),
+        None => writer.write_all(line.trim_ascii_end()).and_then(|()| writer.write_all(b"\n")).map_err(cant),
+    })?;
+    writer.flush().and_then(|()| new.sync_all()).map_err(cant)
+}
+
 /// The mark of a line with this checksum. One line in 250 has the mark of another one, but not a whole input.
 fn mark_of(crc32: u32) -> u8 {
     let first = u32::from(UNKNOWN) + 1;
@@ -151,7 +153,7 @@ fn mark_of(crc32: u32) -> u8 {
 fn read_lines(
     file: &mut File,
     name: &str,
-    mut each: impl FnMut(&Seen, &[u8]) -> io::Result<()>,
+    mut each: impl FnMut(&Seen, &[u8]) -> Result<(), Failure>,
 ) -> Result<End, Failure> {
     let cant = |error: io::Error| Failure::from(format!("can't read {name}: {error}"));
     file.rewind().map_err(cant)?;
@@ -161,7 +163,7 @@ fn read_lines(
         number += 1;
         let whole = line.ends_with(b"\n");
         match serde_json::from_slice::<Seen>(&line) {
-            Ok(seen) if seen.index < MOST_ITEMS => each(&seen, &line).map_err(cant)?,
+            Ok(seen) if seen.index < MOST_ITEMS => each(&seen, &line)?,
             Err(_) if line.trim_ascii().is_empty() => {}
             Err(error) if !whole && error.is_eof() => break,
             _ => {

@@ -15,6 +15,9 @@ use crate::options::{Options, Place, Shard};
 /// The longest line: an image or a book fits, a file that has no lines at all is noticed.
 const LONGEST_LINE: u64 = 64 * 1024 * 1024;
 
+/// What some editors put before the first line.
+const BOM: &[u8] = b"\xEF\xBB\xBF";
+
 /// The model of a line that is none; nothing is ever sent for it.
 const NO_MODEL: &str = "";
 
@@ -47,7 +50,11 @@ impl Reader {
             Place::Standard => ("standard input".to_owned(), Box::new(BufReader::new(io::stdin()))),
             Place::File(path) => {
                 let name = path.display().to_string();
-                let file = File::open(path).map_err(|error| format!("can't read {name}: {error}"))?;
+                let cant = |why: &dyn std::fmt::Display| format!("can't read {name}: {why}");
+                let file = File::open(path).map_err(|error| cant(&error))?;
+                if path.is_dir() {
+                    return Err(cant(&"is a folder; name a file in it").into());
+                }
                 (name, Box::new(BufReader::with_capacity(64 * 1024, file)))
             }
         };
@@ -64,6 +71,9 @@ impl Reader {
             let length = read.map_err(|error| format!("can't read {name} at line {line}: {error}"))?;
             if length == 0 {
                 return Ok(None);
+            }
+            if line == 1 && self.buffer.starts_with(BOM) {
+                self.buffer.drain(..BOM.len());
             }
             if length as u64 > LONGEST_LINE {
                 return Err(format!("{name} line {line} is longer than 64 MiB; is it JSON Lines?"));
@@ -110,6 +120,9 @@ impl Item<'_> {
             Some(Value::Object(request)) => request,
             Some(_) => return Asked::bad(id, "has a request that isn't an object"),
             None => match fields.remove("prompt") {
+                Some(_) if fields.contains_key("messages") => {
+                    return Asked::bad(id, "has both a prompt and messages; keep one of them");
+                }
                 Some(Value::String(prompt)) => {
                     fields.insert("messages".to_owned(), user_says(prompt));
                     fields

@@ -4,13 +4,14 @@ use std::collections::HashMap;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use holysheep::{ChatResponse, Error, Usage};
+use holysheep::{ChatResponse, Client, Error, Snapshot, Usage};
 use serde_json::Value;
 
 use crate::report::Tally;
 
 /// A run.
 pub(crate) struct Job {
+    client: Client,
     state: Mutex<State>,
     /// Rung when the run stops or tokens come back.
     changed: Condvar,
@@ -61,13 +62,14 @@ struct Bucket {
 }
 
 impl Job {
-    pub(crate) fn new(tokens_per_minute: Option<f64>, tally: Tally) -> Job {
+    pub(crate) fn new(client: Client, tokens_per_minute: Option<f64>, tally: Tally) -> Job {
         let bucket = |per_minute: f64| {
             let per_second = per_minute / 60.0;
             Bucket { per_second, level: per_second, at: Instant::now(), used: 0, answers: 0 }
         };
         let (under_way, model, tokens) = (HashMap::new(), String::new(), tokens_per_minute.map(bucket));
         Job {
+            client,
             state: Mutex::new(State { under_way, tokens, model, stop: None, tally }),
             changed: Condvar::new(),
         }
@@ -111,10 +113,11 @@ impl Job {
         Some(tag)
     }
 
-    /// No further item shall begin. The first reason stays.
+    /// No further call shall begin. The first reason stays.
     pub(crate) fn stop(&self, why: Stop) {
         self.lock().stop.get_or_insert(why);
         self.changed.notify_all();
+        self.client.drain();
     }
 
     pub(crate) fn stopped(&self) -> Option<Stop> {
@@ -130,9 +133,10 @@ impl Job {
         self.tally(|tally| tally.skipped += 1);
     }
 
-    /// The model of the latest request.
-    pub(crate) fn model(&self) -> String {
-        self.lock().model.clone()
+    /// What the handler of the latest request's model says.
+    pub(crate) fn handler(&self) -> Snapshot {
+        let model = self.lock().model.clone();
+        self.client.handler(&model).snapshot()
     }
 
     pub(crate) fn tally<T>(&self, change: impl FnOnce(&mut Tally) -> T) -> T {

@@ -16,12 +16,14 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use holysheep::{AdaptiveConfig, AdaptiveHandler, BatchItem, Client, ConfigBuilder, Error, RetryConfig};
+use holysheep::{
+    AdaptiveConfig, AdaptiveHandler, BatchItem, Client, ConfigBuilder, Error, Event, RetryConfig,
+};
 use input::{Feed, Reader};
 use job::{Job, Stop};
 use options::{HELP, Options};
 use output::{Line, Output};
-use report::{Progress, Tally};
+use report::{Held, Progress, Tally};
 
 pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -62,7 +64,8 @@ pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
 }
 
 fn run(options: &Options) -> Result<ExitCode, Failure> {
-    let client = client(options)?;
+    let held = Held::default();
+    let client = client(options, &held)?;
     let reader = Reader::open(&options.input)?;
     let items = input::count(&options.input);
     let (mut output, done) = Output::open(options)?;
@@ -74,10 +77,10 @@ fn run(options: &Options) -> Result<ExitCode, Failure> {
     }
     let left = options.limit.saturating_add(done.count());
     let total = items.map(|items| options.shard.share(items).min(left));
-    let job = Arc::new(Job::new(options.tokens_per_minute, Tally::new(options.price)?));
+    let job = Arc::new(Job::new(client.clone(), options.tokens_per_minute, Tally::new(options.price)?));
     stop_on_signals(&job, &client)?;
     let feed = Feed::new(options, reader, done, Arc::clone(&job));
-    let progress = Progress::start(&job, &client, total);
+    let progress = Progress::start(&job, held, total);
     let batch = client.batch(feed).concurrency(options.concurrency).in_order(options.in_order);
     let written = batch.run().try_for_each(|item| take(item, options, &job, &mut output));
     progress.finish();
@@ -93,12 +96,18 @@ fn run(options: &Options) -> Result<ExitCode, Failure> {
     })
 }
 
-fn client(options: &Options) -> Result<Client, Failure> {
+fn client(options: &Options, held: &Held) -> Result<Client, Failure> {
     // Who has a night has the time that a server asks for.
     let patient = [429, 503, 529];
     let retry =
         patient.into_iter().fold(RetryConfig::default(), |retry, status| retry.status_max_delay(status, DAY));
-    let mut config = ConfigBuilder::from_env()?.retry(retry).deadline(options.deadline);
+    let held = held.clone();
+    let mut config =
+        ConfigBuilder::from_env()?.retry(retry).deadline(options.deadline).on_event(move |event| {
+            if let Event::Retry { wait, .. } = event {
+                held.until(*wait);
+            }
+        });
     if let Some(timeout) = options.timeout {
         config = config.timeout(timeout);
     }
@@ -110,15 +119,19 @@ fn client(options: &Options) -> Result<Client, Failure> {
     Ok(Client::new(config.build()?)?)
 }
 
-/// The first signal to end lets the calls in flight finish, the second one ends them.
+/// The first signal to end lets the calls on the wire finish, the second one ends them, and the third one doesn't even wait
+/// for an output that takes nothing.
 fn stop_on_signals(job: &Arc<Job>, client: &Client) -> Result<(), Failure> {
-    let (job, client) = (Arc::clone(job), client.clone());
+    let (job, client, mut signals) = (Arc::clone(job), client.clone(), 0);
     Ok(ctrlc::set_handler(move || {
-        if job.is_stopping() {
-            client.shutdown();
-        } else {
-            job.stop(Stop::Interrupted);
-            report::tell("\nthe calls in flight may finish; once more ends them");
+        signals += 1;
+        match signals {
+            1 => {
+                job.stop(Stop::Interrupted);
+                report::tell_without_bar(report::STOPPING);
+            }
+            2 => client.shutdown(),
+            _ => std::process::exit(INTERRUPTED.into()),
         }
     })?)
 }
@@ -164,7 +177,7 @@ fn is_hopeless(error: &Error) -> bool {
 fn dry_run(options: &Options) -> Result<ExitCode, Failure> {
     let mut reader = Reader::open(&options.input)?;
     let done = output::look(options)?;
-    let (mut items, mut tokens, mut bad) = (0_usize, 0, 0);
+    let (mut items, mut tokens, mut bad, mut out) = (0_usize, 0, 0, std::io::stdout().lock());
     while let Some(item) = reader.next()? {
         if items >= options.limit || !options.shard.has(item.index) || done.has(&item)? {
             continue;
@@ -175,7 +188,7 @@ fn dry_run(options: &Options) -> Result<ExitCode, Failure> {
             Err(why) => {
                 bad += 1;
                 if bad <= BAD_SHOWN {
-                    println!("line {} {why}", item.line);
+                    writeln!(out, "line {} {why}", item.line)?;
                 }
             }
         }
@@ -185,6 +198,6 @@ fn dry_run(options: &Options) -> Result<ExitCode, Failure> {
         let cost = tokens as f64 * price.input_per_mtok / 1e6;
         line += &format!(" for ${cost:.2}; the answers come on top");
     }
-    println!("{line}");
+    writeln!(out, "{line}")?;
     Ok(if bad == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -29,7 +29,7 @@ What to call
       --dry-run           only check the input and count what is left; nothing is sent or written, no key is needed
 
 How fast
-      --concurrency N     calls at the same time, at most [8]
+      --concurrency N     calls at the same time, at most [8]; each needs an open file, see ulimit -n
       --rpm N             calls a minute, at most; with --shard, of all shards together
       --tpm N             tokens a minute, about; with --shard, of all shards together
       --timeout SECONDS   silence of the server after which it is asked again [60]
@@ -45,7 +45,7 @@ What to see
       --price IN,OUT      dollars for a million tokens, to show the cost
   -h, --help
 
-Ctrl-C or SIGTERM lets the calls in flight finish, a second one doesn't. After either, or a crash, run it again with
+Ctrl-C or SIGTERM lets the calls on the wire finish, a second one doesn't. After either, or a crash, run it again with
 --resume. If the first 100 calls all fail alike, it stops.
 It ends with 0 if all items succeeded, 1 if some failed, 2 if it couldn't go on, 130 if it was interrupted.";
 
@@ -174,6 +174,12 @@ impl Options {
         if self.retry_failed && !self.resume {
             return Err("--retry-failed is about an earlier run; add --resume".into());
         }
+        if self.retry_failed && self.in_order {
+            return Err(
+                "--in-order can't put what is tried again between the lines that are there; leave one out"
+                    .into(),
+            );
+        }
         if self.resume && self.output == Place::Standard && !self.dry_run {
             return Err("--resume needs to read what there is; give a file with -o".into());
         }
@@ -196,8 +202,8 @@ fn at_least_one(text: &str) -> Result<usize, String> {
 }
 
 fn positive(text: &str) -> Result<f64, String> {
-    let number = text.parse().ok().filter(|number: &f64| number.is_finite() && *number > 0.0);
-    number.ok_or_else(|| "give a number above 0".to_owned())
+    let number = text.parse().ok().filter(|number: &f64| number.is_finite() && *number >= 0.001);
+    number.ok_or_else(|| "give a number from 0.001".to_owned())
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

@@ -117,9 +117,12 @@ impl Output {
         };
         let name = path.display().to_string();
         let cant = |what: &str, error: io::Error| Failure::from(format!("can't {what} {name}: {error}"));
-        let open = OpenOptions::new().read(true).append(true).create(true).open(path);
-        let mut file = open.map_err(|error| cant("write", error))?;
-        if !file.metadata().map_err(|error| cant("read", error))?.is_file() {
+        let mut how = OpenOptions::new();
+        how.append(true).create(true);
+        // A pipe that this process could read from itself would never tell that its reader is gone.
+        let is_file = !path.exists() || path.is_file();
+        let mut file = how.read(is_file).open(path).map_err(|error| cant("write", error))?;
+        if !is_file {
             return Ok((Output { file: Box::new(file), name, _old: None }, Done::default()));
         }
         lock(&file, &name)?;

@@ -3,20 +3,23 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write as _};
-use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
-use holysheep::{BreakerState, ChatResponse, Client, Error, Price, Usage};
-use indicatif::{ProgressBar, ProgressStyle};
+use holysheep::{BreakerState, ChatResponse, Error, Price, Usage};
+use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 
 use crate::job::{Job, Stop, Tag};
 
 /// How often the bar is drawn, and how often there is a line where there is no terminal.
 const REDRAW: Duration = Duration::from_millis(250);
 const NOW_AND_THEN: Duration = Duration::from_secs(30);
+
+/// Waits longer than any back-off are the server's own wish.
+const WORTH_TELLING: Duration = Duration::from_secs(60);
 
 /// Kinds of errors that are told in the summary.
 const KINDS_TOLD: usize = 5;
@@ -114,6 +117,12 @@ impl Tally {
         self.finished() as f64 * 60.0 / self.started.elapsed().as_secs_f64().max(0.001)
     }
 
+    /// The time that the rest of so many items takes if it goes on like this.
+    fn time_left(&self, total: usize) -> Option<Duration> {
+        let left = total.saturating_sub(self.finished() + self.skipped);
+        Duration::try_from_secs_f64(left as f64 * 60.0 / self.per_minute()).ok()
+    }
+
     /// Tokens and cost, as far as they are known.
     fn used(&self) -> String {
         let mut text = format!("{} + {} tokens", self.tokens_in, self.tokens_out);
@@ -189,9 +198,37 @@ fn kind(error: &Error) -> String {
     }
 }
 
+/// What is said when it is to end.
+pub(crate) const STOPPING: &str = "stopping: the calls on the wire may finish, once more ends them";
+
 /// Says something, even if nobody listens any more: the answers are what counts.
 pub(crate) fn tell(text: &str) {
     let _ = writeln!(std::io::stderr(), "{}", text.trim_end());
+}
+
+/// Says something that the bar says where there is one.
+pub(crate) fn tell_without_bar(text: &str) {
+    if !std::io::stderr().is_terminal() {
+        tell(text);
+    }
+}
+
+/// Until when the service has asked to be left alone.
+#[derive(Clone, Default)]
+pub(crate) struct Held(Arc<Mutex<Option<Instant>>>);
+
+impl Held {
+    pub(crate) fn until(&self, wait: Duration) {
+        if wait > WORTH_TELLING {
+            let mut until = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            *until = (*until).max(Instant::now().checked_add(wait));
+        }
+    }
+
+    fn left(&self) -> Option<Duration> {
+        let until = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        until?.checked_duration_since(Instant::now())
+    }
 }
 
 /// Shows how it goes, from a thread of its own.
@@ -202,23 +239,26 @@ pub(crate) struct Progress {
 
 impl Progress {
     /// `total` is how many items there are in all, if that is known.
-    pub(crate) fn start(job: &Arc<Job>, client: &Client, total: Option<usize>) -> Progress {
+    pub(crate) fn start(job: &Arc<Job>, held: Held, total: Option<usize>) -> Progress {
         let (end, ended) = mpsc::channel();
-        let (job, client) = (Arc::clone(job), client.clone());
+        let job = Arc::clone(job);
         let show = move || {
             let bar = std::io::stderr().is_terminal().then(|| bar(total));
             let tick = if bar.is_some() { REDRAW } else { NOW_AND_THEN };
             while ended.recv_timeout(tick) == Err(RecvTimeoutError::Timeout) {
                 let (finished, line) = job.tally(|tally| {
-                    let line = format!(
+                    let mut line = format!(
                         "{} failed, {:.0} a minute, {}",
                         tally.failed,
                         tally.per_minute(),
                         tally.used()
                     );
+                    if let Some(left) = total.and_then(|total| tally.time_left(total)) {
+                        let _ = write!(line, ", {} left", HumanDuration(left));
+                    }
                     (tally.finished() + tally.skipped, line)
                 });
-                let line = [line, waiting(&job, &client)].concat();
+                let line = [line, waiting(&job, &held)].concat();
                 match &bar {
                     Some(bar) => {
                         bar.set_message(line);
@@ -246,7 +286,7 @@ impl Progress {
 
 fn bar(total: Option<usize>) -> ProgressBar {
     let (bar, template) = match total {
-        Some(total) => (ProgressBar::new(total as u64), "{wide_bar} {pos}/{len}, {eta} left\n{msg}"),
+        Some(total) => (ProgressBar::new(total as u64), "{wide_bar} {pos}/{len}\n{msg}"),
         None => (ProgressBar::new_spinner(), "{spinner} {pos} done in {elapsed}\n{msg}"),
     };
     match ProgressStyle::with_template(template) {
@@ -256,8 +296,14 @@ fn bar(total: Option<usize>) -> ProgressBar {
 }
 
 /// What calls wait for, if they do.
-fn waiting(job: &Job, client: &Client) -> String {
-    let now = client.handler(&job.model()).snapshot();
+fn waiting(job: &Job, held: &Held) -> String {
+    if job.is_stopping() {
+        return format!("; {STOPPING}");
+    }
+    if let Some(left) = held.left() {
+        return format!("; the service asks to wait for {} more", HumanDuration(left));
+    }
+    let now = job.handler();
     let waiting = now.waiting;
     match (now.breaker, now.rate_per_minute) {
         (BreakerState::Open | BreakerState::HalfOpen, _) => {
