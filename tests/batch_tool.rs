@@ -99,6 +99,21 @@ fn every_form_of_input_becomes_a_line() {
     assert!(err.contains("3 failed: bad line") && err.contains("1 failed: status 400"), "{err}");
 }
 
+#[cfg(feature = "preserve-order")]
+#[test]
+fn the_keys_of_a_schema_stay_in_their_order() {
+    let folder = Folder::new("keys");
+    let (input, output) = (folder.file("in.jsonl"), folder.file("out.jsonl"));
+    let schema =
+        r#"{"type":"object","properties":{"reasoning":{"type":"string"},"answer":{"type":"string"}}}"#;
+    let line = r#"{"prompt":"hi","response_format":{"type":"json_schema","json_schema":{"name":"s","schema":SCHEMA}},
+        "tools":[{"type":"function","function":{"name":"f","parameters":SCHEMA}}]}"#;
+    fs::write(&input, line.replace('\n', " ").replace("SCHEMA", schema)).unwrap();
+    let server = Server::script([ok("hi")]);
+    ends(batch(&server.url(), &input, &output), 0);
+    assert_eq!(server.requests()[0].body.matches(schema).count(), 2, "{}", server.requests()[0].body);
+}
+
 #[test]
 fn it_goes_on_after_a_torn_line_and_after_one_that_lacks_its_newline() {
     let folder = Folder::new("torn");

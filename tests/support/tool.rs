@@ -17,6 +17,9 @@ pub(crate) fn tool() -> PathBuf {
     BUILT.call_once(|| {
         let mut cargo = Command::new(env!("CARGO"));
         cargo.args(["build", "--quiet", "--example", "batch"]);
+        if cfg!(feature = "preserve-order") {
+            cargo.args(["--features", "preserve-order"]);
+        }
         // What cargo tells a test of its package would look to build scripts like a change, and everything be built anew.
         for (name, _) in env::vars()
             .filter(|(name, _)| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_"))

@@ -157,7 +157,8 @@ impl ChatRequest {
         self
     }
 
-    /// Asks for JSON that this schema describes, strictly; [`ChatResponse::json`](super::ChatResponse::json) reads it.
+    /// Asks for JSON that this schema describes, strictly; [`ChatResponse::json`](super::ChatResponse::json) reads it. Models
+    /// answer in the order of the schema's keys, which only the feature `preserve-order` keeps; otherwise they are sorted.
     pub fn json_schema(self, name: impl Into<String>, schema: impl Into<Value>) -> Self {
         self.response_format(ResponseFormat::json_schema(name, schema))
     }
