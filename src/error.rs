@@ -173,14 +173,6 @@ impl Error {
         Error::Config { setting, message: message.into(), source: None }
     }
 
-    /// What is wrong with a setting, said of the one that its value came from.
-    pub(crate) fn of(self, setting: &'static str) -> Error {
-        match self {
-            Error::Config { message, source, .. } => Error::Config { setting, message, source },
-            other => other,
-        }
-    }
-
     /// The HTTP status of the answer, if there was one.
     pub fn status(&self) -> Option<u16> {
         match self.innermost() {

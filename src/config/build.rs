@@ -44,8 +44,7 @@ impl ConfigBuilder {
         }
         self.retry.check()?;
         self.adaptive.check()?;
-        headers(&[("user-agent".to_owned(), self.user_agent.clone())])
-            .map_err(|error| error.of("user_agent"))?;
+        headers(&[("user-agent".to_owned(), self.user_agent.clone())]).map_err(said_of("user_agent"))?;
         let own_authorization =
             self.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("authorization"));
         let key = if own_authorization {
@@ -117,15 +116,23 @@ pub(super) fn from_variables(key: Option<String>, base_url: Option<String>) -> R
         let message = format!("is not set; get a key at {SIGN_UP} and export it");
         return Err(Error::config(KEY_VARIABLE, message));
     };
-    api_key::checked(&key, SIGN_UP).map_err(|error| error.of(KEY_VARIABLE))?;
+    api_key::checked(&key, SIGN_UP).map_err(said_of(KEY_VARIABLE))?;
     let builder = Config::builder().api_key(key);
     Ok(match base_url {
         Some(url) if !url.trim().is_empty() => {
-            BaseUrl::parse(&url).map_err(|error| error.of(URL_VARIABLE))?;
+            BaseUrl::parse(&url).map_err(said_of(URL_VARIABLE))?;
             builder.base_url(url)
         }
         _ => builder,
     })
+}
+
+/// What is wrong with a setting, said of the one that its value came from.
+fn said_of(setting: &'static str) -> impl Fn(Error) -> Error {
+    move |error| match error {
+        Error::Config { message, source, .. } => Error::Config { setting, message, source },
+        other => other,
+    }
 }
 
 /// The address of the service, if the key may be sent there.
