@@ -93,7 +93,8 @@ impl Client {
 impl<I: Iterator<Item = ChatRequest> + Send + 'static> Batch<I> {
     /// Calls at the same time: at least 1, at most 4,096, 8 by default.
     ///
-    /// Too many do no harm: threads are added only while calls needn't wait for their turn.
+    /// More than a quota feeds do no harm: threads are added only while calls needn't wait for their turn. Each has a
+    /// connection, though, and so needs an open file: more than `ulimit -n` allows makes calls fail.
     pub fn concurrency(mut self, calls: usize) -> Self {
         self.concurrency = calls.clamp(1, MOST_CONCURRENCY);
         self
