@@ -6,6 +6,10 @@ use super::sse::Event;
 
 /// What an event of a chat's stream means.
 #[derive(Debug)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "there is one at a time, and a box would cost each chunk an allocation; over the bound with preserve-order only"
+)]
 pub(crate) enum Piece {
     /// A piece of the answer.
     Chunk(ChatChunk),
