@@ -257,6 +257,9 @@ struct State {
     /// Items finished so far: where their order doesn't matter, their turn.
     count: usize,
     running: usize,
+    /// Who waits: a bell that nobody hears would still cost a system call.
+    reader_waits: bool,
+    lacks_room: bool,
     threads: usize,
     most_threads: usize,
     input_ended: bool,
@@ -268,7 +271,9 @@ impl Desk {
     fn wait_for_room(&self, client: &Client) -> bool {
         let mut state = lock(&self.state);
         while !client.is_drained() && state.running + state.finished.len() >= self.most {
+            state.lacks_room = true;
             state = wait(&self.taken, state);
+            state.lacks_room = false;
         }
         !client.is_drained()
     }
@@ -283,8 +288,11 @@ impl Desk {
         state.running -= 1;
         let more =
             !state.input_ended && state.threads < state.most_threads && state.running + 1 >= state.threads;
+        let awaited = state.reader_waits && turn == state.next;
         drop(state); // who is woken finds it free
-        self.put.notify_one();
+        if awaited {
+            self.put.notify_one();
+        }
         more
     }
 
@@ -295,8 +303,9 @@ impl Desk {
             let turn = state.next;
             if let Some(item) = state.finished.remove(&turn) {
                 state.next += 1;
-                drop(state);
-                self.taken.notify_one();
+                if state.lacks_room {
+                    self.taken.notify_one();
+                }
                 return Some(item);
             }
             if state.running == 0 && (state.input_ended || client.is_drained()) {
@@ -304,7 +313,9 @@ impl Desk {
                 drop(state);
                 return panic.and_then(|panic| resume_unwind(panic));
             }
+            state.reader_waits = true;
             state = wait(&self.put, state);
+            state.reader_waits = false;
         }
     }
 

@@ -207,23 +207,23 @@ fn four_processes_that_know_nothing_complete_the_input() {
 fn it_is_as_fast_as_a_loop_written_by_hand() {
     for threads in [8, 64] {
         let calls = 250 * threads * load(); // more than a second
-        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-        for _ in 0..5 {
+        // Pair by pair, because what else the computer does changes from one to the next.
+        let pair = |_| {
             let service = Service::new(0.0, Duration::from_millis(5));
             let by_hand = by_hand(&service.url(), threads, calls);
             let service = Service::new(0.0, Duration::from_millis(5));
             let batch = by_batch(&service.url(), threads, calls);
-            ours.push(calls as f64 / batch);
-            theirs.push(calls as f64 / by_hand);
-        }
-        ours.sort_by(f64::total_cmp);
-        theirs.sort_by(f64::total_cmp);
-        let ratio = ours[2] / theirs[2];
-        println!(
-            "{threads} threads: {:.0} a second, by hand {:.0}: ratio of the medians {ratio:.3}",
-            ours[2], theirs[2]
-        );
-        assert!(ratio >= 0.95, "{ratio}");
+            println!(
+                "{threads} threads: {:.0} a second, by hand {:.0}",
+                calls as f64 / batch,
+                calls as f64 / by_hand
+            );
+            by_hand / batch
+        };
+        let mut ratios = [0; 7].map(pair);
+        ratios.sort_by(f64::total_cmp);
+        println!("ratios {ratios:.3?}");
+        assert!(ratios[3] >= 0.95, "{ratios:?}");
     }
 }
 
