@@ -65,9 +65,9 @@ impl Client {
     /// # Ok::<_, holysheep::Error>(())
     /// ```
     ///
-    /// Each request becomes one [`BatchItem`], unless the batch is dropped or the client shut down or drained. They are pulled one by
-    /// one, from the threads that make the calls, when there is room for them: an input of any length needs no more memory
-    /// than one of a few thousand.
+    /// Each request becomes one [`BatchItem`], unless the batch is dropped or the client shut down or drained. They are
+    /// pulled one by one, from the threads that make the calls, when there is room for them: an input of any length needs no
+    /// more memory than one of a few thousand.
     ///
     /// The calls are those of [`chat`](Client::chat), but more patient, because nobody waits for one of them:
     ///
@@ -78,8 +78,8 @@ impl Client {
     ///   calls of the same client have no retries left while a batch is in trouble.
     /// - Their deadlines stand still while they wait for their turn.
     ///
-    /// A server that asks for a longer wait than [`status_max_delay`](crate::RetryConfig::status_max_delay) allows fails the item
-    /// at once, here too. Who has the time raises that.
+    /// A server that asks for a longer wait than [`status_max_delay`](crate::RetryConfig::status_max_delay) allows fails the
+    /// item at once, here too. Who has the time raises that.
     pub fn batch<I>(&self, requests: I) -> Batch<I::IntoIter>
     where
         I: IntoIterator<Item = ChatRequest>,
@@ -112,9 +112,11 @@ impl<I: Iterator<Item = ChatRequest> + Send + 'static> Batch<I> {
     /// Begins, on threads and connections of its own, and hands out the items. It pauses while nobody takes them.
     ///
     /// Dropping the iterator ends all its calls at once; after a [`shutdown`](Client::shutdown) those that had begun come
-    /// with [`Error::Shutdown`], then it ends; after a [`drain`](Client::drain) those on the wire come as they are. A panic in a call, which only the program's own
-    /// [`on_event`](crate::ConfigBuilder::on_event) can bring about, is that item's [`Error::Panicked`]; one in the
-    /// requests' iterator ends the input, and is passed on when all that had begun are finished.
+    /// with [`Error::Shutdown`], then it ends; after a [`drain`](Client::drain) those on the wire come as they are.
+    ///
+    /// A panic in a call, which only the program's own [`on_event`](crate::ConfigBuilder::on_event) can bring about, is that
+    /// item's [`Error::Panicked`]; one in the requests' iterator ends the input, and is passed on when all that had begun are
+    /// finished.
     pub fn run(self) -> impl Iterator<Item = BatchItem> + Send {
         let Batch { client, requests, concurrency, in_order } = self;
         let waiting = concurrency * if in_order { WAITING_IN_ORDER } else { WAITING };

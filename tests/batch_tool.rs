@@ -126,6 +126,9 @@ fn it_goes_on_after_a_torn_line_and_after_one_that_lacks_its_newline() {
     for (before, asked) in [
         (format!("{}\n{}\n{{\"id\":\"i3\",\"ind", whole(2), whole(0)), 3),
         (format!("{}\n{}", whole(2), whole(0)), 3),
+        (format!("{}\n{}\n\0\0\0", whole(2), whole(0)), 3),
+        (format!("{}\n{{\"id\":\"i3\",\"ind\0\0\0", whole(2)), 4),
+        (format!("{}\n{}\0\0\0", whole(2), whole(0)), 3),
         ("{\"ind".to_owned(), 5),
         (whole(4), 4),
         ((0..5).map(|item| whole(item) + "\n").collect(), 0),
@@ -288,6 +291,13 @@ fn a_mistake_in_all_items_ends_it() {
     let server = Server::always(status(404));
     fails(batch(&server.url(), &input, &output), "the first 100 failed alike: the service answered 404");
     assert!((100..150).contains(&lines(&output).len()));
+    let mut command = Command::new(tool());
+    command
+        .arg(&input)
+        .args(["-o", "-"])
+        .env("HOLYSHEEP_API_KEY", "sk-test")
+        .env("HOLYSHEEP_BASE_URL", server.url());
+    fails(command, "failed alike: line");
     let server = Server::script([ok("hi")]);
     server.add((0..999).map(|_| status(404)));
     let mut command = batch(&server.url(), &input, &output);

@@ -162,9 +162,11 @@ fn read_lines(
     while lines.read_until(b'\n', &mut line).map_err(cant)? > 0 {
         number += 1;
         let whole = line.ends_with(b"\n");
+        // After a power cut a file may end in zeros that were never written over.
+        line.truncate(line.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1));
         match serde_json::from_slice::<Seen>(&line) {
             Ok(seen) if seen.index < MOST_ITEMS => each(&seen, &line)?,
-            Err(_) if line.trim_ascii().is_empty() => {}
+            Err(_) if whole && line.trim_ascii().is_empty() => {}
             Err(error) if !whole && error.is_eof() => break,
             _ => {
                 return Err(

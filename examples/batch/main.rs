@@ -155,7 +155,8 @@ fn take(item: BatchItem, options: &Options, job: &Job, output: &mut Output) -> R
     });
     match &result {
         Err(error) if all_alike && !error.is_retryable() => {
-            job.stop(Stop::Hopeless(format!("the first {ALL_ALIKE} failed alike: {}", chain(error))));
+            let why = tag.bad.unwrap_or_else(|| chain(error));
+            job.stop(Stop::Hopeless(format!("the first {ALL_ALIKE} failed alike: {why}")));
         }
         Err(_) if options.fail_fast => job.stop(Stop::Failed),
         _ => {}
