@@ -1,26 +1,29 @@
 //! The one lock around the policies: one handler for all threads, which says when a call may go and learns from each answer.
 
 mod config;
-mod line;
-mod models;
+mod registry;
+
 mod state;
+mod wait_queue;
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 pub use config::AdaptiveConfig;
-pub(crate) use models::Models;
+pub(crate) use registry::HandlerRegistry;
 pub(crate) use state::Change;
 pub use state::{Snapshot, Tries};
 
 use crate::error::{Error, Reason, Result};
-use crate::io::clock::{Clock, Stop, lock};
 use crate::policy::backoff::RetryConfig;
-use crate::policy::breaker::BreakerState;
+use crate::policy::circuit_breaker::BreakerState;
 use crate::policy::outcome::Outcome;
-use line::{Line, Place};
-use state::{Gate, State};
+use crate::runtime::cancel::Cancel;
+use crate::runtime::clock::Clock;
+use crate::runtime::sync::lock;
+use state::{Decision, State};
+use wait_queue::{Ticket, WaitQueue};
 
 /// Paces calls, stops them while a service is down, and learns both from the answers. Clones share what they know.
 ///
@@ -57,7 +60,7 @@ struct Shared {
 
 struct Inner {
     state: State,
-    line: Line,
+    line: WaitQueue,
 }
 
 /// What [`AdaptiveHandler::admit`] says.
@@ -88,19 +91,19 @@ pub struct Permit {
 }
 
 /// Who waits for a permit, and how.
-pub(crate) struct Entrant<'a> {
+pub(crate) struct AcquireRequest<'a> {
     pub(crate) clock: &'a Clock,
-    pub(crate) stop: &'a Stop,
+    pub(crate) stop: &'a Cancel,
     pub(crate) deadline: Option<Instant>,
     /// It is not the call's first attempt, so that it goes before those whose first it is.
     pub(crate) retry: bool,
     /// Waits while the breaker is open, whatever the configuration says.
-    pub(crate) patient: bool,
+    pub(crate) background: bool,
 }
 
 /// A permit, and how it was got.
 #[derive(Debug)]
-pub(crate) struct Entry {
+pub(crate) struct Acquired {
     pub(crate) permit: Permit,
     pub(crate) waited: Duration,
     /// The breaker's new state, where this call changed it: half open, and the call is the one that tries.
@@ -112,8 +115,8 @@ pub(crate) struct Entry {
 impl AdaptiveHandler {
     /// A handler that knows nothing yet. Settings that can't work are taken as the nearest that can.
     pub fn new(config: AdaptiveConfig) -> AdaptiveHandler {
-        let config = config.mended();
-        let inner = Inner { state: State::new(&config), line: Line::default() };
+        let config = config.clamped();
+        let inner = Inner { state: State::new(&config), line: WaitQueue::default() };
         let AdaptiveConfig { wait_when_open, clock, .. } = config;
         AdaptiveHandler { shared: Arc::new(Shared { inner: Mutex::new(inner), wait_when_open, clock }) }
     }
@@ -122,19 +125,19 @@ impl AdaptiveHandler {
     /// [`acquire`](AdaptiveHandler::acquire).
     pub fn admit(&self, now: Instant) -> Admission {
         match lock(&self.shared.inner).state.admit(now) {
-            Gate::Go(call) => Admission::Go(self.permit(call, now)),
-            Gate::Wait(wait) => Admission::Wait(wait),
-            Gate::Open(retry_in) => Admission::Open { retry_in },
+            Decision::Go(call) => Admission::Go(self.permit(call, now)),
+            Decision::Wait(wait) => Admission::Wait(wait),
+            Decision::Open(retry_in) => Admission::Open { retry_in },
         }
     }
 
     /// Learns what became of a call, whose answer came at the moment `now`. A permit of another handler is dropped.
     pub fn record(&self, now: Instant, permit: Permit, outcome: Outcome) {
-        self.settle(now, permit, &outcome);
+        self.record_outcome(now, permit, &outcome);
     }
 
     /// [`record`](AdaptiveHandler::record), and what it changed.
-    pub(crate) fn settle(&self, now: Instant, mut permit: Permit, outcome: &Outcome) -> Change {
+    pub(crate) fn record_outcome(&self, now: Instant, mut permit: Permit, outcome: &Outcome) -> Change {
         if !Arc::ptr_eq(&permit.shared, &self.shared) {
             return Change::default();
         }
@@ -155,15 +158,15 @@ impl AdaptiveHandler {
         self.next_delay(retry, tries, outcome, false).ok()
     }
 
-    /// [`retry_delay`](AdaptiveHandler::retry_delay), and why there is none. Who is patient needs no budget.
+    /// [`retry_delay`](AdaptiveHandler::retry_delay), and why there is none. Who is background needs no budget.
     pub(crate) fn next_delay(
         &self,
         retry: &RetryConfig,
         tries: &mut Tries,
         outcome: &Outcome,
-        patient: bool,
+        background: bool,
     ) -> Result<Duration, Reason> {
-        lock(&self.shared.inner).state.retry_delay(retry, tries, outcome, patient)
+        lock(&self.shared.inner).state.retry_delay(retry, tries, outcome, background)
     }
 
     /// Waits for a permit: first come, first served, but after those who [try again](AdaptiveHandler::acquire_again).
@@ -194,14 +197,14 @@ impl AdaptiveHandler {
         Arc::strong_count(&self.shared) > 1
     }
 
-    /// Makes all who wait look at their [`Stop`] and deadline again.
+    /// Makes all who wait look at their [`Cancel`] and deadline again.
     pub(crate) fn wake(&self) {
         lock(&self.shared.inner).line.ring_all();
     }
 
     fn enter_alone(&self, deadline: Option<Instant>, retry: bool) -> Result<Permit> {
-        let (clock, stop) = (&self.shared.clock, &Stop::default());
-        let entrant = Entrant { clock, stop, deadline, retry, patient: false };
+        let (clock, stop) = (&self.shared.clock, &Cancel::default());
+        let entrant = AcquireRequest { clock, stop, deadline, retry, background: false };
         self.enter(&entrant).map(|entry| entry.permit)
     }
 
@@ -209,14 +212,14 @@ impl AdaptiveHandler {
     ///
     /// # Errors
     /// [`Error::Shutdown`] after the stop, [`Error::Deadline`] and [`Error::CircuitOpen`] as in `acquire`.
-    pub(crate) fn enter(&self, entrant: &Entrant<'_>) -> Result<Entry> {
+    pub(crate) fn enter(&self, entrant: &AcquireRequest<'_>) -> Result<Acquired> {
         let clock = entrant.clock;
         let started = clock.now();
         let mut inner = lock(&self.shared.inner);
-        let mut place: Option<Place> = None;
+        let mut place: Option<Ticket> = None;
         let result = loop {
             let now = clock.now();
-            if entrant.stop.is_set() {
+            if entrant.stop.is_cancelled() {
                 break Err(Error::Shutdown);
             }
             if entrant.is_late(now, Duration::ZERO) {
@@ -226,19 +229,19 @@ impl AdaptiveHandler {
             if inner.line.is_first(place.as_ref(), entrant.retry) {
                 let before = inner.state.breaker();
                 match inner.state.admit(now) {
-                    Gate::Go(call) => {
+                    Decision::Go(call) => {
                         let state = inner.state.breaker();
                         let breaker = Some(state).filter(|state| *state != before);
                         let is_probe = state == BreakerState::HalfOpen;
                         // Who found no line and no pause didn't wait, whatever the clock says.
                         let waited =
                             place.as_ref().map_or(Duration::ZERO, |_| now.saturating_duration_since(started));
-                        break Ok(Entry { permit: self.permit(call, now), waited, breaker, is_probe });
+                        break Ok(Acquired { permit: self.permit(call, now), waited, breaker, is_probe });
                     }
-                    Gate::Open(retry_in) if !(entrant.patient || self.shared.wait_when_open) => {
+                    Decision::Open(retry_in) if !(entrant.background || self.shared.wait_when_open) => {
                         break Err(Error::CircuitOpen { retry_in });
                     }
-                    Gate::Open(time) | Gate::Wait(time) => wait = Some(time),
+                    Decision::Open(time) | Decision::Wait(time) => wait = Some(time),
                 }
             }
             if entrant.is_late(now, wait.unwrap_or_default()) {
@@ -266,7 +269,7 @@ impl AdaptiveHandler {
     }
 }
 
-impl Entrant<'_> {
+impl AcquireRequest<'_> {
     /// Whether the deadline comes before this wait is over.
     fn is_late(&self, now: Instant, wait: Duration) -> bool {
         self.deadline.is_some_and(|end| end.saturating_duration_since(now) <= wait)
@@ -323,13 +326,17 @@ mod tests {
     }
 
     /// Starts a thread that enters and keeps its permit, and returns when it stands in line.
-    fn queue(handler: &AdaptiveHandler, retry: bool, stop: &Arc<Stop>) -> thread::JoinHandle<Result<Entry>> {
+    fn queue(
+        handler: &AdaptiveHandler,
+        retry: bool,
+        stop: &Arc<Cancel>,
+    ) -> thread::JoinHandle<Result<Acquired>> {
         let waiting = handler.snapshot().waiting;
         let thread = thread::spawn({
             let (handler, stop) = (handler.clone(), Arc::clone(stop));
             move || {
                 let (clock, stop) = (&Clock::system(), &*stop);
-                handler.enter(&Entrant { clock, stop, deadline: None, retry, patient: false })
+                handler.enter(&AcquireRequest { clock, stop, deadline: None, retry, background: false })
             }
         });
         while handler.snapshot().waiting == waiting {
@@ -360,7 +367,7 @@ mod tests {
         let (handler, probe) = half_open(2);
         let (stay, leave) = (Arc::default(), Arc::default());
         let threads: Vec<_> = [&leave, &stay, &leave, &stay].map(|stop| queue(&handler, false, stop)).into();
-        leave.set();
+        leave.cancel();
         handler.wake();
         let mut ends = threads.into_iter();
         let mut next = || ends.next().unwrap();
@@ -378,7 +385,7 @@ mod tests {
         let (handler, _probe) = half_open(3);
         let stop = Arc::default();
         let threads: Vec<_> = [(); 8].map(|()| queue(&handler, false, &stop)).into();
-        stop.set();
+        stop.cancel();
         handler.wake();
         for thread in threads {
             assert!(matches!(thread.join().unwrap(), Err(Error::Shutdown)));
@@ -415,10 +422,10 @@ mod tests {
     fn what_an_answer_changed_is_told() {
         let (handler, probe) = half_open(5);
         let now = Clock::system().now();
-        let change = handler.settle(now, probe, &Outcome::success());
+        let change = handler.record_outcome(now, probe, &Outcome::success());
         assert_eq!(change, Change { rate_per_minute: None, breaker: Some(BreakerState::Closed) });
         let Admission::Go(permit) = handler.admit(now) else { panic!("closed") };
-        let change = handler.settle(now, permit, &Outcome::throttled());
+        let change = handler.record_outcome(now, permit, &Outcome::throttled());
         assert_eq!(change.breaker, None);
         assert_eq!(change.rate_per_minute, handler.snapshot().rate_per_minute);
         assert!(change.rate_per_minute.is_some());
@@ -427,8 +434,9 @@ mod tests {
     #[test]
     fn who_enters_as_the_call_that_tries_is_told() {
         let (handler, probe) = half_open(7);
-        let (clock, stop) = (Clock::system(), Stop::default());
-        let entrant = Entrant { clock: &clock, stop: &stop, deadline: None, retry: false, patient: false };
+        let (clock, stop) = (Clock::system(), Cancel::default());
+        let entrant =
+            AcquireRequest { clock: &clock, stop: &stop, deadline: None, retry: false, background: false };
         drop(probe);
         let entry = handler.enter(&entrant).unwrap();
         assert_eq!((entry.breaker, entry.waited.as_secs()), (Some(BreakerState::HalfOpen), 0));

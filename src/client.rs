@@ -1,5 +1,12 @@
 //! The client, where all rooms meet: a request becomes bytes, bytes become attempts, attempts become an answer.
 
+pub(crate) mod batch;
+mod call;
+pub(crate) mod config;
+mod decode;
+pub(crate) mod event;
+pub(crate) mod stream;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,20 +14,20 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 
-use crate::adaptive::{AdaptiveHandler, Models};
-use crate::answer::Reader;
-use crate::call::{Ask, Core, Idempotency, Parts};
-use crate::config::{Config, ConfigBuilder, SIGN_UP};
+use crate::adaptive::{AdaptiveHandler, HandlerRegistry};
+use crate::api::embeddings::{EmbeddingRequest, EmbeddingResponse};
+use crate::api::models::{Model, ModelList};
+use crate::api::{ChatRequest, ChatResponse};
+use crate::client::call::{Ask, Core, Idempotency, Parts};
+use crate::client::config::{Config, ConfigBuilder, SIGN_UP};
+use crate::client::decode::Reader;
+use crate::client::stream::{ChatStream, refuses_usage};
 use crate::error::{Error, Result};
-use crate::io::clock::Stop;
-use crate::io::settings::LONGEST_PART;
-use crate::io::transport::{Answer, Transport};
+use crate::http::settings::LONGEST_PART;
+use crate::http::transport::{Answer, Transport};
 use crate::meta::Meta;
 use crate::policy::backoff::{LONGEST, RetryConfig};
-use crate::stream::{ChatStream, refuses_usage};
-use crate::wire::chat::{ChatRequest, ChatResponse};
-use crate::wire::embeddings::{EmbeddingRequest, EmbeddingResponse};
-use crate::wire::models::{Model, ModelList};
+use crate::runtime::cancel::Cancel;
 
 /// The shortest key that HolySheep gives out.
 const SHORTEST_KEY: usize = 20;
@@ -52,7 +59,7 @@ pub struct Client {
     retry_works: bool,
     deadline: Option<Duration>,
     /// Its calls are those of a batch.
-    patient: bool,
+    background: bool,
     /// The length of the key in characters, where the service is HolySheep's own and the key not the program's header.
     key_length: Option<usize>,
 }
@@ -65,18 +72,25 @@ impl Client {
     pub fn new(config: Config) -> Result<Client> {
         let Config { settings, key, deadline, retry, adaptive, handler, idempotency_key, observer, clock } =
             config;
-        let models = Arc::new(handler.map_or_else(|| Models::new(adaptive), Models::One));
-        let stop = Arc::new(Stop::default());
+        let models = Arc::new(handler.map_or_else(|| HandlerRegistry::new(adaptive), HandlerRegistry::One));
+        let stop = Arc::new(Cancel::default());
         let key_length = (settings.base.holysheep && !key.is_empty()).then(|| key.chars().count());
         let bare = settings.base.url.ends_with(&settings.base.authority);
         let reader = Reader { secrets: Arc::clone(&settings.secrets), bare };
         let transport = Arc::new(Transport::new(settings, clock.clone(), Arc::clone(&stop))?);
         let idempotency = idempotency_key.then(Idempotency::new);
         let parts = Parts::default();
-        let gate = Stop::default();
+        let gate = Cancel::default();
         let core =
             Arc::new(Core { transport, models, clock, stop, gate, observer, reader, idempotency, parts });
-        Ok(Client { core, retry: Arc::new(retry), retry_works: true, deadline, patient: false, key_length })
+        Ok(Client {
+            core,
+            retry: Arc::new(retry),
+            retry_works: true,
+            deadline,
+            background: false,
+            key_length,
+        })
     }
 
     /// A client with the key in `HOLYSHEEP_API_KEY` and the address in `HOLYSHEEP_BASE_URL`, where that is set.
@@ -204,12 +218,12 @@ impl Client {
 
     /// Whether no call begins any more.
     pub(crate) fn is_drained(&self) -> bool {
-        self.core.gate.is_set()
+        self.core.gate.is_cancelled()
     }
 
-    /// A client for the calls of a batch: patient, and to be shut down alone. `ended` is told when it is.
+    /// A client for the calls of a batch: background, and to be shut down alone. `ended` is told when it is.
     pub(crate) fn part(&self, ended: impl Fn() + Send + Sync + 'static) -> Client {
-        Client { core: self.core.part(ended), patient: true, ..self.clone() }
+        Client { core: self.core.part(ended), background: true, ..self.clone() }
     }
 
     /// `path` begins with a slash and stays below the base address.
@@ -227,8 +241,8 @@ impl Client {
         if !self.retry_works {
             self.retry.check()?;
         }
-        let (deadline, patient) = (self.deadline, self.patient);
-        Ok(Ask { retry: &self.retry, deadline, patient, model, path, body })
+        let (deadline, background) = (self.deadline, self.background);
+        Ok(Ask { retry: &self.retry, deadline, background, model, path, body })
     }
 }
 

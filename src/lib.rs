@@ -2,41 +2,36 @@
 #![doc = include_str!("../README.md")]
 
 mod adaptive;
-mod answer;
-mod batch;
-mod call;
+mod api;
 mod client;
-mod config;
 mod error;
-mod event;
-mod io;
+mod http;
+mod json;
 mod limits;
 mod meta;
 mod policy;
 mod retry;
-mod stream;
+mod runtime;
 mod wire;
 
 pub use adaptive::{AdaptiveConfig, AdaptiveHandler, Admission, Permit, Snapshot, Tries};
-pub use batch::{Batch, BatchItem};
+pub use api::{
+    ChatChunk, ChatRequest, ChatResponse, Choice, ChunkChoice, Content, Delta, Embedding, EmbeddingInput,
+    EmbeddingRequest, EmbeddingResponse, FunctionCall, FunctionDelta, Logprobs, Message, Model, Part, Price,
+    ResponseFormat, Role, TokenLogprob, Tool, ToolCall, ToolCallDelta, ToolChoice, Usage, UsageDetails,
+};
 pub use client::Client;
-pub use config::{Config, ConfigBuilder};
+pub use client::batch::{Batch, BatchItem};
+pub use client::config::{Config, ConfigBuilder};
+pub use client::event::Event;
+pub use client::stream::ChatStream;
 pub use error::{EXCERPT, Error, Phase, Reason, Result};
-pub use event::Event;
-pub use io::clock::Clock;
+pub use json::extra::Extra;
 pub use limits::{Limit, RateLimits};
 pub use meta::Meta;
 pub use policy::backoff::{Jitter, RetryConfig};
-pub use policy::breaker::BreakerState;
+pub use policy::circuit_breaker::BreakerState;
+pub use policy::classify::{Retryable, Verdict};
 pub use policy::outcome::Outcome;
-pub use policy::verdict::{Retryable, Verdict};
 pub use retry::{retry, retry_if};
-pub use stream::ChatStream;
-pub use wire::chat::{
-    ChatChunk, ChatRequest, ChatResponse, Choice, ChunkChoice, Content, Delta, FunctionCall, FunctionDelta,
-    Logprobs, Message, Part, Price, ResponseFormat, Role, TokenLogprob, Tool, ToolCall, ToolCallDelta,
-    ToolChoice, Usage, UsageDetails,
-};
-pub use wire::embeddings::{Embedding, EmbeddingInput, EmbeddingRequest, EmbeddingResponse};
-pub use wire::extra::Extra;
-pub use wire::models::Model;
+pub use runtime::clock::Clock;

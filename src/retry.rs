@@ -2,13 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use crate::adaptive::{AdaptiveConfig, AdaptiveHandler, Change, Entrant, Entry, Permit, Tries};
+use crate::adaptive::{AcquireRequest, Acquired, AdaptiveConfig, AdaptiveHandler, Change, Permit, Tries};
 use crate::error::{Error, Reason};
-use crate::io::clock::{Clock, Stop};
 use crate::limits::RateLimits;
 use crate::policy::backoff::RetryConfig;
+use crate::policy::classify::{Classification, Feedback, Retryable, Verdict};
 use crate::policy::outcome::Outcome;
-use crate::policy::verdict::{Lesson, Retryable, Ruling, Verdict};
+use crate::runtime::cancel::Cancel;
+use crate::runtime::clock::Clock;
 
 /// What the loop works with.
 pub(crate) struct Loop<'a> {
@@ -16,15 +17,15 @@ pub(crate) struct Loop<'a> {
     /// Paces the attempts, refuses them while the service is down, and says how long to wait between them.
     pub(crate) handler: &'a AdaptiveHandler,
     pub(crate) clock: &'a Clock,
-    pub(crate) stop: &'a Stop,
+    pub(crate) stop: &'a Cancel,
     /// The time for the whole call.
     pub(crate) deadline: Option<Duration>,
     /// Nobody waits for this call but a worker that would only make another one: it waits out an open breaker, needs no
     /// budget, isn't charged for trying whether the service is back, and its time stands still while it waits for a turn.
-    pub(crate) patient: bool,
+    pub(crate) background: bool,
 }
 
-/// How often a patient call may try whether a service is back without being charged for a retry: at up to 30 s each that
+/// How often a background call may try whether a service is back without being charged for a retry: at up to 30 s each that
 /// is some ten minutes for one worker, and more than an hour for eight, who take turns. It must end, because it may be the
 /// call itself that breaks the service.
 const PROBES: u32 = 30;
@@ -73,10 +74,10 @@ pub(crate) enum Failure<E> {
     Barred { by: Error, trail: Trail, last: Option<E> },
 }
 
-/// Calls `attempt` until it succeeds, or `judge` gives up, or retries or time are used up.
+/// Calls `attempt` until it succeeds, or `classify` gives up, or retries or time are used up.
 pub(crate) fn run<T, E>(
     with: &Loop<'_>,
-    mut judge: impl FnMut(&E) -> Ruling,
+    mut classify: impl FnMut(&E) -> Classification,
     observe: impl Fn(&Trail, &Step<'_, E>),
     mut attempt: impl FnMut(&Trail) -> Brought<T, E>,
 ) -> Result<(T, Trail), Failure<E>> {
@@ -96,14 +97,16 @@ pub(crate) fn run<T, E>(
             }
             Err(error) => error,
         };
-        let ruling = judge(&error);
-        let hurry = ruling.stale && !trail.hurried;
-        match ruling.lesson {
-            Lesson::Outcome if !hurry => with.learn(&trail, permit, ruling.outcome.limits(limits), &observe),
-            Lesson::Works => with.learn(&trail, permit, Outcome::refused().limits(limits), &observe),
-            Lesson::Outcome | Lesson::Nothing => drop(permit),
+        let classification = classify(&error);
+        let hurry = classification.stale && !trail.hurried;
+        match classification.feedback {
+            Feedback::Outcome if !hurry => {
+                with.learn(&trail, permit, classification.outcome.limits(limits), &observe);
+            }
+            Feedback::ServiceUp => with.learn(&trail, permit, Outcome::refused().limits(limits), &observe),
+            Feedback::Outcome | Feedback::Ignore => drop(permit),
         }
-        let wait = match with.next_wait(&mut trail, &ruling, hurry) {
+        let wait = match with.next_wait(&mut trail, &classification, hurry) {
             Ok(wait) => wait,
             Err(reason) => return Err(Failure::GaveUp { reason, trail, last: error, before: last }),
         };
@@ -129,13 +132,14 @@ impl Loop<'_> {
     /// Waits for the turn of the next attempt.
     fn enter<E>(&self, trail: &mut Trail, observe: impl Fn(&Trail, &Step<'_, E>)) -> Result<Permit, Error> {
         let retry = trail.attempts > 0;
-        let (clock, stop, patient) = (self.clock, self.stop, self.patient);
-        let entrant = Entrant { clock, stop, deadline: trail.due.filter(|_| !patient), retry, patient };
-        let Entry { permit, waited, breaker, is_probe } = self.handler.enter(&entrant)?;
-        if patient {
+        let (clock, stop, background) = (self.clock, self.stop, self.background);
+        let entrant =
+            AcquireRequest { clock, stop, deadline: trail.due.filter(|_| !background), retry, background };
+        let Acquired { permit, waited, breaker, is_probe } = self.handler.enter(&entrant)?;
+        if background {
             trail.due = trail.due.and_then(|due| due.checked_add(waited));
         }
-        trail.is_probe = patient && is_probe && trail.probes < PROBES;
+        trail.is_probe = background && is_probe && trail.probes < PROBES;
         trail.probes += u32::from(trail.is_probe);
         trail.waited += waited;
         if !waited.is_zero() {
@@ -155,19 +159,24 @@ impl Loop<'_> {
         outcome: Outcome,
         observe: impl Fn(&Trail, &Step<'_, E>),
     ) {
-        let change = self.handler.settle(self.clock.now(), permit, &outcome);
+        let change = self.handler.record_outcome(self.clock.now(), permit, &outcome);
         if change != Change::default() {
             observe(trail, &Step::Learned(change));
         }
     }
 
     /// The wait before the next attempt, or why there is none.
-    fn next_wait(&self, trail: &mut Trail, ruling: &Ruling, hurry: bool) -> Result<Duration, Reason> {
-        if ruling.verdict == Verdict::GiveUp {
+    fn next_wait(
+        &self,
+        trail: &mut Trail,
+        classification: &Classification,
+        hurry: bool,
+    ) -> Result<Duration, Reason> {
+        if classification.verdict == Verdict::GiveUp {
             return Err(Reason::NotRetryable);
         }
         let tries = if trail.is_probe { &mut Tries::default() } else { &mut trail.tries };
-        let wait = self.handler.next_delay(self.retry, tries, &ruling.outcome, self.patient)?;
+        let wait = self.handler.next_delay(self.retry, tries, &classification.outcome, self.background)?;
         trail.fresh = hurry;
         trail.hurried |= hurry;
         let wait = if hurry { Duration::ZERO } else { wait };
@@ -191,8 +200,8 @@ impl Loop<'_> {
 /// use holysheep::{RetryConfig, retry};
 /// use std::{fs, time::Duration};
 ///
-/// let patient = RetryConfig::default().base_delay(Duration::from_millis(50));
-/// let text = retry(&patient, || fs::read_to_string("Cargo.toml"))?;
+/// let background = RetryConfig::default().base_delay(Duration::from_millis(50));
+/// let text = retry(&background, || fs::read_to_string("Cargo.toml"))?;
 /// # Ok::<_, std::io::Error>(())
 /// ```
 pub fn retry<T, E: Retryable>(config: &RetryConfig, op: impl FnMut() -> Result<T, E>) -> Result<T, E> {
@@ -218,11 +227,11 @@ fn retry_on<T, E>(
     mut op: impl FnMut() -> Result<T, E>,
 ) -> Result<T, E> {
     let handler = AdaptiveHandler::new(AdaptiveConfig::off());
-    let (stop, deadline, patient) = (&Stop::default(), None, false);
-    let with = Loop { retry: config, handler: &handler, clock, stop, deadline, patient };
-    let judge = |error: &E| Ruling::new(verdict(error), Lesson::Nothing);
+    let (stop, deadline, background) = (&Cancel::default(), None, false);
+    let with = Loop { retry: config, handler: &handler, clock, stop, deadline, background };
+    let classify = |error: &E| Classification::new(verdict(error), Feedback::Ignore);
     let call = |_: &Trail| Brought { result: op(), limits: RateLimits::default() };
-    match run(&with, judge, |_, _| {}, call) {
+    match run(&with, classify, |_, _| {}, call) {
         Ok((value, _)) => Ok(value),
         Err(Failure::GaveUp { last, .. } | Failure::Barred { last: Some(last), .. }) => Err(last),
         // A handler that is off bars nobody; if it did, there would still be the call to make.

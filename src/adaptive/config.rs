@@ -1,9 +1,9 @@
 //! The knobs of the adaptive handler, each with its range and the reason for its default.
 
 use crate::error::{Error, Result};
-use crate::io::clock::Clock;
-use crate::policy::breaker::ERRORS;
-use crate::policy::pacer::{Bounds, Law};
+use crate::policy::circuit_breaker::ERRORS;
+use crate::policy::rate_limiter::{Bounds, Law};
+use crate::runtime::clock::Clock;
 
 /// The slowest rate by default, in calls a minute: quotas are published per minute, so no call waits longer for its turn.
 const MIN_RATE: f64 = 1.0;
@@ -172,7 +172,7 @@ impl AdaptiveConfig {
     }
 
     /// These settings, or for each that can't work the nearest that can.
-    pub(super) fn mended(mut self) -> AdaptiveConfig {
+    pub(super) fn clamped(mut self) -> AdaptiveConfig {
         // A comparison with NaN is false, so that NaN becomes the default.
         self.min_rate = if self.min_rate > 0.0 { self.min_rate.clamp(SLOWEST, f64::MAX) } else { MIN_RATE };
         self.max_rate = if self.max_rate > 0.0 { self.max_rate.max(self.min_rate) } else { f64::INFINITY };
@@ -237,7 +237,7 @@ mod tests {
         for min in odd {
             for (max, initial) in odd.iter().flat_map(|max| odd.map(|initial| (*max, initial))) {
                 let config = AdaptiveConfig::default().min_rate(min).max_rate(max).initial_rate(initial);
-                let config = config.window_size(usize::MAX).error_threshold(0).mended();
+                let config = config.window_size(usize::MAX).error_threshold(0).clamped();
                 let Bounds { min, max } = config.bounds();
                 assert!(
                     min.is_finite() && min > 0.0 && max >= min && config.initial_rate >= min,
@@ -246,7 +246,7 @@ mod tests {
                 assert_eq!((config.window_size, config.error_threshold), (WIDEST, 1));
             }
         }
-        let kept = AdaptiveConfig::as_published().mended();
+        let kept = AdaptiveConfig::as_published().clamped();
         assert_eq!((kept.initial_rate, kept.min_rate, kept.max_rate), PUBLISHED_RATES);
     }
 }

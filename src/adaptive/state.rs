@@ -2,14 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use super::config::{AdaptiveConfig, Mode};
+use crate::adaptive::config::{AdaptiveConfig, Mode};
 use crate::error::Reason;
 use crate::limits::RateLimits;
 use crate::policy::backoff::RetryConfig;
-use crate::policy::breaker::{Breaker, BreakerState, ERRORS};
+use crate::policy::circuit_breaker::{BreakerState, CircuitBreaker, ERRORS};
+use crate::policy::header_limits::HeaderLimit;
 use crate::policy::outcome::{Kind, Outcome};
-use crate::policy::pacer::{FAR, Pacer};
-use crate::policy::quota::Quota;
+use crate::policy::rate_limiter::{FAR, RateLimiter};
 
 /// Retries after errors that may be made without a success. Each one costs one, each success earns one: at 50 % errors
 /// one call in 130 is lost by it, and an outage sees no more than this many retries.
@@ -68,7 +68,7 @@ pub(crate) struct Change {
 
 /// What the policies say to a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Gate {
+pub(super) enum Decision {
     /// Go, with this number.
     Go(u64),
     Wait(Duration),
@@ -78,10 +78,10 @@ pub(super) enum Gate {
 #[derive(Debug)]
 pub(super) struct State {
     mode: Mode,
-    pacer: Pacer,
-    requests: Quota,
-    tokens: Quota,
-    breaker: Breaker,
+    rate_limiter: RateLimiter,
+    requests: HeaderLimit,
+    tokens: HeaderLimit,
+    breaker: CircuitBreaker,
     budget: u32,
     /// The number of the newest call. The first one is 1.
     newest: u64,
@@ -96,10 +96,10 @@ impl State {
     pub(super) fn new(config: &AdaptiveConfig) -> State {
         State {
             mode: config.mode,
-            pacer: Pacer::new(config.law(), config.initial_rate / 60.0, config.bounds()),
-            requests: Quota::requests(),
-            tokens: Quota::tokens(),
-            breaker: Breaker::new(config.threshold()),
+            rate_limiter: RateLimiter::new(config.law(), config.initial_rate / 60.0, config.bounds()),
+            requests: HeaderLimit::requests(),
+            tokens: HeaderLimit::tokens(),
+            breaker: CircuitBreaker::new(config.threshold()),
             budget: BUDGET,
             newest: 0,
             random: config.seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed),
@@ -111,32 +111,34 @@ impl State {
     }
 
     /// Asks the breaker, then the pace, then the limits that headers told; only who passes all three moves them.
-    pub(super) fn admit(&mut self, now: Instant) -> Gate {
+    pub(super) fn admit(&mut self, now: Instant) -> Decision {
         if let Some(left) = self.breaker.refuses(now) {
-            return Gate::Open(left);
+            return Decision::Open(left);
         }
-        let last = self.pacer.last();
+        let last = self.rate_limiter.last();
         let due = if self.mode == Mode::Off {
             None
         } else {
-            let gates =
-                self.requests.gate(now, self.newest, last).max(self.tokens.gate(now, self.newest, last));
-            self.pacer.next(now).max(gates)
+            let gates = self
+                .requests
+                .next_permitted_at(now, self.newest, last)
+                .max(self.tokens.next_permitted_at(now, self.newest, last));
+            self.rate_limiter.next(now).max(gates)
         };
         match due {
-            Some(due) if now < due => Gate::Wait(due - now),
+            Some(due) if now < due => Decision::Wait(due - now),
             _ => {
                 self.newest += 1;
                 self.breaker.admitted(now, self.newest);
-                self.pacer.admitted(now, due);
-                Gate::Go(self.newest)
+                self.rate_limiter.admitted(now, due);
+                Decision::Go(self.newest)
             }
         }
     }
 
     /// Learns from the answer to `call`.
     pub(super) fn record(&mut self, now: Instant, call: u64, sent: Instant, outcome: &Outcome) -> Change {
-        let before = (self.pacer.rate(), self.breaker.state());
+        let before = (self.rate_limiter.rate(), self.breaker.state());
         let chance = self.random.f64();
         self.latencies.add(now.saturating_duration_since(sent));
         self.read(call, sent, &outcome.limits, chance);
@@ -144,14 +146,14 @@ impl State {
             Kind::Success | Kind::Refused => {
                 self.successes += u64::from(outcome.kind == Kind::Success);
                 self.budget = (self.budget + 1).min(BUDGET);
-                self.pacer.succeeded(call);
+                self.rate_limiter.succeeded(call);
                 self.breaker.answered(now, call);
             }
             Kind::Throttled => {
                 self.throttles += 1;
                 if self.mode != Mode::Off {
                     let asked = outcome.retry_after.unwrap_or_default();
-                    self.pacer.throttled(now, call, self.newest, asked, chance);
+                    self.rate_limiter.throttled(now, call, self.newest, asked, chance);
                 }
                 match self.mode {
                     Mode::Published => self.breaker.failed(now, call, chance),
@@ -160,7 +162,7 @@ impl State {
             }
             Kind::Failed => {
                 self.failures += 1;
-                self.pacer.failed();
+                self.rate_limiter.failed();
                 self.breaker.failed(now, call, chance);
             }
         }
@@ -178,7 +180,7 @@ impl State {
         retry: &RetryConfig,
         tries: &mut Tries,
         outcome: &Outcome,
-        patient: bool,
+        background: bool,
     ) -> Result<Duration, Reason> {
         match (outcome.kind, self.mode) {
             (Kind::Success | Kind::Refused, _) => Err(Reason::NotRetryable),
@@ -205,7 +207,7 @@ impl State {
                 match mode {
                     // In a batch a retry takes the place of a new call instead of adding to them, so it needs no budget. It
                     // leaves none to single calls, though: the service has enough to bear.
-                    Mode::Adaptive if patient => self.budget = self.budget.saturating_sub(1),
+                    Mode::Adaptive if background => self.budget = self.budget.saturating_sub(1),
                     Mode::Adaptive => self.budget = self.budget.checked_sub(1).ok_or(Reason::BudgetSpent)?,
                     Mode::Published if self.breaker.errors() >= ERRORS => return Err(Reason::BudgetSpent),
                     Mode::Published | Mode::Off => {}
@@ -222,7 +224,7 @@ impl State {
             failures: self.failures,
             throttles: self.throttles,
             consecutive_errors: self.breaker.errors(),
-            rate_per_minute: per_minute(self.pacer.rate()),
+            rate_per_minute: per_minute(self.rate_limiter.rate()),
             breaker: self.breaker.state(),
             openings: self.breaker.openings(),
             budget: self.budget,
@@ -246,7 +248,7 @@ impl State {
     }
 
     fn change(&self, (rate, breaker): (f64, BreakerState)) -> Change {
-        let now = (self.pacer.rate(), self.breaker.state());
+        let now = (self.rate_limiter.rate(), self.breaker.state());
         Change {
             rate_per_minute: if now.0 == rate { None } else { per_minute(now.0) },
             breaker: (now.1 != breaker).then_some(now.1),

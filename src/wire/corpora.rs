@@ -5,17 +5,17 @@ mod tests {
 
     use serde_json::{Map, Value, json};
 
-    use super::super::assemble::Assembler;
-    use super::super::chat::ChatResponse;
-    use super::super::error_body::{self, ErrorBody};
-    use super::super::piece::Piece;
-    use super::super::sse::Decoder;
+    use crate::api::ChatResponse;
+    use crate::wire::accumulate::Accumulator;
+    use crate::wire::error_body::{self, ErrorBody};
+    use crate::wire::sse::Decoder;
+    use crate::wire::stream_event::StreamEvent;
 
     /// The recorded answers, by name; none where the folder is missing.
     fn samples() -> Map<String, Value> {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/corpora/responses");
         let Ok(files) = fs::read_dir(folder) else {
-            super::super::skipped(folder);
+            crate::wire::skipped(folder);
             return Map::new();
         };
         let read = |path| serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
@@ -29,8 +29,8 @@ mod tests {
     }
 
     /// A stream that was read to its end, or to the error in it.
-    fn stream(bytes: &[u8], step: usize) -> (Assembler, Option<ErrorBody>, u64) {
-        let (mut decoder, mut assembler, mut chunks) = (Decoder::new(), Assembler::new(), 0);
+    fn stream(bytes: &[u8], step: usize) -> (Accumulator, Option<ErrorBody>, u64) {
+        let (mut decoder, mut accumulator, mut chunks) = (Decoder::new(), Accumulator::new(), 0);
         let mut events = Vec::new();
         for mut piece in bytes.chunks(step) {
             while let Some(event) = decoder.next(&mut piece).unwrap() {
@@ -39,18 +39,18 @@ mod tests {
         }
         events.extend(decoder.finish().unwrap());
         for event in events {
-            match Piece::read(event) {
-                Ok(Piece::Chunk(chunk)) => {
-                    assembler.add(&chunk).unwrap();
+            match StreamEvent::read(event) {
+                Ok(StreamEvent::Chunk(chunk)) => {
+                    accumulator.add(&chunk).unwrap();
                     chunks += 1;
                 }
-                Ok(Piece::Done) => assembler.end(),
-                Ok(Piece::Failure(error)) => return (assembler, Some(error), chunks),
-                Ok(Piece::Nothing) => {}
+                Ok(StreamEvent::Done) => accumulator.end(),
+                Ok(StreamEvent::Failure(error)) => return (accumulator, Some(error), chunks),
+                Ok(StreamEvent::Nothing) => {}
                 Err(_) => break, // an event that was cut off
             }
         }
-        (assembler, None, chunks)
+        (accumulator, None, chunks)
     }
 
     fn said(outcome: &mut Map<String, Value>, name: &str, text: Option<&str>) {
@@ -127,9 +127,9 @@ mod tests {
     }
 
     fn streamed(body: &str, expected: &Value) -> Map<String, Value> {
-        let (assembler, error, chunks) = stream(body.as_bytes(), body.len());
-        let complete = assembler.is_complete();
-        let answer = assembler.into_response();
+        let (accumulator, error, chunks) = stream(body.as_bytes(), body.len());
+        let complete = accumulator.is_complete();
+        let answer = accumulator.into_response();
         if let Some(error) = error {
             let mut seen = failed(&error, error.status().unwrap_or(500), expected);
             said(&mut seen, "text", Some(answer.text()));
@@ -234,13 +234,13 @@ mod tests {
             let whole_from = reason + body[reason..].find('\n').unwrap();
             let mut longest = 0;
             for cut in 0..body.len() {
-                let (assembler, error, _) = stream(&body.as_bytes()[..cut], usize::MAX);
+                let (accumulator, error, _) = stream(&body.as_bytes()[..cut], usize::MAX);
                 assert_eq!(
-                    (assembler.is_complete(), error),
+                    (accumulator.is_complete(), error),
                     (cut >= whole_from, None),
                     "{name} cut at {cut}"
                 );
-                let partial = assembler.partial();
+                let partial = accumulator.partial();
                 assert!(
                     text.starts_with(partial) && partial.len() >= longest,
                     "{name} cut at {cut}: {partial}"

@@ -4,8 +4,9 @@ use std::borrow::Cow;
 
 use serde_json::{Map, Value};
 
-use super::json;
 use crate::error::excerpt;
+use crate::json;
+use crate::json::lenient::says_something;
 
 /// What a body says of an error. What it doesn't say is absent.
 #[derive(Debug, Default, PartialEq)]
@@ -161,19 +162,6 @@ pub(crate) fn inside_success(body: &[u8]) -> Option<ErrorBody> {
         name.eq_ignore_ascii_case("error").then(|| ErrorBody::of(object))
     };
     said(object).or_else(choices).or_else(calls_itself)
-}
-
-/// Whether an `error` field says that there is one. Some servers send the field always, with nothing in it, or an object
-/// of nothings.
-pub(crate) fn says_something(error: &Value) -> bool {
-    match error {
-        Value::Null | Value::Bool(false) => false,
-        Value::Bool(true) => true,
-        Value::Number(number) => number.as_f64() != Some(0.0),
-        Value::String(words) => !words.is_empty(),
-        Value::Object(object) => object.values().any(says_something),
-        Value::Array(items) => items.iter().any(says_something),
-    }
 }
 
 #[cfg(test)]

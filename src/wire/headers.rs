@@ -2,9 +2,9 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::date::http_date;
-use super::ratelimits::{Gathered, from_secs, number};
 use crate::limits::RateLimits;
+use crate::wire::date::http_date;
+use crate::wire::rate_limit_headers::{RateLimitHeaders, from_secs, number};
 
 /// The headers that matter here, read.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -37,7 +37,7 @@ impl Headers {
     ) -> Headers {
         let mut headers = Headers::default();
         let mut best_id = REQUEST_IDS.len();
-        let mut limits = Gathered::default();
+        let mut limits = RateLimitHeaders::default();
         let (mut millis, mut asked, mut upstream, mut date) = (None, Vec::new(), Vec::new(), None);
         for (name, value) in fields {
             let text = || std::str::from_utf8(value).ok();

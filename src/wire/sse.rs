@@ -3,7 +3,7 @@
 use std::fmt;
 use std::mem;
 
-use super::scan::find_either;
+use crate::json::cursor::find_either;
 
 /// The longest line in bytes. A model that paints sends a whole picture as one base64 line, which is a few megabytes;
 /// a line beyond this one is no event stream.

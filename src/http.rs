@@ -1,0 +1,10 @@
+//! HTTP by ureq: connections, requests, bodies. Nothing here decides about another attempt.
+
+pub(crate) mod body;
+mod connector;
+mod dns_cache;
+mod redaction;
+pub(crate) mod settings;
+#[cfg(any(feature = "rustls", feature = "native-tls"))]
+mod tls;
+pub(crate) mod transport;

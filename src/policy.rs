@@ -1,0 +1,21 @@
+//! Decisions: pure functions of values, time and randomness. No clock, no lock, no I/O.
+
+use std::time::{Duration, Instant};
+
+pub(crate) mod backoff;
+pub(crate) mod circuit_breaker;
+pub(crate) mod classify;
+pub(crate) mod header_limits;
+pub(crate) mod outcome;
+pub(crate) mod random_refusals;
+pub(crate) mod rate_limiter;
+
+/// The moment so much later, or the same one where no moment is that late.
+pub(crate) fn later(at: Instant, wait: Duration) -> Instant {
+    at.checked_add(wait).unwrap_or(at)
+}
+
+/// So many seconds; none for what is no number of seconds, the longest time there is for what is too many.
+pub(crate) fn seconds(count: f64) -> Duration {
+    Duration::try_from_secs_f64(count.max(0.0)).unwrap_or(Duration::MAX)
+}

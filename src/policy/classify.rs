@@ -1,0 +1,218 @@
+//! Whether to try again: one classifier for the status line, an error inside a 200 and a broken connection alike.
+
+use std::io;
+use std::time::Duration;
+
+use crate::error::{Error, Phase};
+use crate::policy::backoff::RetryConfig;
+use crate::policy::outcome::Outcome;
+
+/// What to do after a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Another attempt can't help.
+    GiveUp,
+    /// Try again after a delay.
+    Retry,
+    /// Try again, but not before this much time has passed.
+    RetryAfter(Duration),
+}
+
+/// An error that knows whether another attempt could help.
+pub trait Retryable {
+    /// What to do after this failure.
+    fn verdict(&self) -> Verdict;
+}
+
+/// A verdict with all that the retry loop needs to act on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Classification {
+    pub(crate) verdict: Verdict,
+    /// The failure as the policies see it.
+    pub(crate) outcome: Outcome,
+    /// What they may learn from it.
+    pub(crate) feedback: Feedback,
+    /// Most likely a pooled connection that the server had closed: the first time, try a new one without a wait.
+    pub(crate) stale: bool,
+}
+
+/// What a failure tells about the service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Feedback {
+    /// What its outcome says.
+    Outcome,
+    /// The service works; the trouble is with this call.
+    ServiceUp,
+    /// Nothing: it is about money, or about this end of the line.
+    Ignore,
+}
+
+impl Classification {
+    /// Of a failure that isn't an answer.
+    pub(crate) fn new(verdict: Verdict, feedback: Feedback) -> Classification {
+        let outcome = match verdict {
+            Verdict::RetryAfter(asked) => Outcome::failed().retry_after(asked),
+            Verdict::Retry | Verdict::GiveUp => Outcome::failed(),
+        };
+        Classification { verdict, outcome, feedback, stale: false }
+    }
+}
+
+/// The classifier.
+pub(crate) fn classify(error: &Error, retry: &RetryConfig) -> Classification {
+    use Verdict::{GiveUp, Retry};
+    match error {
+        Error::Api { status, code, kind, retry_after, should_retry, .. } => {
+            let money = *status == 402 || (*status == 429 && (names_quota(code) || names_quota(kind)));
+            let again = should_retry.unwrap_or(retry.retries_status(*status) && !money);
+            let asked = retry_after.map_or(Retry, Verdict::RetryAfter);
+            let (outcome, feedback) = match status {
+                _ if money => (Outcome::failed(), Feedback::Ignore),
+                429 | 529 => (Outcome::throttled(), Feedback::Outcome),
+                503 if retry_after.is_some() => (Outcome::throttled(), Feedback::Outcome),
+                408 | 409 | 500.. => (Outcome::failed(), Feedback::Outcome),
+                _ => (Outcome::failed(), Feedback::ServiceUp),
+            };
+            let outcome = retry_after.map_or(outcome, |asked| outcome.retry_after(asked)).status(*status);
+            Classification { verdict: if again { asked } else { GiveUp }, outcome, feedback, stale: false }
+        }
+        Error::Connect { .. } | Error::Timeout { phase: Phase::Connect, .. } => {
+            Classification::new(Retry, Feedback::Outcome)
+        }
+        Error::Timeout { .. } => {
+            Classification::new(if retry.retries_timeouts() { Retry } else { GiveUp }, Feedback::Outcome)
+        }
+        Error::Transport { answered, .. } => {
+            Classification { stale: !answered, ..Classification::new(Retry, Feedback::Outcome) }
+        }
+        Error::CircuitOpen { retry_in } => {
+            Classification::new(Verdict::RetryAfter(*retry_in), Feedback::Ignore)
+        }
+        Error::GaveUp { last, .. } => classify(last, retry),
+        Error::Decode { .. } | Error::TooLarge { .. } => Classification::new(GiveUp, Feedback::ServiceUp),
+        // What was delivered can't be taken back.
+        Error::StreamTruncated { .. } => Classification::new(GiveUp, Feedback::Outcome),
+        Error::Config { .. } | Error::Deadline { .. } | Error::Shutdown | Error::Panicked => {
+            Classification::new(GiveUp, Feedback::Ignore)
+        }
+    }
+}
+
+/// Whether a 429 is about money rather than speed. Only the machine-readable words count: a message that says "check
+/// quota" is also what plain rate limits say.
+fn names_quota(word: &Option<String>) -> bool {
+    let word = word.as_deref().unwrap_or_default().to_ascii_lowercase();
+    ["quota", "billing", "credit", "balance"].iter().any(|money| word.contains(money))
+}
+
+impl Error {
+    /// Whether another attempt could help, by the default table of statuses.
+    pub fn is_retryable(&self) -> bool {
+        self.verdict() != Verdict::GiveUp
+    }
+}
+
+impl Retryable for Error {
+    fn verdict(&self) -> Verdict {
+        classify(self, &RetryConfig::default()).verdict
+    }
+}
+
+impl Retryable for io::Error {
+    fn verdict(&self) -> Verdict {
+        use io::ErrorKind::*;
+        match self.kind() {
+            ConnectionRefused | ConnectionReset | ConnectionAborted | NotConnected | BrokenPipe
+            | TimedOut | Interrupted | WouldBlock | UnexpectedEof | HostUnreachable | NetworkUnreachable
+            | NetworkDown | AddrInUse | ResourceBusy => Verdict::Retry,
+            _ => Verdict::GiveUp,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::outcome::Kind;
+
+    fn api(status: u16) -> Error {
+        let (code, kind, param, request_id) = (None, None, None, None);
+        let (message, body) = (String::new(), String::new());
+        Error::Api {
+            status,
+            code,
+            kind,
+            message,
+            param,
+            request_id,
+            retry_after: None,
+            should_retry: None,
+            body,
+        }
+    }
+
+    #[test]
+    fn a_config_decides_which_statuses_are_worth_it() {
+        let picky = RetryConfig::default().retryable_statuses([418]);
+        assert_eq!(classify(&api(418), &picky).verdict, Verdict::Retry);
+        assert_eq!(classify(&api(503), &picky).verdict, Verdict::GiveUp);
+        assert_eq!(classify(&api(503), &picky).outcome.status, Some(503));
+    }
+
+    #[test]
+    fn the_policies_learn_from_what_the_service_did_and_not_from_money_or_this_end() {
+        let learns = |error: Error| {
+            let classification = classify(&error, &RetryConfig::default());
+            (classification.feedback, classification.outcome.kind)
+        };
+        let quota = match api(429) {
+            Error::Api {
+                status, kind, message, param, request_id, retry_after, should_retry, body, ..
+            } => {
+                let code = Some("insufficient_quota".to_owned());
+                Error::Api { status, code, kind, message, param, request_id, retry_after, should_retry, body }
+            }
+            other => other,
+        };
+        assert_eq!(learns(api(429)), (Feedback::Outcome, Kind::Throttled));
+        assert_eq!(learns(api(529)), (Feedback::Outcome, Kind::Throttled));
+        assert_eq!(learns(api(503)), (Feedback::Outcome, Kind::Failed));
+        assert_eq!(learns(api(408)), (Feedback::Outcome, Kind::Failed));
+        assert_eq!(learns(api(404)).0, Feedback::ServiceUp);
+        assert_eq!(learns(api(302)).0, Feedback::ServiceUp);
+        assert_eq!(learns(Error::TooLarge { part: "body", limit: 1 }).0, Feedback::ServiceUp);
+        assert_eq!(
+            learns(Error::Connect { host: String::new(), source: "refused".into() }).0,
+            Feedback::Outcome
+        );
+        for nothing in [quota, api(402), Error::Shutdown, Error::config("ca_file", "wrong")] {
+            assert_eq!(learns(nothing).0, Feedback::Ignore);
+        }
+    }
+
+    #[test]
+    fn only_an_unanswered_broken_connection_may_be_a_stale_one() {
+        let broken = |answered| Error::Transport { answered, source: "gone".into() };
+        let classification = |error: Error| classify(&error, &RetryConfig::default());
+        assert!(
+            classification(broken(false)).stale
+                && !classification(broken(true)).stale
+                && !classification(api(503)).stale
+        );
+        assert_eq!(classification(broken(true)).verdict, Verdict::Retry);
+    }
+
+    #[test]
+    fn what_cannot_get_better_is_given_up() {
+        for error in [
+            Error::config("timeout", "is zero"),
+            Error::TooLarge { part: "body", limit: 1 },
+            Error::Deadline { after: Duration::ZERO },
+            Error::Shutdown,
+            api(404),
+            api(302),
+        ] {
+            assert_eq!(error.verdict(), Verdict::GiveUp, "{error}");
+        }
+    }
+}

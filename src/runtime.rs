@@ -1,0 +1,5 @@
+//! Time, threads and locks.
+
+pub(crate) mod cancel;
+pub(crate) mod clock;
+pub(crate) mod sync;

@@ -1,0 +1,122 @@
+//! The one door to time: it is read and slept here and nowhere else, for real or pretended.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::runtime::sync::{lock, wait};
+
+/// Where a client takes its time from.
+///
+/// The [fake](Clock::fake) one is for tests of programs that use this crate: its sleeps end at once and move it ahead,
+/// so that an hour of back-off takes no time and can be asserted.
+///
+/// ```
+/// use holysheep::Clock;
+///
+/// let clock = Clock::fake();
+/// assert!(clock.sleeps().is_empty());
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct Clock(Option<Arc<Mutex<Fake>>>);
+
+#[derive(Debug)]
+struct Fake {
+    now: Instant,
+    wall: SystemTime,
+    sleeps: Vec<Duration>,
+}
+
+impl Clock {
+    /// The computer's clock.
+    pub fn system() -> Clock {
+        Clock(None)
+    }
+
+    /// A clock that stands still but for the sleeps made on it, which end at once.
+    pub fn fake() -> Clock {
+        let fake = Fake { now: Instant::now(), wall: SystemTime::now(), sleeps: Vec::new() };
+        Clock(Some(Arc::new(Mutex::new(fake))))
+    }
+
+    /// The sleeps made so far on a fake clock, in their order; none on the system's.
+    pub fn sleeps(&self) -> Vec<Duration> {
+        self.0.as_ref().map(|fake| lock(fake).sleeps.clone()).unwrap_or_default()
+    }
+
+    /// Moves a fake clock ahead, as a sleep would, without listing it; does nothing to the system's.
+    pub fn advance(&self, time: Duration) {
+        if let Some(fake) = &self.0 {
+            lock(fake).advance(time);
+        }
+    }
+
+    pub(crate) fn now(&self) -> Instant {
+        match &self.0 {
+            Some(fake) => lock(fake).now,
+            None => Instant::now(),
+        }
+    }
+
+    /// The time of day, for dates that a server sends.
+    pub(crate) fn wall(&self) -> SystemTime {
+        match &self.0 {
+            Some(fake) => lock(fake).wall,
+            None => SystemTime::now(),
+        }
+    }
+
+    /// Waits for a ring of `bell`, at most this long. Like every wait on a condition it may end early.
+    pub(crate) fn wait<'a, T>(
+        &self,
+        bell: &Condvar,
+        guard: MutexGuard<'a, T>,
+        time: Duration,
+    ) -> MutexGuard<'a, T> {
+        match &self.0 {
+            Some(fake) => {
+                let mut fake = lock(fake);
+                fake.advance(time);
+                fake.sleeps.push(time);
+                guard
+            }
+            None => bell.wait_timeout(guard, time).unwrap_or_else(PoisonError::into_inner).0,
+        }
+    }
+
+    /// Waits for a ring of `bell` in a line behind others, at most this long. A fake clock is moved only by the first in
+    /// the line, so on that one only a ring ends it.
+    pub(crate) fn wait_behind<'a, T>(
+        &self,
+        bell: &Condvar,
+        guard: MutexGuard<'a, T>,
+        time: Option<Duration>,
+    ) -> MutexGuard<'a, T> {
+        match time {
+            Some(time) if self.0.is_none() => self.wait(bell, guard, time),
+            _ => wait(bell, guard),
+        }
+    }
+}
+
+impl Fake {
+    fn advance(&mut self, time: Duration) {
+        self.now = self.now.checked_add(time).unwrap_or(self.now);
+        self.wall = self.wall.checked_add(time).unwrap_or(self.wall);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fake_sleep_ends_at_once_moves_the_clock_and_is_listed() {
+        let (clock, stop) = (Clock::fake(), crate::runtime::cancel::Cancel::default());
+        let start = clock.now();
+        assert!(stop.sleep(&clock, Duration::from_secs(3600)));
+        assert_eq!(clock.now() - start, Duration::from_secs(3600));
+        clock.advance(Duration::from_secs(5));
+        assert_eq!(clock.now() - start, Duration::from_secs(3605));
+        assert_eq!(clock.sleeps(), [Duration::from_secs(3600)]);
+    }
+}

@@ -1,0 +1,20 @@
+//! Bytes and text from a server into values, and secrets out of them. No I/O.
+
+pub(crate) mod accumulate;
+pub(crate) mod api_key;
+pub(crate) mod base_url;
+mod corpora;
+pub(crate) mod date;
+pub(crate) mod error_body;
+pub(crate) mod headers;
+pub(crate) mod rate_limit_headers;
+pub(crate) mod secrets;
+pub(crate) mod sse;
+pub(crate) mod stream_event;
+
+/// Says that a test is skipped, past the capture of what tests print.
+#[cfg(test)]
+pub(crate) fn skipped(missing: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "skipped: there is no {missing}");
+}
