@@ -1,8 +1,9 @@
-//! The client, where all rooms meet: a request becomes bytes, bytes become attempts, attempts become an answer.
+//! The client: a request becomes bytes, bytes become attempts, attempts become an answer.
 
 pub(crate) mod batch;
 mod call;
 pub(crate) mod config;
+mod core;
 mod decode;
 pub(crate) mod event;
 pub(crate) mod stream;
@@ -14,34 +15,32 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 
-use crate::adaptive::{AdaptiveHandler, HandlerRegistry};
-use crate::api::embeddings::{EmbeddingRequest, EmbeddingResponse};
-use crate::api::models::{Model, ModelList};
-use crate::api::{ChatRequest, ChatResponse};
-use crate::client::call::{Ask, Core, Idempotency, Parts};
-use crate::client::config::{Config, ConfigBuilder, SIGN_UP};
-use crate::client::decode::Reader;
-use crate::client::stream::{ChatStream, refuses_usage};
+use crate::adaptive::AdaptiveHandler;
+use crate::api::models::ModelList;
+use crate::api::{ChatRequest, ChatResponse, EmbeddingRequest, EmbeddingResponse, Model};
+use crate::client::call::CallSpec;
+use crate::client::config::{Config, ConfigBuilder, SIGN_UP, clamped_time};
+use crate::client::core::Core;
+use crate::client::stream::ChatStream;
 use crate::error::{Error, Result};
-use crate::http::settings::LONGEST_PART;
-use crate::http::transport::{Answer, Transport};
-use crate::meta::Meta;
-use crate::policy::backoff::{LONGEST, RetryConfig};
-use crate::runtime::cancel::Cancel;
+use crate::http::options::MAX_URL_PART;
+use crate::http::transport::HttpResponse;
+use crate::meta::Attempt;
+use crate::policy::backoff::RetryConfig;
+use crate::retry::clamped;
 
-/// The shortest key that HolySheep gives out.
-const SHORTEST_KEY: usize = 20;
+/// The length of the shortest key that HolySheep issues, in characters.
+const MIN_KEY_LENGTH: usize = 20;
 
-/// Where chats are completed.
 const CHAT: &str = "/chat/completions";
 
-/// The name that stands for calls without a model, where each model has a handler.
+/// The name of the handler for calls without a model.
 const NO_MODEL: &str = "";
 
-/// How long the question whether a key is valid may take.
+/// The deadline of [`Client::validate_api_key`].
 const VALIDATION_TIME: Duration = Duration::from_secs(5);
 
-/// A client of one service. Clones share the connections and the shutdown, and are cheap.
+/// A client of one service. Clones are cheap; they share connections, adaptive handlers and shutdown.
 ///
 /// ```no_run
 /// use holysheep::{ChatRequest, Client};
@@ -55,12 +54,10 @@ const VALIDATION_TIME: Duration = Duration::from_secs(5);
 pub struct Client {
     core: Arc<Core>,
     retry: Arc<RetryConfig>,
-    /// They were checked and are fine.
-    retry_works: bool,
     deadline: Option<Duration>,
-    /// Its calls are those of a batch.
+    /// Its calls are those of a batch, for which no caller waits.
     background: bool,
-    /// The length of the key in characters, where the service is HolySheep's own and the key not the program's header.
+    /// The length of the key in characters, where the service is HolySheep's own and the key isn't in a header.
     key_length: Option<usize>,
 }
 
@@ -70,27 +67,11 @@ impl Client {
     /// # Errors
     /// [`Error::Config`] where the proxy or the certificates can't be used.
     pub fn new(config: Config) -> Result<Client> {
-        let Config { settings, key, deadline, retry, adaptive, handler, idempotency_key, observer, clock } =
-            config;
-        let models = Arc::new(handler.map_or_else(|| HandlerRegistry::new(adaptive), HandlerRegistry::One));
-        let stop = Arc::new(Cancel::default());
-        let key_length = (settings.base.holysheep && !key.is_empty()).then(|| key.chars().count());
-        let bare = settings.base.url.ends_with(&settings.base.authority);
-        let reader = Reader { secrets: Arc::clone(&settings.secrets), bare };
-        let transport = Arc::new(Transport::new(settings, clock.clone(), Arc::clone(&stop))?);
-        let idempotency = idempotency_key.then(Idempotency::new);
-        let parts = Parts::default();
-        let gate = Cancel::default();
-        let core =
-            Arc::new(Core { transport, models, clock, stop, gate, observer, reader, idempotency, parts });
-        Ok(Client {
-            core,
-            retry: Arc::new(retry),
-            retry_works: true,
-            deadline,
-            background: false,
-            key_length,
-        })
+        let (settings, base) = (&config.settings, &config.endpoint.base);
+        let is_own = base.holysheep && !settings.api_key.is_empty();
+        let key_length = is_own.then(|| settings.api_key.chars().count());
+        let (retry, deadline) = (Arc::new(settings.retry.clone()), settings.deadline);
+        Ok(Client { core: Arc::new(Core::new(config)?), retry, deadline, background: false, key_length })
     }
 
     /// A client with the key in `HOLYSHEEP_API_KEY` and the address in `HOLYSHEEP_BASE_URL`, where that is set.
@@ -101,168 +82,157 @@ impl Client {
         Client::new(ConfigBuilder::from_env()?.build()?)
     }
 
-    /// Asks for a chat completion.
+    /// Requests a chat completion.
     ///
     /// # Errors
-    /// [`Error::Config`] before anything is sent where the request can't work, otherwise what the last attempt failed with.
+    /// [`Error::Config`] before anything is sent where the request can't work, otherwise the error of the call.
     pub fn chat(&self, request: &ChatRequest) -> Result<ChatResponse> {
         request.check()?;
-        let body = to_json(&request.whole())?;
-        let ask = self.ask(request.model(), CHAT, Some(&body))?;
-        let (mut response, meta) = self.core.call(&ask, |answer| self.core.reader.open_chat(answer))?;
-        response.meta = meta;
-        Ok(response)
+        let spec = self.spec(request.model(), CHAT, Some(to_json(&request.whole())?));
+        let Attempt { result, meta } =
+            self.core.exchange(spec, |response| self.core.decoder.decode_chat(response));
+        result.map(|response| ChatResponse { meta, ..response })
     }
 
-    /// Asks for a chat completion that comes piece by piece.
+    /// Requests a chat completion that arrives in chunks.
     ///
-    /// Failures before the first piece are tried again like those of [`chat`](Client::chat); after it the stream ends
-    /// with an error, never with a success that isn't one. The usage is asked for, unless the request says
-    /// otherwise; a service that doesn't know how to tell it is asked once more without.
+    /// Failures before the first chunk are retried like those of [`chat`](Client::chat). After it the stream ends with an
+    /// error, never with a success that isn't one. The usage is asked for, unless the request says otherwise; a service
+    /// that refuses to report it is asked once more without.
     ///
     /// # Errors
     /// As [`chat`](Client::chat).
     pub fn chat_stream(&self, request: &ChatRequest) -> Result<ChatStream> {
         request.check()?;
-        let open = |usage: bool| {
-            let body = to_json(&request.streamed(usage))?;
-            ChatStream::open(&self.core, &self.ask(request.model(), CHAT, Some(&body))?, request.answers())
-        };
-        match open(true) {
-            Err(error) if request.asks_for_usage() && refuses_usage(&error) => open(false),
-            opened => opened,
-        }
+        let body = to_json(&request.streamed(true))?;
+        let usage_of = request.asks_for_usage().then_some(request);
+        let spec = CallSpec { usage_of, ..self.spec(request.model(), CHAT, Some(body)) };
+        ChatStream::open(&self.core, spec, request.answers())
     }
 
-    /// Asks for the vectors of texts.
+    /// Requests the embeddings of texts.
     ///
     /// # Errors
     /// As [`chat`](Client::chat).
     pub fn embeddings(&self, request: &EmbeddingRequest) -> Result<EmbeddingResponse> {
         request.check()?;
-        let (mut response, meta): (EmbeddingResponse, Meta) =
-            self.exchange(request.model(), "/embeddings", Some(&to_json(request)?))?;
-        response.meta = meta;
-        Ok(response)
+        let Attempt { result, meta } = self.exchange(request.model(), "/embeddings", Some(to_json(request)?));
+        result.map(|response| EmbeddingResponse { meta, ..response })
     }
 
     /// The models that the service offers.
     ///
     /// # Errors
-    /// What the last attempt failed with.
+    /// The error of the call.
     pub fn models(&self) -> Result<Vec<Model>> {
         self.get("/models").map(ModelList::into_vec)
     }
 
-    /// Asks the service whether it takes the key: the list of models, one attempt, 5 s.
+    /// Checks whether the service accepts the key: requests the list of models, one attempt, 5 s.
     ///
     /// # Errors
-    /// [`Error::Api`] with status 401 or 403 where the key is refused; [`Error::Config`] without asking where HolySheep's
-    /// own key is malformed; any other error says nothing about the key.
+    /// [`Error::Api`] with status 401 or 403 where the key is refused; [`Error::Config`] without a request where the key
+    /// can't be one of HolySheep's; any other error says nothing about the key.
     pub fn validate_api_key(&self) -> Result<()> {
-        if let Some(length @ ..SHORTEST_KEY) = self.key_length {
+        if let Some(length @ ..MIN_KEY_LENGTH) = self.key_length {
             let message = format!(
-                "has {length} characters, HolySheep's have {SHORTEST_KEY} or more; copy it from {SIGN_UP}"
+                "has {length} characters, HolySheep's have {MIN_KEY_LENGTH} or more; copy it from {SIGN_UP}"
             );
             return Err(Error::config("api_key", message));
         }
         let time = self.deadline.map_or(VALIDATION_TIME, |deadline| deadline.min(VALIDATION_TIME));
         let once = self.with_retry(RetryConfig::default().max_retries(0)).with_deadline(Some(time));
-        once.exchange::<IgnoredAny>(NO_MODEL, "/models", None).map(|_| ())
+        once.exchange::<IgnoredAny>(NO_MODEL, "/models", None).result.map(drop)
     }
 
-    /// Gets what is at a path below the base address, for parts of an API that have no method here.
+    /// Requests a path below the base address, for parts of an API that have no method here.
     ///
     /// # Errors
-    /// [`Error::Config`] for a path that can't be one, otherwise what the last attempt failed with.
+    /// [`Error::Config`] for an invalid path, otherwise the error of the call.
     pub fn get<R: DeserializeOwned>(&self, path: &str) -> Result<R> {
-        self.exchange(NO_MODEL, &checked_path(path)?, None).map(|(value, _)| value)
+        self.exchange(NO_MODEL, &checked_path(path)?, None).result
     }
 
     /// Posts JSON to a path below the base address, for parts of an API that have no method here.
     ///
     /// # Errors
-    /// [`Error::Config`] for a path or a body that can't be one, otherwise what the last attempt failed with.
+    /// [`Error::Config`] for an invalid path or body, otherwise the error of the call.
     pub fn post<B: Serialize + ?Sized, R: DeserializeOwned>(&self, path: &str, body: &B) -> Result<R> {
-        self.exchange(NO_MODEL, &checked_path(path)?, Some(&to_json(body)?)).map(|(value, _)| value)
+        self.exchange(NO_MODEL, &checked_path(path)?, Some(to_json(body)?)).result
     }
 
-    /// This client with other retries. What is wrong with them is said by the calls.
+    /// This client with other retry settings. A setting that can't work is replaced by the nearest one that can, with a
+    /// warning in the log.
     pub fn with_retry(&self, retry: RetryConfig) -> Client {
-        Client { retry_works: retry.check().is_ok(), retry: Arc::new(retry), ..self.clone() }
+        Client { retry: Arc::new(clamped(retry)), ..self.clone() }
     }
 
-    /// This client with another bound over all attempts and waits of a call; `None`, or more than a day, for no bound.
+    /// This client with another bound over all attempts and waits of a call, or with none. One of zero has passed already, so
+    /// that nothing is sent. More than 24 hours count as 24 hours, with a warning in the log.
     pub fn with_deadline(&self, deadline: Option<Duration>) -> Client {
-        Client { deadline: deadline.filter(|deadline| *deadline <= LONGEST), ..self.clone() }
+        Client { deadline: deadline.map(|deadline| clamped_time("deadline", deadline)), ..self.clone() }
     }
 
-    /// The handler that paces the calls of a model, or all calls where the configuration gave one for all. Calls that
-    /// name no model have the one of the empty name. The least used of many models is forgotten.
+    /// The handler that paces the calls of a model, or all calls where the configuration gave one for all. Calls without a
+    /// model have the one of the empty name. Of many models the least recently used is forgotten.
     pub fn handler(&self, model: &str) -> AdaptiveHandler {
-        self.core.models.get(model)
+        self.core.handlers.get(model)
     }
 
-    /// Ends all waits and calls of all clones at once and for good, with [`Error::Shutdown`].
+    /// Ends all waits, calls and streams of all clones at once and for good, with [`Error::Shutdown`].
     pub fn shutdown(&self) {
-        self.core.shutdown();
+        self.core.shutdown.cancel();
     }
 
-    /// Lets what is on the wire finish, and nothing else begin, for all clones and for good: who waits for a turn, for the
-    /// service or between two attempts ends with [`Error::Shutdown`] at once, and so does every later call.
+    /// Stops starting new requests and lets in-flight requests finish, for all clones and for good: calls that wait for a
+    /// turn, for the service or between two attempts end with [`Error::Shutdown`] at once, and so does every later call.
     ///
     /// For an end in which nothing that was paid for is lost. [`shutdown`](Client::shutdown) can still follow.
     pub fn drain(&self) {
-        self.core.drain();
+        self.core.draining.cancel();
     }
 
-    /// Whether no call begins any more.
+    /// Whether no further call starts.
     pub(crate) fn is_drained(&self) -> bool {
-        self.core.gate.is_cancelled()
+        self.core.draining.is_cancelled()
     }
 
-    /// A client for the calls of a batch: background, and to be shut down alone. `ended` is told when it is.
-    pub(crate) fn part(&self, ended: impl Fn() + Send + Sync + 'static) -> Client {
-        Client { core: self.core.part(ended), background: true, ..self.clone() }
+    /// A client for the calls of a batch, which can be shut down alone. `ended` is called when it is, or drained.
+    pub(crate) fn child(&self, ended: impl Fn() + Send + Sync + 'static) -> Client {
+        Client { core: Arc::new(self.core.child(ended)), background: true, ..self.clone() }
     }
 
     /// `path` begins with a slash and stays below the base address.
-    fn exchange<R: DeserializeOwned>(
-        &self,
-        model: &str,
-        path: &str,
-        body: Option<&[u8]>,
-    ) -> Result<(R, Meta)> {
-        let ask = self.ask(model, path, body)?;
-        self.core.call(&ask, |answer| self.core.reader.open(answer, Answer::read))
+    fn exchange<R: DeserializeOwned>(&self, model: &str, path: &str, body: Option<Vec<u8>>) -> Attempt<R> {
+        let decoder = &self.core.decoder;
+        let decode = |response: &HttpResponse| decoder.decode(response, HttpResponse::json);
+        self.core.exchange(self.spec(model, path, body), decode)
     }
 
-    fn ask<'a>(&'a self, model: &'a str, path: &'a str, body: Option<&'a [u8]>) -> Result<Ask<'a>> {
-        if !self.retry_works {
-            self.retry.check()?;
-        }
-        let (deadline, background) = (self.deadline, self.background);
-        Ok(Ask { retry: &self.retry, deadline, background, model, path, body })
+    fn spec<'a>(&'a self, model: &'a str, path: &'a str, body: Option<Vec<u8>>) -> CallSpec<'a> {
+        let (retry, deadline, background) = (&*self.retry, self.deadline, self.background);
+        CallSpec { retry, deadline, background, model, path, body, usage_of: None }
     }
 }
 
+/// A request body.
 fn to_json<B: Serialize + ?Sized>(body: &B) -> Result<Vec<u8>> {
     serde_json::to_vec(body).map_err(|source| Error::Config {
         setting: "body",
-        message: "can't be written as JSON".to_owned(),
+        message: "can't be serialised as JSON".to_owned(),
         source: Some(source.into()),
     })
 }
 
 /// A path that stays below the base address.
 fn checked_path(path: &str) -> Result<String> {
-    let place = path.split('?').next().unwrap_or_default();
-    if path.len() > LONGEST_PART {
-        let message = format!("is longer than {LONGEST_PART} bytes; put what it says into a body");
+    let location = path.split('?').next().unwrap_or_default();
+    if path.len() > MAX_URL_PART {
+        let message = format!("exceeds the maximum of {MAX_URL_PART} bytes; put the data into a body");
         return Err(Error::config("path", message));
     }
     let up = |part: &str| part.to_ascii_lowercase().replace("%2e", ".") == "..";
-    if place.contains("://") || place.split('/').any(up) {
+    if location.contains("://") || location.split('/').any(up) {
         return Err(Error::config(
             "path",
             "leaves the base address; give what comes after it, such as /models",

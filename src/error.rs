@@ -1,6 +1,7 @@
-//! The shared words of failure: one error type that says what happened, where, and what the server asked for.
+//! One error type that says what happened, where, and what the server asked for.
 
-use std::fmt;
+mod display;
+
 use std::time::Duration;
 
 /// A result whose error is [`Error`].
@@ -11,12 +12,12 @@ pub(crate) type Source = Box<dyn std::error::Error + Send + Sync + 'static>;
 
 /// Why a call failed.
 ///
-/// `Display` is one line for this level only; the cause is in [`source()`](std::error::Error::source). The questions
+/// `Display` is one line for this level only; the cause is in [`source()`](std::error::Error::source). The methods
 /// ([`status`](Error::status), [`is_retryable`](Error::is_retryable) and so on) look through [`GaveUp`](Error::GaveUp).
-#[derive(Debug)]
+/// `Debug` shows no prompt, no answer and no body.
 #[non_exhaustive]
 pub enum Error {
-    /// A setting or a request that can't work; nothing useful happens until it is changed. Never retried.
+    /// A setting or a request that can't work until it is changed. Never retried.
     #[non_exhaustive]
     Config {
         /// The setting or the part of the request, as it is named in the API, for example `base_url`.
@@ -35,15 +36,15 @@ pub enum Error {
         code: Option<String>,
         /// The service's error type, for example `invalid_request_error`.
         kind: Option<String>,
-        /// The service's own words, or the status' usual name where it sent none.
+        /// The service's message, or the usual meaning of the status where it sent none.
         message: String,
         /// The parameter the service objects to.
         param: Option<String>,
         /// The id to quote to the service's support.
         request_id: Option<String>,
-        /// How long the server asked to be left alone.
+        /// The wait that the server asked for before the next request.
         retry_after: Option<Duration>,
-        /// What the server said in `x-should-retry`, which overrules the table of statuses.
+        /// The server's `x-should-retry`, which overrules the table of statuses.
         should_retry: Option<bool>,
         /// The beginning of the body, at most [`EXCERPT`] bytes.
         body: String,
@@ -56,12 +57,12 @@ pub enum Error {
         /// The cause.
         source: Source,
     },
-    /// The server was silent for too long.
+    /// There was no progress for too long.
     #[non_exhaustive]
     Timeout {
-        /// What was being waited for.
+        /// What was in progress.
         phase: Phase,
-        /// The silence that was allowed.
+        /// The longest time without progress that was allowed.
         after: Duration,
     },
     /// The connection broke. The request may have been processed.
@@ -77,13 +78,13 @@ pub enum Error {
     Decode {
         /// The HTTP status it came with.
         status: u16,
-        /// Where it can't be read, for example `byte 7 of 12`.
+        /// Where parsing failed, for example `byte 7 of 12`.
         at: String,
-        /// What is there: at most [`EXCERPT`] bytes around that place.
+        /// At most [`EXCERPT`] bytes around that position.
         excerpt: String,
         /// The id to quote to the service's support.
         request_id: Option<String>,
-        /// What the parser said.
+        /// The parser's error.
         source: Source,
     },
     /// A stream that ended before the answer did: without a finish reason and without `[DONE]`.
@@ -94,18 +95,18 @@ pub enum Error {
         /// The cause, where the connection broke.
         source: Option<Source>,
     },
-    /// An answer larger than what may be kept in memory.
+    /// An answer that exceeds a limit on memory.
     #[non_exhaustive]
     TooLarge {
-        /// What is too large: `header`, `body`, or of a stream a `line`, an `event` or a number of `parts`.
+        /// What is too large: `header`, `body`, or in a stream `line`, `event` or the number of `parts`.
         part: &'static str,
         /// The limit in bytes.
         limit: u64,
     },
-    /// The breaker is open: the service failed too often on end, and nothing was sent.
+    /// The circuit breaker is open after too many consecutive failures, and nothing was sent.
     #[non_exhaustive]
     CircuitOpen {
-        /// The time until a call is let go again, to try.
+        /// The time until the next call may probe the service.
         retry_in: Duration,
     },
     /// The deadline of the whole call passed.
@@ -118,7 +119,7 @@ pub enum Error {
     Shutdown,
     /// The program's own observer of events panicked; in a batch that ends one item only.
     Panicked,
-    /// There was more than one attempt, or one more was refused.
+    /// There was more than one attempt, or a retry was not permitted.
     #[non_exhaustive]
     GaveUp {
         /// Why there is no further attempt.
@@ -132,11 +133,11 @@ pub enum Error {
     },
 }
 
-/// The longest excerpt of a server's words kept in an error, in bytes: enough for an error object or the title of an
-/// HTML page, short enough for a log line.
+/// The longest excerpt of an answer kept in an error, in bytes: enough for an error object or the title of an HTML page,
+/// short enough for a log line.
 pub const EXCERPT: usize = 512;
 
-/// The part of an exchange that a timeout ended.
+/// The phase of an exchange in which a timeout occurred.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Phase {
@@ -154,17 +155,17 @@ pub enum Phase {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Reason {
-    /// The allowed number of retries is used up.
+    /// All retries are used.
     RetriesSpent,
-    /// The last failure is of a kind that another attempt can't mend.
+    /// The last failure is of a kind that another attempt can't fix.
     NotRetryable,
     /// The server asks for a longer wait than [`RetryConfig`](crate::RetryConfig) allows.
     WaitTooLong,
     /// The deadline passed, or the next wait would cross it.
     Deadline,
-    /// So many calls fail that another retry would only add to the load.
+    /// The retry budget is spent: so many calls fail that another retry would only add load.
     BudgetSpent,
-    /// The breaker opened: the service is down.
+    /// The circuit breaker opened: the service is down.
     CircuitOpen,
 }
 
@@ -181,10 +182,15 @@ impl Error {
         }
     }
 
-    /// Attempts made: 1 unless the error is a [`GaveUp`](Error::GaveUp) that counted more.
+    /// Attempts made; 0 where nothing was sent, also after a shutdown.
     pub fn attempts(&self) -> u32 {
         match self {
             Error::GaveUp { attempts, .. } => *attempts,
+            Error::Config { .. }
+            | Error::CircuitOpen { .. }
+            | Error::Deadline { .. }
+            | Error::Shutdown
+            | Error::Panicked => 0,
             _ => 1,
         }
     }
@@ -205,7 +211,8 @@ impl Error {
         }
     }
 
-    /// How long the server asked to be left alone.
+    /// The wait that the server asked for before the next request; with an open circuit breaker the time until the next
+    /// probe.
     pub fn retry_after(&self) -> Option<Duration> {
         match self.innermost() {
             Error::Api { retry_after, .. } => *retry_after,
@@ -225,13 +232,13 @@ impl Error {
         matches!(self.innermost(), Error::Api { status: 401 | 403, .. })
     }
 
-    /// Whether the service said 429, be it for the rate or for the account's quota.
+    /// Whether the service answered 429, for the rate or for the account's quota.
     pub fn is_rate_limited(&self) -> bool {
         self.status() == Some(429)
     }
 
-    /// The failure in a few words of this crate's own and the service's code: fit for logs and events, which nothing
-    /// that a server repeats of a prompt may reach.
+    /// The failure in this crate's words and the service's code: for logs and events, which must not contain what a server
+    /// may repeat of a prompt.
     pub(crate) fn outline(&self) -> String {
         match self {
             Error::Api { status, code: Some(code), .. } if is_name(code) => {
@@ -243,7 +250,7 @@ impl Error {
         }
     }
 
-    /// What the last attempt failed with.
+    /// The failure of the last attempt.
     pub(crate) fn innermost(&self) -> &Error {
         let mut error = self;
         while let Error::GaveUp { last, .. } = error {
@@ -253,87 +260,7 @@ impl Error {
     }
 }
 
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Error::Config { setting, message, .. } => write!(f, "{setting}: {message}"),
-            Error::Api { status, code: Some(code), message, .. } => {
-                write!(f, "the service answered {status} ({code}): {message}")
-            }
-            Error::Api { status, message, .. } => write!(f, "the service answered {status}: {message}"),
-            Error::Connect { host, .. } => write!(f, "can't connect to {host}"),
-            Error::Timeout { phase, after } => write!(f, "no progress in {after:?} while {phase}"),
-            Error::Transport { answered: false, .. } => {
-                write!(f, "the connection broke before the answer; the request may have been processed")
-            }
-            Error::Transport { answered: true, .. } => {
-                write!(f, "the connection broke in the middle of the answer")
-            }
-            Error::Decode { status, at, excerpt, .. } => {
-                write!(f, "can't read the answer (status {status}) at {at}: `{excerpt}`")
-            }
-            Error::StreamTruncated { received, .. } => {
-                write!(f, "the stream was cut after {} bytes of text", received.len())
-            }
-            Error::TooLarge { part: "parts", limit } => write!(f, "the answer has more than {limit} parts"),
-            Error::TooLarge { part, limit } => {
-                write!(f, "the {part} of the answer is larger than {limit} bytes")
-            }
-            Error::CircuitOpen { retry_in } => {
-                let seconds = retry_in.as_secs_f64();
-                write!(f, "the service failed too often; the next call may try it in {seconds:.1} s")
-            }
-            Error::Deadline { after } => write!(f, "the deadline of {after:?} passed"),
-            Error::Shutdown => write!(f, "the client was shut down"),
-            Error::Panicked => write!(f, "the program panicked in the middle of the call"),
-            Error::GaveUp { reason, attempts, elapsed, .. } => {
-                let s = if *attempts == 1 { "" } else { "s" };
-                write!(f, "gave up after {attempts} attempt{s} in {:.1} s: {reason}", elapsed.as_secs_f64())
-            }
-        }
-    }
-}
-
-impl std::error::Error for Error {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Error::Config { source, .. } | Error::StreamTruncated { source, .. } => {
-                source.as_ref().map(|source| &**source as _)
-            }
-            Error::Connect { source, .. }
-            | Error::Transport { source, .. }
-            | Error::Decode { source, .. } => Some(&**source),
-            Error::GaveUp { last, .. } => Some(&**last),
-            _ => None,
-        }
-    }
-}
-
-impl fmt::Display for Phase {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Phase::Connect => "connecting",
-            Phase::Sending => "sending the request",
-            Phase::Waiting => "waiting for the answer",
-            Phase::Reading => "reading the answer",
-        })
-    }
-}
-
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Reason::RetriesSpent => "no retries left",
-            Reason::NotRetryable => "another attempt can't help",
-            Reason::WaitTooLong => "the server asks for a longer wait than allowed",
-            Reason::Deadline => "no time left before the deadline",
-            Reason::BudgetSpent => "too many calls fail to try again",
-            Reason::CircuitOpen => "the service is down and the breaker open",
-        })
-    }
-}
-
-/// Whether a code is the name of an error, and no sentence that might repeat something.
+/// Whether a code is the name of an error, and not a sentence that may repeat a prompt.
 fn is_name(code: &str) -> bool {
     code.len() <= 64 && code.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'))
 }
@@ -357,15 +284,13 @@ pub(crate) fn excerpt(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::error::Error as _;
-
     use super::*;
 
-    fn cause() -> Source {
+    pub(super) fn cause() -> Source {
         "the cause".into()
     }
 
-    fn api() -> Error {
+    pub(super) fn api() -> Error {
         Error::Api {
             status: 429,
             code: Some("rate_limit_exceeded".to_owned()),
@@ -379,70 +304,8 @@ mod tests {
         }
     }
 
-    fn gave_up(reason: Reason, attempts: u32) -> Error {
+    pub(super) fn gave_up(reason: Reason, attempts: u32) -> Error {
         Error::GaveUp { reason, attempts, elapsed: Duration::from_millis(12_340), last: Box::new(api()) }
-    }
-
-    #[test]
-    fn every_message_is_one_line_for_its_level() {
-        let timeout = |phase| Error::Timeout { phase, after: Duration::from_secs(60) };
-        let cases = [
-            (Error::config("timeout", "is zero"), "timeout: is zero"),
-            (api(), "the service answered 429 (rate_limit_exceeded): slow down"),
-            (Error::Connect { host: "a:1".to_owned(), source: cause() }, "can't connect to a:1"),
-            (timeout(Phase::Connect), "no progress in 60s while connecting"),
-            (timeout(Phase::Sending), "no progress in 60s while sending the request"),
-            (timeout(Phase::Waiting), "no progress in 60s while waiting for the answer"),
-            (timeout(Phase::Reading), "no progress in 60s while reading the answer"),
-            (
-                Error::Transport { answered: false, source: cause() },
-                "the connection broke before the answer; the request may have been processed",
-            ),
-            (
-                Error::Transport { answered: true, source: cause() },
-                "the connection broke in the middle of the answer",
-            ),
-            (
-                Error::StreamTruncated { received: "héllo".to_owned(), source: Some(cause()) },
-                "the stream was cut after 6 bytes of text",
-            ),
-            (Error::TooLarge { part: "parts", limit: 9 }, "the answer has more than 9 parts"),
-            (Error::TooLarge { part: "body", limit: 9 }, "the body of the answer is larger than 9 bytes"),
-            (Error::TooLarge { part: "header", limit: 9 }, "the header of the answer is larger than 9 bytes"),
-            (
-                Error::CircuitOpen { retry_in: Duration::from_millis(12_340) },
-                "the service failed too often; the next call may try it in 12.3 s",
-            ),
-            (Error::Deadline { after: Duration::from_secs(2) }, "the deadline of 2s passed"),
-            (Error::Shutdown, "the client was shut down"),
-            (Error::Panicked, "the program panicked in the middle of the call"),
-            (gave_up(Reason::RetriesSpent, 6), "gave up after 6 attempts in 12.3 s: no retries left"),
-            (
-                gave_up(Reason::NotRetryable, 1),
-                "gave up after 1 attempt in 12.3 s: another attempt can't help",
-            ),
-            (
-                gave_up(Reason::WaitTooLong, 2),
-                "gave up after 2 attempts in 12.3 s: the server asks for a longer wait than allowed",
-            ),
-            (
-                gave_up(Reason::Deadline, 2),
-                "gave up after 2 attempts in 12.3 s: no time left before the deadline",
-            ),
-            (
-                gave_up(Reason::BudgetSpent, 2),
-                "gave up after 2 attempts in 12.3 s: too many calls fail to try again",
-            ),
-            (
-                gave_up(Reason::CircuitOpen, 2),
-                "gave up after 2 attempts in 12.3 s: the service is down and the breaker open",
-            ),
-        ];
-        for (error, message) in cases {
-            assert_eq!(error.to_string(), message);
-            let repeats = error.source().is_some_and(|source| message.contains(&source.to_string()));
-            assert!(!repeats, "{message} repeats its cause");
-        }
     }
 
     #[test]
@@ -453,13 +316,21 @@ mod tests {
         assert_eq!(error.elapsed(), Some(Duration::from_millis(12_340)));
         assert!(error.is_rate_limited() && error.is_retryable() && !error.is_auth() && !error.is_timeout());
         assert_eq!((api().attempts(), api().elapsed()), (1, None));
+        for unsent in [
+            Error::config("timeout", "is zero"),
+            Error::CircuitOpen { retry_in: Duration::ZERO },
+            Error::Deadline { after: Duration::ZERO },
+            Error::Shutdown,
+        ] {
+            assert_eq!(unsent.attempts(), 0, "{unsent}");
+        }
         assert!(gave_up(Reason::Deadline, 2).is_timeout());
         assert!(Error::Timeout { phase: Phase::Waiting, after: Duration::ZERO }.is_timeout());
         assert_eq!(Error::Shutdown.status(), None);
     }
 
     #[test]
-    fn an_outline_holds_no_words_of_the_server() {
+    fn an_outline_contains_no_message_of_the_server() {
         assert_eq!(api().outline(), "status 429, rate_limit_exceeded");
     }
 

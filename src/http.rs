@@ -3,8 +3,10 @@
 pub(crate) mod body;
 mod connector;
 mod dns_cache;
+mod failure;
+pub(crate) mod options;
 mod redaction;
-pub(crate) mod settings;
+pub(crate) mod request;
 #[cfg(any(feature = "rustls", feature = "native-tls"))]
 mod tls;
 pub(crate) mod transport;

@@ -1,197 +1,180 @@
-//! The one place where attempts repeat.
+//! The retry loop: the one place where attempts repeat, for the client's calls and for any other fallible call.
 
-use std::time::{Duration, Instant};
+mod retrier;
 
+use std::time::Duration;
+
+pub(crate) use self::retrier::{CallState, Failure};
+use self::retrier::{Retrier, Step};
 use crate::adaptive::{AcquireRequest, Acquired, AdaptiveConfig, AdaptiveHandler, Change, Permit, Tries};
-use crate::error::{Error, Reason};
+use crate::error::{Error, Result};
 use crate::limits::RateLimits;
+use crate::meta::{Attempt, Meta};
 use crate::policy::backoff::RetryConfig;
-use crate::policy::classify::{Classification, Feedback, Retryable, Verdict};
+use crate::policy::classify::{Classification, Feedback, Immediate, Retryable, Verdict};
 use crate::policy::outcome::Outcome;
 use crate::runtime::cancel::Cancel;
 use crate::runtime::clock::Clock;
 
-/// What the loop works with.
-pub(crate) struct Loop<'a> {
-    pub(crate) retry: &'a RetryConfig,
-    /// Paces the attempts, refuses them while the service is down, and says how long to wait between them.
-    pub(crate) handler: &'a AdaptiveHandler,
-    pub(crate) clock: &'a Clock,
-    pub(crate) stop: &'a Cancel,
-    /// The time for the whole call.
-    pub(crate) deadline: Option<Duration>,
-    /// Nobody waits for this call but a worker that would only make another one: it waits out an open breaker, needs no
-    /// budget, isn't charged for trying whether the service is back, and its time stands still while it waits for a turn.
-    pub(crate) background: bool,
+/// What the retry loop repeats.
+pub(crate) trait Operation {
+    type Output;
+    type Error;
+
+    /// Makes one attempt.
+    fn attempt(&mut self, state: &CallState) -> Attempt<Self::Output, Self::Error>;
+
+    /// Says what a failure means.
+    fn classify(&mut self, error: &Self::Error) -> Classification;
+
+    /// Is told what happens between attempts.
+    fn observe(&self, _state: &CallState, _progress: Progress<'_, Self::Error>) {}
 }
 
-/// How often a background call may try whether a service is back without being charged for a retry: at up to 30 s each that
-/// is some ten minutes for one worker, and more than an hour for eight, who take turns. It must end, because it may be the
-/// call itself that breaks the service.
-const PROBES: u32 = 30;
-
-/// How far a call has come.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Trail {
-    pub(crate) started: Instant,
-    pub(crate) attempts: u32,
-    pub(crate) waited: Duration,
-    /// When the whole call must be over.
-    pub(crate) due: Option<Instant>,
-    /// This attempt must not use a pooled connection: the one before it met a stale one.
-    pub(crate) fresh: bool,
-    /// The one immediate retry after a stale connection was made.
-    hurried: bool,
-    /// This attempt tries whether the service is back, and isn't charged.
-    is_probe: bool,
-    /// How many did.
-    probes: u32,
-    tries: Tries,
-}
-
-/// What an attempt brought: a result, and what the service said of its limits with it.
-pub(crate) struct Brought<T, E> {
-    pub(crate) result: Result<T, E>,
-    pub(crate) limits: RateLimits,
-}
-
-/// What an observer of the loop is told.
-pub(crate) enum Step<'a, E> {
+/// What happens between attempts.
+pub(crate) enum Progress<'a, E> {
     /// The attempt that is about to be made waited this long for its turn.
     Paced(Duration),
     /// The handler learned something.
     Learned(Change),
     /// There will be another attempt, after this wait.
-    Again(&'a E, Duration),
+    Retrying { error: &'a E, wait: Duration },
 }
 
-/// The end of a call that didn't succeed.
-#[derive(Debug)]
-pub(crate) enum Failure<E> {
-    /// This attempt was the last one; `before` is the failure of the one before.
-    GaveUp { reason: Reason, trail: Trail, last: E, before: Option<E> },
-    /// The next attempt wasn't let go: shutdown, deadline or an open breaker.
-    Barred { by: Error, trail: Trail, last: Option<E> },
+/// What the retry loop works with.
+pub(crate) struct RetryLoop<'a> {
+    pub(crate) retry: &'a RetryConfig,
+    /// Paces the attempts, rejects them while the service is down, and decides how long to wait between them.
+    pub(crate) handler: &'a AdaptiveHandler,
+    pub(crate) clock: &'a Clock,
+    /// Ends the waits of the call.
+    pub(crate) cancel: &'a Cancel,
+    /// The time allowed for the whole call.
+    pub(crate) deadline: Option<Duration>,
+    /// See [`Retrier`].
+    pub(crate) background: bool,
 }
 
-/// Calls `attempt` until it succeeds, or `classify` gives up, or retries or time are used up.
-pub(crate) fn run<T, E>(
-    with: &Loop<'_>,
-    mut classify: impl FnMut(&E) -> Classification,
-    observe: impl Fn(&Trail, &Step<'_, E>),
-    mut attempt: impl FnMut(&Trail) -> Brought<T, E>,
-) -> Result<(T, Trail), Failure<E>> {
-    let mut trail = Trail::begin(with);
-    let mut last = None;
-    loop {
-        let permit = match with.enter(&mut trail, &observe) {
-            Ok(permit) => permit,
-            Err(by) => return Err(Failure::Barred { by, trail, last }),
-        };
-        trail.attempts += 1;
-        let Brought { result, limits } = attempt(&trail);
+impl RetryLoop<'_> {
+    /// Repeats `operation` until it succeeds, a failure isn't worth a retry, or retries or time are used up.
+    pub(crate) fn run<O: Operation>(&self, operation: &mut O) -> Attempt<O::Output, Failure<O::Error>> {
+        let mut call = Retrier::new(self.clock.now(), self.deadline, self.background);
+        let (mut step, mut permit, mut meta) = (Step::WaitForTurn, None, Meta::default());
+        loop {
+            step = match step {
+                Step::WaitForTurn => match self.acquire(&call.state) {
+                    Ok(Acquired { permit: granted, waited, breaker, is_probe }) => {
+                        permit = Some(granted);
+                        let step = call.granted(waited, is_probe);
+                        if !waited.is_zero() {
+                            operation.observe(&call.state, Progress::Paced(waited));
+                        }
+                        if breaker.is_some() {
+                            let change = Change { breaker, ..Change::default() };
+                            operation.observe(&call.state, Progress::Learned(change));
+                        }
+                        step
+                    }
+                    Err(by) => call.rejected(by),
+                },
+                Step::WaitUntil(at) if self.cancel.sleep_until(self.clock, at) => Step::WaitForTurn,
+                Step::WaitUntil(_) => call.rejected(Error::Shutdown),
+                Step::Send => {
+                    let attempt = operation.attempt(&call.state);
+                    meta = attempt.meta;
+                    self.after_attempt(&mut call, operation, permit.take(), attempt.result, meta.rate_limits)
+                }
+                Step::Done(result) => {
+                    meta.attempts = call.state.attempts;
+                    meta.waited = call.state.waited;
+                    meta.elapsed = self.clock.now().saturating_duration_since(call.state.started);
+                    return Attempt { result, meta };
+                }
+            };
+        }
+    }
+
+    /// Waits for the turn of the next attempt.
+    fn acquire(&self, state: &CallState) -> Result<Acquired> {
+        self.handler.enter(&AcquireRequest {
+            clock: self.clock,
+            stop: self.cancel,
+            deadline: state.due.filter(|_| !self.background),
+            retry: state.attempts > 0,
+            background: self.background,
+        })
+    }
+
+    /// Tells the handler how the attempt ended, and decides what comes next.
+    fn after_attempt<O: Operation>(
+        &self,
+        call: &mut Retrier<O::Error>,
+        operation: &mut O,
+        permit: Option<Permit>,
+        result: Result<O::Output, O::Error>,
+        limits: RateLimits,
+    ) -> Step<O::Output, O::Error> {
         let error = match result {
             Ok(value) => {
-                with.learn(&trail, permit, Outcome::success().limits(limits), &observe);
-                return Ok((value, trail));
+                self.record(call, operation, permit, Some(Outcome::success().limits(limits)));
+                return Step::Done(Ok(value));
             }
             Err(error) => error,
         };
-        let classification = classify(&error);
-        let hurry = classification.stale && !trail.hurried;
-        match classification.feedback {
-            Feedback::Outcome if !hurry => {
-                with.learn(&trail, permit, classification.outcome.limits(limits), &observe);
+        let failure = operation.classify(&error);
+        let learned = failure.learned().map(|outcome| outcome.limits(limits));
+        let retry_delay =
+            |tries: &mut Tries| self.handler.next_delay(self.retry, tries, &failure.outcome, self.background);
+        // A stale connection says nothing about the service, unless the retry that would tell isn't made.
+        let step = if call.immediate_retry(&failure) == Some(Immediate::FreshConnection) {
+            let step = call.failed(self.clock.now(), error, &failure, retry_delay);
+            if matches!(step, Step::Done(_)) {
+                self.record(call, operation, permit, learned);
             }
-            Feedback::ServiceUp => with.learn(&trail, permit, Outcome::refused().limits(limits), &observe),
-            Feedback::Outcome | Feedback::Ignore => drop(permit),
-        }
-        let wait = match with.next_wait(&mut trail, &classification, hurry) {
-            Ok(wait) => wait,
-            Err(reason) => return Err(Failure::GaveUp { reason, trail, last: error, before: last }),
+            step
+        } else {
+            self.record(call, operation, permit, learned);
+            call.failed(self.clock.now(), error, &failure, retry_delay)
         };
-        observe(&trail, &Step::Again(&error, wait));
-        if !with.stop.sleep(with.clock, wait) {
-            return Err(Failure::Barred { by: Error::Shutdown, trail, last: Some(error) });
+        let wait = match step {
+            Step::WaitUntil(at) => at.saturating_duration_since(self.clock.now()),
+            _ => Duration::ZERO,
+        };
+        if let Some(error) = call.last() {
+            operation.observe(&call.state, Progress::Retrying { error, wait });
         }
-        trail.waited += wait;
-        last = Some(error);
-    }
-}
-
-impl Trail {
-    fn begin(with: &Loop<'_>) -> Trail {
-        let started = with.clock.now();
-        let due = with.deadline.and_then(|deadline| started.checked_add(deadline));
-        let (attempts, waited, tries, probes) = (0, Duration::ZERO, Tries::default(), 0);
-        Trail { started, attempts, waited, due, fresh: false, hurried: false, is_probe: false, probes, tries }
-    }
-}
-
-impl Loop<'_> {
-    /// Waits for the turn of the next attempt.
-    fn enter<E>(&self, trail: &mut Trail, observe: impl Fn(&Trail, &Step<'_, E>)) -> Result<Permit, Error> {
-        let retry = trail.attempts > 0;
-        let (clock, stop, background) = (self.clock, self.stop, self.background);
-        let entrant =
-            AcquireRequest { clock, stop, deadline: trail.due.filter(|_| !background), retry, background };
-        let Acquired { permit, waited, breaker, is_probe } = self.handler.enter(&entrant)?;
-        if background {
-            trail.due = trail.due.and_then(|due| due.checked_add(waited));
-        }
-        trail.is_probe = background && is_probe && trail.probes < PROBES;
-        trail.probes += u32::from(trail.is_probe);
-        trail.waited += waited;
-        if !waited.is_zero() {
-            observe(trail, &Step::Paced(waited));
-        }
-        if breaker.is_some() {
-            observe(trail, &Step::Learned(Change { breaker, ..Change::default() }));
-        }
-        Ok(permit)
+        step
     }
 
-    /// Tells the handler what became of the attempt.
-    fn learn<E>(
+    /// Tells the handler an outcome, if there is one to tell; otherwise the permit is released without effect.
+    fn record<O: Operation>(
         &self,
-        trail: &Trail,
-        permit: Permit,
-        outcome: Outcome,
-        observe: impl Fn(&Trail, &Step<'_, E>),
+        call: &Retrier<O::Error>,
+        operation: &O,
+        permit: Option<Permit>,
+        outcome: Option<Outcome>,
     ) {
+        let (Some(permit), Some(outcome)) = (permit, outcome) else { return };
         let change = self.handler.record_outcome(self.clock.now(), permit, &outcome);
         if change != Change::default() {
-            observe(trail, &Step::Learned(change));
+            operation.observe(&call.state, Progress::Learned(change));
         }
     }
+}
 
-    /// The wait before the next attempt, or why there is none.
-    fn next_wait(
-        &self,
-        trail: &mut Trail,
-        classification: &Classification,
-        hurry: bool,
-    ) -> Result<Duration, Reason> {
-        if classification.verdict == Verdict::GiveUp {
-            return Err(Reason::NotRetryable);
-        }
-        let tries = if trail.is_probe { &mut Tries::default() } else { &mut trail.tries };
-        let wait = self.handler.next_delay(self.retry, tries, &classification.outcome, self.background)?;
-        trail.fresh = hurry;
-        trail.hurried |= hurry;
-        let wait = if hurry { Duration::ZERO } else { wait };
-        match trail.due {
-            Some(due) if due.saturating_duration_since(self.clock.now()) <= wait => Err(Reason::Deadline),
-            _ => Ok(wait),
-        }
+/// Retry settings that work: the nearest ones, with a warning in the log, where these don't.
+pub(crate) fn clamped(retry: RetryConfig) -> RetryConfig {
+    if let Err(error) = retry.check() {
+        log::warn!("{error}; continuing with the nearest allowed value");
     }
+    retry.clamped()
 }
 
 /// Calls `op` until it succeeds, its error's [`verdict`](Retryable::verdict) is to give up, or the retries are used up.
 ///
 /// For any fallible call: a database, a file share, another HTTP client. Sleeps on this thread between attempts.
-/// Settings of `config` that contradict each other don't fail here: the caps win. A
-/// [`Verdict::RetryAfter`] of more than 60 s gives up, as a server's wish would.
+/// A setting that can't work is replaced by the nearest one that can, with a warning in the log. A
+/// [`Verdict::RetryAfter`] of more than 60 s gives up.
 ///
 /// # Errors
 /// The error of the last attempt.
@@ -200,8 +183,8 @@ impl Loop<'_> {
 /// use holysheep::{RetryConfig, retry};
 /// use std::{fs, time::Duration};
 ///
-/// let background = RetryConfig::default().base_delay(Duration::from_millis(50));
-/// let text = retry(&background, || fs::read_to_string("Cargo.toml"))?;
+/// let quick = RetryConfig::default().base_delay(Duration::from_millis(50));
+/// let text = retry(&quick, || fs::read_to_string("Cargo.toml"))?;
 /// # Ok::<_, std::io::Error>(())
 /// ```
 pub fn retry<T, E: Retryable>(config: &RetryConfig, op: impl FnMut() -> Result<T, E>) -> Result<T, E> {
@@ -214,28 +197,51 @@ pub fn retry<T, E: Retryable>(config: &RetryConfig, op: impl FnMut() -> Result<T
 /// The error of the last attempt.
 pub fn retry_if<T, E>(
     config: &RetryConfig,
-    mut verdict: impl FnMut(&E) -> Verdict,
+    verdict: impl FnMut(&E) -> Verdict,
     op: impl FnMut() -> Result<T, E>,
 ) -> Result<T, E> {
-    retry_on(&Clock::system(), config, &mut verdict, op)
+    retry_on(&Clock::system(), config, verdict, op)
 }
 
 fn retry_on<T, E>(
     clock: &Clock,
     config: &RetryConfig,
-    verdict: &mut dyn FnMut(&E) -> Verdict,
-    mut op: impl FnMut() -> Result<T, E>,
+    verdict: impl FnMut(&E) -> Verdict,
+    op: impl FnMut() -> Result<T, E>,
 ) -> Result<T, E> {
+    let config = clamped(config.clone());
     let handler = AdaptiveHandler::new(AdaptiveConfig::off());
-    let (stop, deadline, background) = (&Cancel::default(), None, false);
-    let with = Loop { retry: config, handler: &handler, clock, stop, deadline, background };
-    let classify = |error: &E| Classification::new(verdict(error), Feedback::Ignore);
-    let call = |_: &Trail| Brought { result: op(), limits: RateLimits::default() };
-    match run(&with, classify, |_, _| {}, call) {
-        Ok((value, _)) => Ok(value),
-        Err(Failure::GaveUp { last, .. } | Failure::Barred { last: Some(last), .. }) => Err(last),
-        // A handler that is off bars nobody; if it did, there would still be the call to make.
-        Err(Failure::Barred { last: None, .. }) => op(),
+    let (cancel, deadline, background) = (&Cancel::default(), None, false);
+    let with = RetryLoop { retry: &config, handler: &handler, clock, cancel, deadline, background };
+    let mut call = FallibleCall { op, verdict };
+    match with.run(&mut call).result {
+        Ok(value) => Ok(value),
+        Err(Failure::GaveUp { last, .. } | Failure::Rejected { last: Some(last), .. }) => Err(last),
+        // A handler that is off rejects no call; if it did, there would still be the call to make.
+        Err(Failure::Rejected { last: None, .. }) => (call.op)(),
+    }
+}
+
+/// A fallible call of any kind, and what its errors mean.
+struct FallibleCall<F, V> {
+    op: F,
+    verdict: V,
+}
+
+impl<T, E, F, V> Operation for FallibleCall<F, V>
+where
+    F: FnMut() -> Result<T, E>,
+    V: FnMut(&E) -> Verdict,
+{
+    type Output = T;
+    type Error = E;
+
+    fn attempt(&mut self, _: &CallState) -> Attempt<T, E> {
+        (self.op)().into()
+    }
+
+    fn classify(&mut self, error: &E) -> Classification {
+        Classification::new((self.verdict)(error), Feedback::Ignore)
     }
 }
 
@@ -257,10 +263,15 @@ mod tests {
     ) -> (io::Result<u32>, Vec<u64>) {
         let clock = Clock::fake();
         let mut failures = failures.iter();
-        let result = retry_on(&clock, &exact(), &mut |error| verdict(error), || match failures.next() {
-            Some(kind) => Err(io::Error::from(*kind)),
-            None => Ok(42),
-        });
+        let result = retry_on(
+            &clock,
+            &exact(),
+            |error| verdict(error),
+            || match failures.next() {
+                Some(kind) => Err(io::Error::from(*kind)),
+                None => Ok(42),
+            },
+        );
         (result, clock.sleeps().iter().map(Duration::as_secs).collect())
     }
 
@@ -293,7 +304,7 @@ mod tests {
         let clock = Clock::fake();
         let odd = exact().base_delay(Duration::MAX).exponential_base(f64::NAN);
         let result: io::Result<()> =
-            retry_on(&clock, &odd, &mut |_| Verdict::Retry, || Err(io::ErrorKind::TimedOut.into()));
+            retry_on(&clock, &odd, |_| Verdict::Retry, || Err(io::ErrorKind::TimedOut.into()));
         assert!(result.is_err());
         assert_eq!(clock.sleeps(), [Duration::from_secs(32); 5], "the cap wins");
     }

@@ -243,6 +243,33 @@ fn a_service_that_does_not_know_the_option_is_asked_without_it() {
     assert!(!server.requests()[1].body.contains("stream_options"));
 }
 
+/// The request without the option is an attempt of the same call.
+#[test]
+fn the_fallback_without_the_option_shares_deadline_meta_and_idempotency_key() {
+    let refusal = || status(400).body(r#"{"error":{"message":"stream_options is not supported"}}"#);
+    let busy = || status(503).header("retry-after", "8");
+    let server = Server::script([busy(), refusal(), busy(), events(&whole())]);
+    let (client, clock) = client(&server);
+    let error = ask(&client.with_deadline(Some(Duration::from_secs(10)))).unwrap_err();
+    assert_eq!((error.status(), error.attempts()), (Some(503), 3), "{error:?}");
+    assert_eq!(clock.sleeps().len(), 1, "the second wait would cross the deadline");
+
+    let server = Server::script([busy(), refusal(), busy(), events(&whole())]);
+    let (client, _) = self::client(&server);
+    let client = client.with_retry(RetryConfig::default().max_retries(2));
+    let stream = ask(&client).unwrap();
+    assert_eq!(stream.meta().attempts, 4, "the fallback isn't charged as a retry");
+    let requests = server.requests();
+    let keys: Vec<_> = requests.iter().map(|request| request.header("idempotency-key").unwrap()).collect();
+    assert!(keys.iter().all(|key| key == &keys[0]), "{keys:?}");
+    let asks: Vec<_> = requests.iter().map(|request| request.body.contains("stream_options")).collect();
+    assert_eq!(asks, [true, true, false, false]);
+
+    let server = Server::always(refusal());
+    let error = ask(&self::client(&server).0).unwrap_err();
+    assert_eq!((error.status(), server.requests().len()), (Some(400), 2), "it is made once");
+}
+
 #[test]
 fn a_service_that_answers_in_one_piece_is_read_all_the_same() {
     let server = Server::script([support::ok("all at once")]);

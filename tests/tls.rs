@@ -58,7 +58,7 @@ fn a_certificate_is_trusted_if_a_file_says_so() {
     let (refused, waits) = ask(url.clone(), None);
     let error = refused.unwrap_err();
     let text = format!(
-        "base_url: TLS with localhost:{} failed; check the address, or name the certificate to trust with ca_file",
+        "base_url: the TLS handshake with localhost:{} failed; check the address, or name the certificate to trust with ca_file",
         address.port()
     );
     assert_eq!((error.to_string(), waits), (text, 0), "{:?}", error.source());

@@ -1,8 +1,8 @@
-//! The configuration of a client: plain data, and a builder that refuses what can't work.
+//! The configuration of a client: settings, their defaults, and a builder that refuses what can't work.
 
 mod build;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use std::{env, fmt};
@@ -10,7 +10,7 @@ use std::{env, fmt};
 use crate::adaptive::{AdaptiveConfig, AdaptiveHandler};
 use crate::client::event::Event;
 use crate::error::{Error, Result};
-use crate::http::settings::{ProxyChoice, Settings};
+use crate::http::options::{Endpoint, HttpOptions, ProxyChoice};
 use crate::policy::backoff::RetryConfig;
 use crate::runtime::clock::Clock;
 
@@ -20,24 +20,30 @@ const BASE_URL: &str = "https://api.holysheep.ai/v1";
 /// Where to get a key.
 pub(crate) const SIGN_UP: &str = "https://www.holysheep.ai/register";
 
-/// The variables of the environment that are read.
+/// The environment variables that are read.
 const KEY_VARIABLE: &str = "HOLYSHEEP_API_KEY";
 const URL_VARIABLE: &str = "HOLYSHEEP_BASE_URL";
 
-/// Idle connections kept by default: more than the threads that anybody runs, so that none shakes hands twice. Those
-/// that have idled for a minute are closed at the next call.
-pub(crate) const MAX_IDLE: usize = 4096;
-
-/// The largest answer by default: ten times the largest that a batch of embeddings makes.
-const MAX_RESPONSE: u64 = 256 * 1024 * 1024;
+pub(crate) use self::build::clamped_time;
 
 pub(crate) type Observer = Arc<dyn Fn(&Event) + Send + Sync>;
 
 /// How a [`Client`](crate::Client) works. Made by [`Config::builder`].
 #[derive(Clone)]
 pub struct Config {
-    pub(crate) settings: Settings,
-    pub(crate) key: String,
+    pub(crate) settings: ConfigBuilder,
+    pub(crate) endpoint: Endpoint,
+}
+
+/// Builds a [`Config`]. A setting that isn't set has the default that the README lists.
+#[derive(Clone)]
+#[must_use = "nothing is checked or made before build()"]
+pub struct ConfigBuilder {
+    pub(crate) api_key: String,
+    base_url: String,
+    pub(crate) http: HttpOptions,
+    headers: Vec<(String, String)>,
+    allow_plain_http: bool,
     pub(crate) deadline: Option<Duration>,
     pub(crate) retry: RetryConfig,
     pub(crate) adaptive: AdaptiveConfig,
@@ -47,50 +53,20 @@ pub struct Config {
     pub(crate) clock: Clock,
 }
 
-/// Builds a [`Config`]. What isn't set has the default that the README lists.
-#[derive(Clone)]
-#[must_use = "nothing is checked or made before build()"]
-pub struct ConfigBuilder {
-    key: String,
-    base_url: String,
-    connect_timeout: Duration,
-    timeout: Duration,
-    deadline: Option<Duration>,
-    retry: RetryConfig,
-    adaptive: AdaptiveConfig,
-    handler: Option<AdaptiveHandler>,
-    headers: Vec<(String, String)>,
-    user_agent: String,
-    proxy: ProxyChoice,
-    ca_file: Option<PathBuf>,
-    max_idle_connections: usize,
-    max_response_bytes: u64,
-    idempotency_key: bool,
-    allow_plain_http: bool,
-    observer: Option<Observer>,
-    clock: Clock,
-}
-
 impl Config {
     /// A builder with the defaults and no key.
     pub fn builder() -> ConfigBuilder {
         ConfigBuilder {
-            key: String::new(),
+            api_key: String::new(),
             base_url: BASE_URL.to_owned(),
-            connect_timeout: Duration::from_secs(10),
-            timeout: Duration::from_secs(60),
+            http: HttpOptions::default(),
+            headers: Vec::new(),
+            allow_plain_http: false,
             deadline: None,
             retry: RetryConfig::default(),
             adaptive: AdaptiveConfig::default(),
             handler: None,
-            headers: Vec::new(),
-            user_agent: concat!("holysheep-rust/", env!("CARGO_PKG_VERSION")).to_owned(),
-            proxy: ProxyChoice::Environment,
-            ca_file: None,
-            max_idle_connections: MAX_IDLE,
-            max_response_bytes: MAX_RESPONSE,
             idempotency_key: true,
-            allow_plain_http: false,
             observer: None,
             clock: Clock::system(),
         }
@@ -106,121 +82,124 @@ impl ConfigBuilder {
         let read = |name: &'static str| match env::var(name) {
             Ok(value) => Ok(Some(value)),
             Err(env::VarError::NotPresent) => Ok(None),
-            Err(env::VarError::NotUnicode(_)) => Err(Error::config(name, "is not valid text; set it again")),
+            Err(env::VarError::NotUnicode(_)) => {
+                Err(Error::config(name, "is not valid Unicode; set it again"))
+            }
         };
         build::from_variables(read(KEY_VARIABLE)?, read(URL_VARIABLE)?)
     }
 
-    /// The key, sent as `Authorization: Bearer …`. White space around it is dropped.
+    /// The API key, sent as `Authorization: Bearer …`. White space around it is removed.
     pub fn api_key(mut self, key: impl Into<String>) -> Self {
-        self.key = key.into();
+        self.api_key = key.into();
         self
     }
 
-    /// The address of the service, up to and with `/v1` where it has that.
+    /// The address of the service, including `/v1` where it has that.
     pub fn base_url(mut self, url: impl Into<String>) -> Self {
         self.base_url = url.into();
         self
     }
 
-    /// How long connecting may take, TLS included; a look-up of the name may take as long again. More than 0 s.
+    /// The longest time for connecting, TLS included; a name look-up may take as long again. 1 ms to 24 hours.
     pub fn connect_timeout(mut self, time: Duration) -> Self {
-        self.connect_timeout = time;
+        self.http.connect_timeout = time;
         self
     }
 
-    /// The silence allowed while sending, waiting for an answer or reading it. More than 0 s.
+    /// Inactivity timeout: the longest time without progress while sending, waiting for, or reading a response. 1 ms to
+    /// 24 hours.
     pub fn timeout(mut self, time: Duration) -> Self {
-        self.timeout = time;
+        self.http.timeout = time;
         self
     }
 
-    /// One bound over all attempts and waits of a call, from the start of sending; `None` for no bound.
+    /// One bound over all attempts and waits of a call: 1 ms to 24 hours; `None` for no bound.
     pub fn deadline(mut self, deadline: Option<Duration>) -> Self {
         self.deadline = deadline;
         self
     }
 
-    /// When and how often to try again.
+    /// When and how often to retry.
     pub fn retry(mut self, retry: RetryConfig) -> Self {
         self.retry = retry;
         self
     }
 
-    /// How the handlers work that pace the calls, one for each model.
+    /// How the adaptive handlers work, of which each model has one.
     pub fn adaptive(mut self, adaptive: AdaptiveConfig) -> Self {
         self.adaptive = adaptive;
         self
     }
 
-    /// One handler for all models, which may be shared with other clients.
+    /// One adaptive handler for all models, which may be shared with other clients.
     pub fn handler(mut self, handler: AdaptiveHandler) -> Self {
         self.handler = Some(handler);
         self
     }
 
-    /// A header to send with every request. `Authorization` takes the place of the one made from the key.
+    /// A header to send with every request. `Authorization` replaces the one made from the key.
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.headers.push((name.into(), value.into()));
         self
     }
 
-    /// What to send as `User-Agent`.
+    /// The value of the `User-Agent` header.
     pub fn user_agent(mut self, name: impl Into<String>) -> Self {
-        self.user_agent = name.into();
+        self.http.user_agent = name.into();
         self
     }
 
     /// A proxy such as `http://proxy.example:3128`, instead of the one that `HTTPS_PROXY` and its like name.
     pub fn proxy(mut self, url: impl Into<String>) -> Self {
-        self.proxy = ProxyChoice::Url(url.into());
+        self.http.proxy = ProxyChoice::Url(url.into());
         self
     }
 
     /// No proxy, whatever the environment says.
     pub fn no_proxy(mut self) -> Self {
-        self.proxy = ProxyChoice::None;
+        self.http.proxy = ProxyChoice::None;
         self
     }
 
-    /// A file of certificates (PEM) to trust instead of the built-in ones, for a service with a CA of its own.
+    /// A file of certificates (PEM) to trust instead of the built-in ones, for a service with a private CA.
     pub fn ca_file(mut self, path: impl AsRef<Path>) -> Self {
-        self.ca_file = Some(path.as_ref().to_owned());
+        self.http.ca_file = Some(path.as_ref().to_owned());
         self
     }
 
-    /// Connections kept open between calls, at least as many as threads that call. 0 keeps none.
+    /// Idle connections kept in the pool: at least as many as there are calling threads. 0 keeps none.
     pub fn max_idle_connections(mut self, count: usize) -> Self {
-        self.max_idle_connections = count;
+        self.http.max_idle_connections = count;
         self
     }
 
-    /// The largest answer, in bytes after decompression. More than 0.
+    /// The largest answer accepted, in bytes after decompression. More than 0.
     pub fn max_response_bytes(mut self, bytes: u64) -> Self {
-        self.max_response_bytes = bytes;
+        self.http.max_response_bytes = bytes;
         self
     }
 
-    /// Whether all attempts of one call carry the same `Idempotency-Key`, so that a service which knows it answers and
-    /// bills once. On by default.
+    /// Whether all attempts of one call carry the same `Idempotency-Key`, so that a service which supports it answers and
+    /// bills once.
     pub fn idempotency_key(mut self, send: bool) -> Self {
         self.idempotency_key = send;
         self
     }
 
-    /// Allows `http://` to another computer, which sends the key for everybody on the way to read. Off by default.
+    /// Allows `http://` to another computer, which exposes the key to everyone on the network path.
     pub fn allow_plain_http(mut self, allow: bool) -> Self {
         self.allow_plain_http = allow;
         self
     }
 
-    /// Calls a function with each [`Event`], on the thread of the call, which waits for it.
+    /// Calls a function with each [`Event`], on the thread of the call, which waits for it to return.
     pub fn on_event(mut self, observer: impl Fn(&Event) + Send + Sync + 'static) -> Self {
         self.observer = Some(Arc::new(observer));
         self
     }
 
-    /// Takes time from this clock: a [fake](Clock::fake) one makes tests of a program's retries instant.
+    /// The clock to use: a [fake](Clock::fake) one makes tests of a program's retries instant.
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
         self
@@ -229,15 +208,15 @@ impl ConfigBuilder {
 
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let settings = &self.settings;
-        let headers: Vec<&str> = settings.headers.keys().map(|name| name.as_str()).collect();
+        let (settings, endpoint) = (&self.settings, &self.endpoint);
+        let headers: Vec<&str> = endpoint.headers.keys().map(|name| name.as_str()).collect();
         f.debug_struct("Config")
-            .field("base_url", &settings.base.url)
+            .field("base_url", &endpoint.base.url)
             .field("headers", &headers)
-            .field("connect_timeout", &settings.connect_timeout)
-            .field("timeout", &settings.timeout)
-            .field("deadline", &self.deadline)
-            .field("retry", &self.retry)
+            .field("connect_timeout", &settings.http.connect_timeout)
+            .field("timeout", &settings.http.timeout)
+            .field("deadline", &settings.deadline)
+            .field("retry", &settings.retry)
             .finish_non_exhaustive()
     }
 }
@@ -285,43 +264,49 @@ mod tests {
             (built(|b| b.base_url("holysheep")), "base_url: has no scheme; begin with https://"),
             (
                 built(|b| b.base_url("http://10.0.0.1/v1")),
-                "base_url: is http://, which sends the key for everybody to read; use https:// or allow_plain_http(true)",
+                "base_url: is http://, which exposes the key on the network; use https:// or allow_plain_http(true)",
             ),
             (built(|b| b.base_url("http://10.0.0.1/v1").allow_plain_http(true)), "fine"),
             (built(|b| b.base_url("http://localhost:8080/v1")), "fine"),
             (
                 built(|b| b.connect_timeout(zero)),
-                "connect_timeout: is zero, so that every call would fail; 10 s is usual",
+                "connect_timeout: 0ns is below the minimum of 1 ms; 10 s is usual",
             ),
-            (built(|b| b.timeout(zero)), "timeout: is zero, so that every call would fail; 60 s is usual"),
-            (built(|b| b.timeout(day)), "timeout: is more than a day, which can't be meant; lower it"),
+            (built(|b| b.timeout(zero)), "timeout: 0ns is below the minimum of 1 ms; 60 s is usual"),
+            (built(|b| b.timeout(day)), "timeout: exceeds the maximum of 24 hours; lower it"),
+            (built(|b| b.deadline(Some(zero))), "deadline: 0ns is below the minimum of 1 ms; leave it out"),
             (
-                built(|b| b.deadline(Some(zero))),
-                "deadline: is zero, so that every call would fail; leave it out",
+                built(|b| b.max_response_bytes(0)),
+                "max_response_bytes: is 0, so that every answer would be refused",
             ),
-            (built(|b| b.max_response_bytes(0)), "max_response_bytes: is 0, which no answer fits into"),
             (
                 built(|b| b.retry(RetryConfig::default().base_delay(Duration::from_secs(33)))),
                 "base_delay: 33s is above max_delay, 32s; lower one or raise the other",
             ),
             (
                 built(|b| b.header("x y", "z")),
-                "header: has a name that none can have; the name comes first, then the value",
+                "header: the name is not a valid header name; the name comes first, then the value",
             ),
             (
                 built(|b| b.header("Host", "z")),
-                "header: Host is written by the client itself; leave it out or use its own setting",
+                "header: Host is set by the client itself; leave it out or use its own setting",
             ),
             (
                 built(|b| b.header("x-long", "y".repeat(8192))),
-                "header: x-long is longer than 8192 bytes, which servers don't take; shorten it",
+                "header: x-long exceeds the maximum of 8192 bytes that servers accept; shorten it",
             ),
             (
                 built(|b| b.base_url(format!("https://host/{}/v1", "a".repeat(4096)))),
-                "base_url: is longer than 4096 bytes; is it an address?",
+                "base_url: exceeds the maximum of 4096 bytes; check that it is an address",
             ),
-            (built(|b| b.user_agent("me\n")), "user_agent: user-agent has a value that no header can carry"),
-            (built(|b| b.proxy("::")), "proxy: is no address of a proxy, such as http://proxy.example:3128"),
+            (
+                built(|b| b.user_agent("me\n")),
+                "user_agent: the value of user-agent contains a character that is not valid in a header",
+            ),
+            (
+                built(|b| b.proxy("::")),
+                "proxy: is not a valid proxy address, such as http://proxy.example:3128",
+            ),
             (built(|b| b.ca_file("/nowhere/ca.pem")), "ca_file: /nowhere/ca.pem can't be read"),
         ];
         for (said, expected) in cases {
@@ -339,7 +324,7 @@ mod tests {
     #[test]
     fn an_authorization_of_ones_own_takes_the_place_of_the_key() {
         let builder = Config::builder().header("Authorization", "Api-Key abc");
-        assert_eq!(builder.build().unwrap().settings.headers.get_all("authorization").iter().count(), 1);
+        assert_eq!(builder.build().unwrap().endpoint.headers.get_all("authorization").iter().count(), 1);
     }
 
     #[test]
@@ -358,7 +343,7 @@ mod tests {
         );
         assert!(said(Some("sk-1"), Some("x")).unwrap_err().starts_with("HOLYSHEEP_BASE_URL: has no scheme"));
         let config = said(Some("sk-1"), Some(" ")).unwrap().build().unwrap();
-        assert_eq!((config.key.as_str(), config.settings.base.url.as_str()), ("sk-1", BASE_URL));
+        assert_eq!((config.settings.api_key.as_str(), config.endpoint.base.url.as_str()), ("sk-1", BASE_URL));
     }
 
     #[test]
@@ -382,18 +367,18 @@ mod tests {
         assert_eq!(statuses, [408, 409, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529]);
         let on = |yes: bool| if yes { "on" } else { "off" };
         let rows = [
-            format!("| `base_url` | `{}` |", config.settings.base.url),
+            format!("| `base_url` | `{}` |", config.endpoint.base.url),
             format!("| `max_retries` | {} |", retry.retries()),
             format!("| `base_delay`, `exponential_base`, `max_delay` | {backoff} |"),
             format!("| `jitter` | `{:?}` |", Jitter::default()),
             format!("| `status_max_delay` | {} |", own.join(", ")),
             format!("otherwise {} s |", longest(None)),
-            format!("| `connect_timeout` | {} |", secs(config.settings.connect_timeout)),
-            format!("waiting or reading) | {} |", secs(config.settings.timeout)),
-            format!("waits included) | {} |", config.deadline.map_or("none".to_owned(), secs)),
-            format!("| `max_idle_connections` | {} |", config.settings.max_idle_connections),
-            format!("| `max_response_bytes` | {} MiB |", config.settings.max_response_bytes >> 20),
-            format!("| `idempotency_key` | {} |", on(config.idempotency_key)),
+            format!("| `connect_timeout` | {} |", secs(config.settings.http.connect_timeout)),
+            format!("waiting or reading) | {} |", secs(config.settings.http.timeout)),
+            format!("waits included) | {} |", config.settings.deadline.map_or("none".to_owned(), secs)),
+            format!("| `max_idle_connections` | {} |", config.settings.http.max_idle_connections),
+            format!("| `max_response_bytes` | {} MiB |", config.settings.http.max_response_bytes >> 20),
+            format!("| `idempotency_key` | {} |", on(config.settings.idempotency_key)),
             format!("(other than to this computer) | {} |", on(Config::builder().allow_plain_http)),
         ];
         for row in rows {

@@ -1,125 +1,165 @@
-//! What an answer means: a value, or the error that it carries in its status or in its body.
+//! What an answer means: a value, or the error that it carries in its status or its body.
 
 use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
-use crate::api::ChatResponse;
+use crate::api::{ChatChunk, ChatResponse};
 use crate::error::{Error, Result, excerpt};
-use crate::http::transport::Answer;
+use crate::http::options::Endpoint;
+use crate::http::transport::HttpResponse;
 use crate::json;
 use crate::meta::Meta;
 use crate::wire::error_body::{self, ErrorBody};
 use crate::wire::headers::Headers;
 use crate::wire::secrets::Secrets;
 
-/// Reads answers of one service.
+/// Decodes the answers of one service.
 #[derive(Clone)]
-pub(crate) struct Reader {
-    /// To know them where the server repeats them.
-    pub(crate) secrets: Arc<Secrets>,
+pub(crate) struct ResponseDecoder {
+    /// Redacted where the server repeats them.
+    secrets: Arc<Secrets>,
     /// The base address has no path, so that a 404 probably means that `/v1` is missing.
-    pub(crate) bare: bool,
+    without_path: bool,
 }
 
-impl Answer {
+impl HttpResponse {
     /// The body as JSON.
-    pub(crate) fn read<R: DeserializeOwned>(&self) -> Result<R> {
+    pub(crate) fn json<R: DeserializeOwned>(&self) -> Result<R> {
         json::read(&self.body, self.status, self.headers.request_id.as_deref())
     }
 
     /// The body as a chat completion.
-    pub(crate) fn read_chat(&self) -> Result<ChatResponse> {
+    pub(crate) fn chat(&self) -> Result<ChatResponse> {
         json::read_with(&self.body, self.status, self.headers.request_id.as_deref(), ChatResponse::decode)
     }
 
-    /// What is known of the call when it has come so far.
-    pub(crate) fn meta(self) -> Meta {
-        let Headers { request_id, rate_limits, .. } = self.headers;
-        Meta { status: self.status, request_id, rate_limits, ..Meta::default() }
+    /// The body as the only chunk of a stream.
+    fn chunk(&self) -> Result<(ChatChunk, Option<Value>)> {
+        let decode = |body: &[u8]| ChatChunk::decode(body.to_vec()).map_err(|(error, _)| error);
+        json::read_with(&self.body, self.status, self.headers.request_id.as_deref(), decode)
+    }
+
+    /// What the status and the headers say of the call.
+    pub(crate) fn into_meta(self) -> Meta {
+        meta(self.status, self.headers)
     }
 }
 
-impl Reader {
-    /// Makes a value of an answer with `read`, unless it is an error.
-    pub(crate) fn open<T>(&self, answer: &Answer, read: impl Fn(&Answer) -> Result<T>) -> Result<T> {
-        if !(200..300).contains(&answer.status) {
-            let answer = self.masked(answer);
-            return Err(self.refusal(&answer, answer.status, ErrorBody::read(&answer.body)));
-        }
-        if let Some(error) = error_body::inside_success(&answer.body) {
-            let answer = self.masked(answer);
-            let error = error_body::inside_success(&answer.body).unwrap_or(error);
-            return Err(self.refusal(&answer, error.status().unwrap_or(500), error));
-        }
-        read(answer).or_else(|_| read(&self.masked(answer))) // an error shows what couldn't be read
+/// What a status and headers say of a call.
+pub(crate) fn meta(status: u16, headers: Headers) -> Meta {
+    let Headers { request_id, rate_limits, .. } = headers;
+    Meta { status, request_id, rate_limits, ..Meta::default() }
+}
+
+impl ResponseDecoder {
+    pub(crate) fn new(endpoint: &Endpoint) -> ResponseDecoder {
+        let without_path = endpoint.base.url.ends_with(&endpoint.base.authority);
+        ResponseDecoder { secrets: Arc::clone(&endpoint.secrets), without_path }
     }
 
-    /// A chat completion of an answer, unless it is an error.
-    pub(crate) fn open_chat(&self, answer: &Answer) -> Result<ChatResponse> {
-        // What reads as a completion holds no error; only what doesn't is worth a second look.
-        match answer.status {
-            200..300 => answer.read_chat().or_else(|_| self.open(answer, Answer::read_chat)),
-            _ => self.open(answer, Answer::read_chat),
+    /// Decodes an answer with `read`, unless it is an error.
+    pub(crate) fn decode<T>(
+        &self,
+        response: &HttpResponse,
+        read: impl Fn(&HttpResponse) -> Result<T>,
+    ) -> Result<T> {
+        if !(200..300).contains(&response.status) {
+            let response = self.redacted(response);
+            return Err(self.api_error(&response, response.status, ErrorBody::read(&response.body)));
+        }
+        if let Some(error) = error_body::inside_success(&response.body) {
+            let response = self.redacted(response);
+            let error = error_body::inside_success(&response.body).unwrap_or(error);
+            return Err(self.api_error(&response, error.status().unwrap_or(500), error));
+        }
+        read(response).or_else(|_| read(&self.redacted(response))) // the error shows what couldn't be read
+    }
+
+    /// Decodes a chat completion, unless the answer is an error.
+    pub(crate) fn decode_chat(&self, response: &HttpResponse) -> Result<ChatResponse> {
+        // A completion contains no error; only what can't be read as one is examined for errors.
+        match response.status {
+            200..300 => response.chat().or_else(|_| self.decode(response, HttpResponse::chat)),
+            _ => self.decode(response, HttpResponse::chat),
+        }
+    }
+
+    /// Decodes a whole answer to the request for a stream, unless it is an error.
+    pub(crate) fn decode_chunk(&self, response: &HttpResponse) -> Result<ChatChunk> {
+        match response.chunk() {
+            Ok((chunk, None)) if (200..300).contains(&response.status) && !chunk.choices.is_empty() => {
+                Ok(chunk)
+            }
+            _ => {
+                self.decode(response, HttpResponse::chat)?;
+                self.decode(response, HttpResponse::chunk).map(|(chunk, _)| chunk)
+            }
         }
     }
 
     /// The error that came as an event of a stream.
-    pub(crate) fn failure(&self, headers: &Headers, mut said: ErrorBody) -> Error {
-        for word in [&mut said.code, &mut said.kind, &mut said.message, &mut said.param] {
-            *word = word.take().map(|word| self.secrets.mask_word(word));
+    pub(crate) fn stream_error(&self, headers: &Headers, mut body: ErrorBody) -> Error {
+        for text in [&mut body.code, &mut body.kind, &mut body.message, &mut body.param] {
+            *text = text.take().map(|text| self.secrets.mask_word(text));
         }
-        let status = said.status().unwrap_or(500);
-        let answer = Answer { status: 200, headers: headers.clone(), body: Vec::new() };
-        self.refusal(&self.masked(&answer), status, said)
+        let status = body.status().unwrap_or(500);
+        let response = HttpResponse { status: 200, headers: headers.clone(), body: Vec::new() };
+        self.api_error(&self.redacted(&response), status, body)
+    }
+
+    /// The error of data in a stream that can't be read.
+    pub(crate) fn unreadable(&self, meta: &Meta, data: &[u8], error: serde_json::Error) -> Error {
+        json::unreadable(&self.secrets.mask(data), meta.status, meta.request_id.as_deref(), error)
     }
 
     /// The answer without the secrets that it repeats.
-    fn masked(&self, answer: &Answer) -> Answer {
-        let mut masked = Answer {
-            status: answer.status,
-            headers: answer.headers.clone(),
-            body: self.secrets.mask(&answer.body).into_owned(),
+    fn redacted(&self, response: &HttpResponse) -> HttpResponse {
+        let mut redacted = HttpResponse {
+            status: response.status,
+            headers: response.headers.clone(),
+            body: self.secrets.mask(&response.body).into_owned(),
         };
-        let id = masked.headers.request_id.take();
-        masked.headers.request_id = id.map(|id| self.secrets.mask_word(id));
-        masked
+        let id = redacted.headers.request_id.take();
+        redacted.headers.request_id = id.map(|id| self.secrets.mask_word(id));
+        redacted
     }
 
     /// The error that the service sent.
-    fn refusal(&self, answer: &Answer, status: u16, said: ErrorBody) -> Error {
-        let headers = &answer.headers;
-        let message = match (&headers.location, said.message) {
+    fn api_error(&self, response: &HttpResponse, status: u16, body: ErrorBody) -> Error {
+        let headers = &response.headers;
+        let message = match (&headers.location, body.message) {
             (Some(location), _) if (300..400).contains(&status) => {
                 format!(
-                    "moved to {location}; the key goes to no other address by itself, so set base_url to it"
+                    "redirected to {location}; the key is never sent to another address, so set base_url to it"
                 )
             }
-            (_, Some(words)) => words,
+            (_, Some(message)) => message,
             (_, None) => usual_name(status).to_owned(),
         };
         let hint = match status {
-            401 => "; the key is missing, mistyped, revoked or of another service",
-            403 => "; the key is known but may not do this",
-            404 if self.bare => "; base_url has no path, and most services need /v1 there",
+            401 => "; the key is missing, mistyped, revoked or for another service",
+            403 => "; the key is valid but lacks permission",
+            404 if self.without_path => "; base_url has no path, and most services need /v1 there",
             _ => "",
         };
         Error::Api {
             status,
-            code: said.code,
-            kind: said.kind,
+            code: body.code,
+            kind: body.kind,
             message: message + hint,
-            param: said.param,
+            param: body.param,
             request_id: headers.request_id.clone(),
-            // On a success it is no order, whatever its body says.
-            retry_after: headers.retry_after.filter(|_| !(200..300).contains(&answer.status)),
+            // On a success it is no order, whatever the body says.
+            retry_after: headers.retry_after.filter(|_| !(200..300).contains(&response.status)),
             should_retry: headers.should_retry,
-            body: excerpt(&answer.body),
+            body: excerpt(&response.body),
         }
     }
 }
 
-/// What a status means, for a server that says nothing more.
+/// The meaning of a status, for a server that says nothing more.
 fn usual_name(status: u16) -> &'static str {
     match status {
         400 => "bad request",

@@ -1,5 +1,4 @@
-//! Getting a connection: names are looked up now and then and not per request, and neither a look-up nor a connect
-//! holds up a shutdown.
+//! Connecting, proxies and TLS included, on a thread of its own so that neither a shutdown nor a deadline waits for it.
 
 use std::sync::Arc;
 use std::{fmt, io};
@@ -14,7 +13,7 @@ use crate::http::redaction::RedactingTransport;
 use crate::runtime::cancel::{Abandoned, Cancel};
 use crate::wire::secrets::Secrets;
 
-/// A failure from before anything was sent.
+/// A failure before anything was sent.
 #[derive(Debug)]
 pub(super) struct NotSent(pub(super) ureq::Error);
 
@@ -35,26 +34,25 @@ impl fmt::Display for NotSent {
 
 impl std::error::Error for NotSent {}
 
-/// What an abandoned look-up or connect is to ureq; `budget` is whose time ran out.
-pub(super) fn abandoned(why: Abandoned, budget: Timeout) -> ureq::Error {
+/// The error of an abandoned look-up or connect; `timeout` is the one that ran out.
+pub(super) fn abandoned(why: Abandoned, timeout: Timeout) -> ureq::Error {
     match why {
-        Abandoned::TooLate => ureq::Error::Timeout(budget),
-        Abandoned::Stopped => ureq::Error::Io(io::ErrorKind::Interrupted.into()),
+        Abandoned::TimedOut => ureq::Error::Timeout(timeout),
+        Abandoned::Cancelled => ureq::Error::Io(io::ErrorKind::Interrupted.into()),
         Abandoned::NoThread => ureq::Error::Io(io::ErrorKind::WouldBlock.into()),
     }
 }
 
-/// The whole way to a connection, proxies and TLS included, on a thread of its own: neither a shutdown nor a deadline
-/// waits for it, whatever trickles on the way. Its failures say that nothing was sent.
+/// Makes connections: proxy, TCP, TLS, redaction. Its failures say that nothing was sent.
 #[derive(Debug, Clone)]
 pub(super) struct HttpConnector {
     chain: Arc<dyn Connector<Out = Box<dyn Transport>>>,
-    names: DnsCache,
+    dns: DnsCache,
     secrets: Arc<Secrets>,
 }
 
 impl HttpConnector {
-    pub(super) fn new(names: DnsCache, secrets: Arc<Secrets>) -> HttpConnector {
+    pub(super) fn new(dns: DnsCache, secrets: Arc<Secrets>) -> HttpConnector {
         let chain = ();
         #[cfg(feature = "socks-proxy")]
         let chain = chain.chain(ureq::unversioned::transport::SocksConnector::default());
@@ -63,16 +61,16 @@ impl HttpConnector {
         let chain = chain.chain(ureq::unversioned::transport::RustlsConnector::default());
         #[cfg(feature = "native-tls")]
         let chain = chain.chain(ureq::unversioned::transport::NativeTlsConnector::default());
-        HttpConnector { chain: Arc::new(chain.chain(Boxed)), names, secrets }
+        HttpConnector { chain: Arc::new(chain.chain(Boxed)), dns, secrets }
     }
 
-    /// The same way, with its TLS sessions, which another stop ends.
-    pub(super) fn under(&self, stop: Arc<Cancel>) -> HttpConnector {
-        HttpConnector { names: self.names.under(stop), ..self.clone() }
+    /// The same connector, with its TLS sessions and addresses, for connections that another token cancels.
+    pub(super) fn under(&self, cancel: Cancel) -> HttpConnector {
+        HttpConnector { dns: self.dns.under(cancel), ..self.clone() }
     }
 
-    pub(super) fn names(&self) -> DnsCache {
-        self.names.clone()
+    pub(super) fn dns(&self) -> DnsCache {
+        self.dns.clone()
     }
 }
 
@@ -84,10 +82,10 @@ impl Connector<()> for HttpConnector {
         details: &ConnectionDetails<'_>,
         _: Option<()>,
     ) -> Result<Option<Self::Out>, ureq::Error> {
-        let (chain, names) = (Arc::clone(&self.chain), self.names.clone());
+        let (chain, dns) = (Arc::clone(&self.chain), self.dns.clone());
         let (uri, config, addrs) = (details.uri.clone(), details.config.clone(), details.addrs.clone());
         let (request_level, now) = (details.request_level, details.now);
-        // The silence allowed while waiting for an answer is not the one allowed in a handshake.
+        // The inactivity timeout of an answer does not apply to a handshake.
         let timeout = NextTimeout { per_read: None, per_write: None, ..details.timeout };
         let current_time = Arc::clone(&details.current_time);
         let run_connector = Arc::clone(&details.run_connector);
@@ -96,7 +94,7 @@ impl Connector<()> for HttpConnector {
             let details = ConnectionDetails {
                 uri: &uri,
                 addrs,
-                resolver: &names,
+                resolver: &dns,
                 config: &config,
                 request_level,
                 now,
@@ -107,21 +105,21 @@ impl Connector<()> for HttpConnector {
             };
             chain.connect(&details, None)
         };
-        let connected = self.names.stop.aside(*timeout.after, connect);
+        let connected = self.dns.cancel.run_cancellable(*timeout.after, connect);
         match connected.map_err(|why| abandoned(why, timeout.reason)).and_then(|connected| connected) {
             Ok(transport) => {
-                let veil = |transport| RedactingTransport::new(transport, Arc::clone(&self.secrets));
-                Ok(transport.map(|transport| Box::new(veil(transport)) as Box<dyn Transport>))
+                let redacting = |transport| RedactingTransport::new(transport, Arc::clone(&self.secrets));
+                Ok(transport.map(|transport| Box::new(redacting(transport)) as Box<dyn Transport>))
             }
             Err(error) => {
-                self.names.forget();
+                self.dns.clear();
                 Err(NotSent::wrap(error))
             }
         }
     }
 }
 
-/// The end of a chain: one type, whatever the features.
+/// The end of a chain: one type for all sets of features.
 #[derive(Debug)]
 struct Boxed;
 

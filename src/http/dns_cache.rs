@@ -1,4 +1,4 @@
-//! DnsCache are looked up now and then and not per request, on a thread of their own so that a shutdown need not wait.
+//! A cache of name look-ups, which run on threads of their own so that a shutdown doesn't wait for them.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -17,86 +17,86 @@ use crate::runtime::sync::lock;
 
 /// How long an address may be used before the name is looked up again: the time to live that services behind load
 /// balancers commonly give theirs.
-const ADDRESS_LIFE: Duration = Duration::from_secs(60);
+const TIME_TO_LIVE: Duration = Duration::from_secs(60);
 
-/// Addresses kept at the same time: the service and a proxy, with room for a change.
-const MOST_NAMES: usize = 4;
+/// Names kept at the same time: the service and a proxy, and both once more after a change.
+const MAX_NAMES: usize = 4;
 
 /// As many addresses of a name as ureq has room for.
 type Addresses = ArrayVec<SocketAddr, 16>;
 
-/// Looks names up aside, and remembers their addresses for a while.
+/// Looks names up, and keeps their addresses for a while.
 #[derive(Debug, Clone)]
 pub(super) struct DnsCache {
-    known: Arc<Mutex<Vec<Known>>>,
+    entries: Arc<Mutex<Vec<Entry>>>,
     clock: Clock,
-    pub(super) stop: Arc<Cancel>,
+    /// Ends look-ups.
+    pub(super) cancel: Cancel,
     limit: Duration,
 }
 
 #[derive(Debug)]
-struct Known {
+struct Entry {
     uri: Uri,
     since: Instant,
     addresses: Addresses,
 }
 
 impl DnsCache {
-    pub(super) fn new(clock: Clock, stop: Arc<Cancel>, limit: Duration) -> DnsCache {
-        DnsCache { known: Arc::default(), clock, stop, limit }
+    pub(super) fn new(clock: Clock, cancel: Cancel, limit: Duration) -> DnsCache {
+        DnsCache { entries: Arc::default(), clock, cancel, limit }
     }
 
-    /// The same names, whose look-ups another stop ends.
-    pub(super) fn under(&self, stop: Arc<Cancel>) -> DnsCache {
-        DnsCache { stop, ..self.clone() }
+    /// The same cache, whose look-ups another token cancels.
+    pub(super) fn under(&self, cancel: Cancel) -> DnsCache {
+        DnsCache { cancel, ..self.clone() }
     }
 
     /// Forgets all addresses: one of them didn't answer, and the name may point elsewhere by now.
-    pub(super) fn forget(&self) {
-        lock(&self.known).clear();
+    pub(super) fn clear(&self) {
+        lock(&self.entries).clear();
     }
 
-    fn recall(&self, uri: &Uri) -> Option<Addresses> {
+    fn get(&self, uri: &Uri) -> Option<Addresses> {
         let now = self.clock.now();
-        let known = lock(&self.known);
-        let same = |known: &&Known| names_same(&known.uri, uri);
-        let found = known.iter().find(same)?;
-        (now.saturating_duration_since(found.since) < ADDRESS_LIFE).then(|| found.addresses.clone())
+        let entries = lock(&self.entries);
+        let found = entries.iter().find(|entry| same_name(&entry.uri, uri))?;
+        (now.saturating_duration_since(found.since) < TIME_TO_LIVE).then(|| found.addresses.clone())
     }
 
-    fn remember(&self, uri: &Uri, addresses: &Addresses) {
-        let mut known = lock(&self.known);
-        known.retain(|known| !names_same(&known.uri, uri));
-        if known.len() == MOST_NAMES {
-            known.remove(0);
+    fn insert(&self, uri: &Uri, addresses: &Addresses) {
+        let mut entries = lock(&self.entries);
+        entries.retain(|entry| !same_name(&entry.uri, uri));
+        if entries.len() == MAX_NAMES {
+            entries.remove(0);
         }
-        known.push(Known { uri: uri.clone(), since: self.clock.now(), addresses: addresses.clone() });
+        entries.push(Entry { uri: uri.clone(), since: self.clock.now(), addresses: addresses.clone() });
     }
 }
 
-/// Whether two addresses name the same host and port in the same way.
-fn names_same(one: &Uri, other: &Uri) -> bool {
+/// Whether two addresses have the same scheme, host and port.
+fn same_name(one: &Uri, other: &Uri) -> bool {
     one.scheme() == other.scheme()
         && one.authority().map(|a| a.as_str()) == other.authority().map(|b| b.as_str())
 }
 
 impl Resolver for DnsCache {
-    fn resolve(&self, uri: &Uri, config: &Config, timeout: NextTimeout) -> Result<Addresses, ureq::Error> {
-        if let Some(addresses) = self.recall(uri) {
+    fn resolve(&self, uri: &Uri, config: &Config, next: NextTimeout) -> Result<Addresses, ureq::Error> {
+        if let Some(addresses) = self.get(uri) {
             return Ok(addresses);
         }
-        let left = *timeout.after;
-        let (limit, budget) =
-            if left < self.limit { (left, timeout.reason) } else { (self.limit, Timeout::Resolve) };
+        let left = *next.after;
+        let (limit, timeout) =
+            if left < self.limit { (left, next.reason) } else { (self.limit, Timeout::Resolve) };
         let (name, settings) = (uri.clone(), config.clone());
         let look_up = move || DefaultResolver::default().resolve(&name, &settings, NextTimeout::default());
         let addresses = self
-            .stop
-            .aside(limit, look_up)
-            .map_err(|why| abandoned(why, budget))
+            .cancel
+            .run_cancellable(limit, look_up)
+            .map_err(|why| abandoned(why, timeout))
             .and_then(|found| found)
             .map_err(NotSent::wrap)?;
-        self.remember(uri, &addresses);
+        self.insert(uri, &addresses);
         Ok(addresses)
     }
 }

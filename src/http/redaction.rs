@@ -1,5 +1,5 @@
-//! The last step of a request to the wire: where the stand-ins of secrets give way to the secrets. What ureq and its
-//! parts log of a request before that, they log of the stand-ins.
+//! The last step before a request is sent: placeholders are substituted by the secrets they stand for. ureq and its parts
+//! log requests before this step, so that their logs have the placeholders.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,19 +9,19 @@ use ureq::unversioned::transport::{Buffers, NextTimeout, Transport};
 
 use crate::wire::secrets::Secrets;
 
-/// A connection that reveals secrets in the heads of requests.
+/// A connection that substitutes the placeholders in the heads of requests.
 pub(super) struct RedactingTransport {
     inner: Box<dyn Transport>,
     secrets: Arc<Secrets>,
-    /// Secrets that the head which is being sent must still hold: a long one goes out in parts.
-    missing: usize,
+    /// Placeholders that the head under way still contains: a long head goes out in parts.
+    remaining: usize,
     /// Where they were in the last head.
-    places: Vec<usize>,
+    positions: Vec<usize>,
 }
 
 impl RedactingTransport {
     pub(super) fn new(inner: Box<dyn Transport>, secrets: Arc<Secrets>) -> RedactingTransport {
-        RedactingTransport { inner, secrets, missing: 0, places: Vec::new() }
+        RedactingTransport { inner, secrets, remaining: 0, positions: Vec::new() }
     }
 }
 
@@ -35,10 +35,11 @@ impl Transport for RedactingTransport {
         let length = amount.min(output.len());
         let part = &mut output[..length];
         if part.starts_with(b"POST ") || part.starts_with(b"GET ") {
-            self.missing = self.secrets.len();
+            self.remaining = self.secrets.len();
         }
-        if self.missing > 0 {
-            self.missing = self.missing.saturating_sub(self.secrets.reveal(part, &mut self.places));
+        if self.remaining > 0 {
+            let found = self.secrets.substitute(part, &mut self.positions);
+            self.remaining = self.remaining.saturating_sub(found);
         }
         self.inner.transmit_output(amount, timeout)
     }

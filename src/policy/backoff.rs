@@ -1,4 +1,4 @@
-//! How long to wait before trying again: exponential backoff with jitter, the server's wish, and the caps on both.
+//! How long to wait before a retry: exponential backoff with jitter, `Retry-After`, and the caps on both.
 
 use std::time::Duration;
 
@@ -8,27 +8,30 @@ use crate::error::{Error, Result};
 /// (520–524 are Cloudflare's, 529 is "overloaded").
 const RETRYABLE: [u16; 13] = [408, 409, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529];
 
-/// The longest wait by status, for the statuses that have their own.
+/// The cap of the wait by status in seconds, for the statuses that have their own.
 const STATUS_MAX: [(u16, u64); 5] = [(429, 120), (500, 64), (502, 64), (503, 128), (504, 64)];
 
-/// The longest wait a server may ask for with any other status.
-const ASKED_MAX: Duration = Duration::from_secs(60);
+/// The longest `Retry-After` that is followed with any other status.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
 
-/// Of a wait the server asked for, the share by which clients that were all told the same are at least spread: a
-/// quarter, so that a herd told "60" comes back over 15 s, and nobody waits much longer than asked.
+/// The least share of a `Retry-After` over which clients that were told the same are spread: a quarter, so that a herd told
+/// "60" comes back over 15 s, and no client waits much longer than asked.
 const SPREAD: f64 = 0.25;
 
-/// More retries than this is "for ever" by another name: at the default cap they take nine hours.
-const MOST_RETRIES: u32 = 1000;
+/// The most retries: at the default cap they take nine hours, and a deadline is the better limit for longer.
+const MAX_RETRIES: u32 = 1000;
 
-/// A day: no wait is longer, whatever is configured, so that arithmetic with time never overflows.
-pub(crate) const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+/// The statuses of errors, among them redirects, which aren't followed.
+const ERROR_STATUSES: std::ops::Range<u16> = 300..600;
 
-/// When and how often to try again.
+/// The longest wait, deadline or timeout: a day, so that arithmetic with time never overflows.
+pub(crate) const MAX_TIME: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// When and how often to retry.
 ///
 /// The wait before retry `n` (from 0) is `min(cap, base_delay · exponential_base^n)`, then the jitter; it never exceeds
 /// the cap. For a status with a [`status_max_delay`](RetryConfig::status_max_delay) that is the cap, otherwise
-/// `max_delay`. What a server asks for in `Retry-After` is a floor: the wait is never shorter, only spread later.
+/// `max_delay`. A server's `Retry-After` is a floor: the wait is never shorter, only spread later.
 ///
 /// ```
 /// use holysheep::{Jitter, RetryConfig};
@@ -50,7 +53,7 @@ pub struct RetryConfig {
     retry_timeouts: bool,
 }
 
-/// How chance is mixed into a wait, so that clients that failed together don't come back together.
+/// How a wait is randomised, so that clients that failed together don't come back together.
 ///
 /// Full and equal jitter are those of Marc Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -86,7 +89,7 @@ impl Default for RetryConfig {
 }
 
 impl RetryConfig {
-    /// How many times to try again after the first attempt: 0 to 1000.
+    /// How many retries may follow the first attempt: 0 to 1000.
     pub fn max_retries(mut self, retries: u32) -> Self {
         self.max_retries = retries;
         self
@@ -98,90 +101,91 @@ impl RetryConfig {
         self
     }
 
-    /// The cap of every delay whose status has no cap of its own: at most a day.
+    /// The cap of every delay whose status has no cap of its own: at most 24 hours.
     pub fn max_delay(mut self, delay: Duration) -> Self {
         self.max_delay = delay;
         self
     }
 
-    /// By how much the delay grows with each retry: a number from 1.
+    /// The factor by which the delay grows with each retry: 1 or more.
     pub fn exponential_base(mut self, base: f64) -> Self {
         self.exponential_base = base;
         self
     }
 
-    /// How chance is mixed in.
+    /// How the delay is randomised.
     pub fn jitter(mut self, jitter: Jitter) -> Self {
         self.jitter = jitter;
         self
     }
 
-    /// The statuses that are worth another attempt, instead of the default ones.
+    /// The statuses that are retried, instead of the default ones: 300 to 599.
     pub fn retryable_statuses(mut self, statuses: impl IntoIterator<Item = u16>) -> Self {
         self.statuses = statuses.into_iter().collect();
         self
     }
 
-    /// The cap of the delays after one status, and the longest wait that a server may ask for with it.
+    /// The cap of the delays after one status, and the longest `Retry-After` that is followed with it: at most 24 hours.
     pub fn status_max_delay(mut self, status: u16, delay: Duration) -> Self {
         self.status_max.retain(|(other, _)| *other != status);
         self.status_max.push((status, delay));
         self
     }
 
-    /// Whether to try again after the server was silent for too long. It may have processed, and billed, the request.
+    /// Whether to retry after a timeout while waiting for or reading an answer. The service may have processed, and billed,
+    /// the request.
     pub fn retry_timeouts(mut self, retry: bool) -> Self {
         self.retry_timeouts = retry;
         self
     }
 
-    /// The delay before retry number `attempt` (from 0) at the point `jitter` (in [0, 1)) of chance, where the
-    /// server asked for nothing and the status has no cap of its own.
+    /// The delay before retry number `attempt` (from 0) for the random number `jitter` (in [0, 1)), where the server sent no
+    /// `Retry-After` and the status has no cap of its own.
     ///
-    /// Pure, and total: numbers outside their range are taken as the nearest one inside.
+    /// Pure and total: a number outside its range counts as the nearest one inside.
     pub fn delay(&self, attempt: u32, jitter: f64) -> Duration {
         self.jittered(attempt, self.max_delay, jitter)
     }
 
-    /// The wait before retry number `attempt` after an answer with this status that asked for this wait, or `None`
-    /// where the server asks for more than is allowed.
+    /// The wait before retry number `attempt` after an answer with this status and `Retry-After`, or `None` where the server
+    /// asks for a longer wait than is allowed.
     pub(crate) fn wait(
         &self,
         attempt: u32,
         status: Option<u16>,
-        asked: Option<Duration>,
-        chance: f64,
+        retry_after: Option<Duration>,
+        random: f64,
     ) -> Option<Duration> {
         let own = self.status_max.iter().find(|(other, _)| Some(*other) == status).map(|(_, max)| *max);
         let cap = own.unwrap_or(self.max_delay);
-        let longest = own.unwrap_or(ASKED_MAX);
-        let backoff = self.jittered(attempt, cap, chance);
-        let Some(asked) = asked else { return Some(backoff) };
-        if asked > longest {
+        let longest = own.unwrap_or(RETRY_AFTER_MAX);
+        let backoff = self.jittered(attempt, cap, random);
+        let Some(retry_after) = retry_after else { return Some(backoff) };
+        if retry_after > longest {
             return None;
         }
         let later = match self.jitter {
             Jitter::None => Duration::ZERO,
-            _ => self.grown(attempt, cap).max(asked.mul_f64(SPREAD)).mul_f64(within_one(chance)),
+            _ => self.grown(attempt, cap).max(retry_after.mul_f64(SPREAD)).mul_f64(unit(random)),
         };
-        Some((asked + later).max(backoff).min(longest.max(cap)))
+        Some((retry_after + later).max(backoff).min(longest.max(cap)))
     }
 
     /// The delay before jitter: exponential growth under the cap.
     fn grown(&self, attempt: u32, cap: Duration) -> Duration {
-        let cap = cap.min(LONGEST);
+        let cap = cap.min(MAX_TIME);
         let factor = self.exponential_base.max(1.0).powi(attempt.min(i32::MAX as u32) as i32);
         let seconds = self.base_delay.as_secs_f64() * factor.min(f64::MAX);
         Duration::from_secs_f64(seconds.min(cap.as_secs_f64())).min(cap)
     }
 
-    fn jittered(&self, attempt: u32, cap: Duration, chance: f64) -> Duration {
-        let (grown, chance) = (self.grown(attempt, cap), within_one(chance));
+    fn jittered(&self, attempt: u32, cap: Duration, random: f64) -> Duration {
+        let (grown, random) = (self.grown(attempt, cap), unit(random));
         match self.jitter {
             Jitter::None => grown,
-            Jitter::Full => grown.mul_f64(chance),
-            Jitter::Equal => grown / 2 + (grown / 2).mul_f64(chance),
-            Jitter::Additive(most) => grown + most.min(LONGEST).mul_f64(chance),
+            Jitter::Full => grown.mul_f64(random),
+            Jitter::Equal => grown / 2 + (grown / 2).mul_f64(random),
+            Jitter::Additive(most) => grown + most.min(MAX_TIME).mul_f64(random),
         }
         .min(cap)
     }
@@ -198,43 +202,64 @@ impl RetryConfig {
         self.retry_timeouts
     }
 
-    /// Says which setting can't work and what to change.
+    /// Checks the settings.
+    ///
+    /// # Errors
+    /// [`Error::Config`] that names the setting which can't work and says what to change.
     pub(crate) fn check(&self) -> Result<()> {
         let (base, max) = (self.base_delay, self.max_delay);
-        if self.max_retries > MOST_RETRIES {
-            let message = format!("{} is more than {MOST_RETRIES}; set a deadline instead", self.max_retries);
+        if self.max_retries > MAX_RETRIES {
+            let message =
+                format!("{} exceeds the maximum of {MAX_RETRIES}; set a deadline instead", self.max_retries);
             return Err(Error::config("max_retries", message));
         }
-        if max > LONGEST || self.status_max.iter().any(|(_, max)| *max > LONGEST) {
-            return Err(Error::config("max_delay", "a delay of more than a day can't be meant; lower it"));
+        if max > MAX_TIME || self.status_max.iter().any(|(_, max)| *max > MAX_TIME) {
+            return Err(Error::config("max_delay", "exceeds the maximum of 24 hours; lower it"));
         }
         if base > max {
             let message = format!("{base:?} is above max_delay, {max:?}; lower one or raise the other");
             return Err(Error::config("base_delay", message));
         }
         if !(self.exponential_base.is_finite() && self.exponential_base >= 1.0) {
-            let message = format!("{} is not a number from 1, such as 2.0", self.exponential_base);
+            let message = format!("{} is not a number of 1 or more, such as 2.0", self.exponential_base);
             return Err(Error::config("exponential_base", message));
         }
         if let Jitter::Additive(most) = self.jitter {
-            if most > LONGEST {
-                return Err(Error::config("jitter", "more than a day can't be meant; lower it"));
+            if most > MAX_TIME {
+                return Err(Error::config("jitter", "exceeds the maximum of 24 hours; lower it"));
             }
         }
         let statuses = self.statuses.iter().chain(self.status_max.iter().map(|(status, _)| status));
-        match statuses.copied().find(|status| !(300..600).contains(status)) {
+        match statuses.copied().find(|status| !ERROR_STATUSES.contains(status)) {
             Some(status) => Err(Error::config(
                 "retryable_statuses",
-                format!("{status} is no status of an error (300 to 599)"),
+                format!("{status} is not an error status (300 to 599)"),
             )),
             None => Ok(()),
         }
     }
+
+    /// These settings, with the nearest one that works in place of each that doesn't.
+    pub(crate) fn clamped(mut self) -> RetryConfig {
+        self.max_retries = self.max_retries.min(MAX_RETRIES);
+        self.max_delay = self.max_delay.min(MAX_TIME);
+        self.base_delay = self.base_delay.min(self.max_delay);
+        // A comparison with NaN is false, so that NaN becomes 1.
+        let base = self.exponential_base;
+        self.exponential_base = if base >= 1.0 { base.min(f64::MAX) } else { 1.0 };
+        if let Jitter::Additive(most) = self.jitter {
+            self.jitter = Jitter::Additive(most.min(MAX_TIME));
+        }
+        self.statuses.retain(|status| ERROR_STATUSES.contains(status));
+        self.status_max.retain(|(status, _)| ERROR_STATUSES.contains(status));
+        self.status_max.iter_mut().for_each(|(_, max)| *max = (*max).min(MAX_TIME));
+        self
+    }
 }
 
-/// `chance` as a number from 0 to 1; what is no number counts as 0.
-fn within_one(chance: f64) -> f64 {
-    if chance.is_nan() { 0.0 } else { chance.clamp(0.0, 1.0) }
+/// A random number as one from 0 to 1; NaN counts as 0.
+fn unit(random: f64) -> f64 {
+    if random.is_nan() { 0.0 } else { random.clamp(0.0, 1.0) }
 }
 
 #[cfg(test)]
@@ -286,7 +311,7 @@ mod tests {
             .max_delay(Duration::MAX);
         for attempt in [0, 1, u32::MAX] {
             for chance in [f64::NAN, f64::INFINITY, -1.0, 2.0] {
-                assert!(odd.delay(attempt, chance) <= LONGEST);
+                assert!(odd.delay(attempt, chance) <= MAX_TIME);
                 let wait = RetryConfig::default().wait(attempt, Some(429), Some(secs(120)), chance);
                 assert_eq!(wait, Some(secs(120)));
             }
@@ -332,21 +357,24 @@ mod tests {
             ),
             (
                 default().exponential_base(f64::NAN),
-                "exponential_base: NaN is not a number from 1, such as 2.0",
+                "exponential_base: NaN is not a number of 1 or more, such as 2.0",
             ),
-            (default().exponential_base(0.5), "exponential_base: 0.5 is not a number from 1, such as 2.0"),
             (
-                default().max_delay(Duration::MAX),
-                "max_delay: a delay of more than a day can't be meant; lower it",
+                default().exponential_base(0.5),
+                "exponential_base: 0.5 is not a number of 1 or more, such as 2.0",
             ),
+            (default().max_delay(Duration::MAX), "max_delay: exceeds the maximum of 24 hours; lower it"),
             (
                 default().jitter(Jitter::Additive(Duration::MAX)),
-                "jitter: more than a day can't be meant; lower it",
+                "jitter: exceeds the maximum of 24 hours; lower it",
             ),
-            (default().max_retries(1001), "max_retries: 1001 is more than 1000; set a deadline instead"),
+            (
+                default().max_retries(1001),
+                "max_retries: 1001 exceeds the maximum of 1000; set a deadline instead",
+            ),
             (
                 default().retryable_statuses([200]),
-                "retryable_statuses: 200 is no status of an error (300 to 599)",
+                "retryable_statuses: 200 is not an error status (300 to 599)",
             ),
         ];
         for (retry, message) in cases {

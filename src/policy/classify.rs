@@ -24,57 +24,77 @@ pub trait Retryable {
     fn verdict(&self) -> Verdict;
 }
 
-/// A verdict with all that the retry loop needs to act on it.
+/// What a failure means to the retry loop and to the handler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Classification {
     pub(crate) verdict: Verdict,
-    /// The failure as the policies see it.
+    /// The failure as the handler sees it.
     pub(crate) outcome: Outcome,
-    /// What they may learn from it.
+    /// What the handler learns from it.
     pub(crate) feedback: Feedback,
-    /// Most likely a pooled connection that the server had closed: the first time, try a new one without a wait.
-    pub(crate) stale: bool,
+    /// The retry that may follow at once, if it wasn't made before.
+    pub(crate) immediate: Option<Immediate>,
 }
 
-/// What a failure tells about the service.
+/// A retry without a wait, made at most once in a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Immediate {
+    /// On a fresh connection: the failure is most likely that of a pooled one that the server had closed.
+    FreshConnection,
+    /// Without the optional part of the request that the service refuses.
+    Fallback,
+}
+
+/// What a failure tells the handler about the service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Feedback {
-    /// What its outcome says.
+    /// Its outcome.
     Outcome,
-    /// The service works; the trouble is with this call.
+    /// The service is up; the trouble is with this call.
     ServiceUp,
-    /// Nothing: it is about money, or about this end of the line.
+    /// Nothing: it is a billing error or a client-side fault.
     Ignore,
 }
 
 impl Classification {
-    /// Of a failure that isn't an answer.
+    /// The classification of a failure that isn't an answer.
     pub(crate) fn new(verdict: Verdict, feedback: Feedback) -> Classification {
         let outcome = match verdict {
             Verdict::RetryAfter(asked) => Outcome::failed().retry_after(asked),
             Verdict::Retry | Verdict::GiveUp => Outcome::failed(),
         };
-        Classification { verdict, outcome, feedback, stale: false }
+        Classification { verdict, outcome, feedback, immediate: None }
     }
 }
 
-/// The classifier.
+impl Classification {
+    /// What to record in the handler, if anything.
+    pub(crate) fn learned(&self) -> Option<Outcome> {
+        match self.feedback {
+            Feedback::Outcome => Some(self.outcome),
+            Feedback::ServiceUp => Some(Outcome::refused()),
+            Feedback::Ignore => None,
+        }
+    }
+}
+
+/// Classifies a failure: the one place for status lines, errors inside a 200 and broken connections.
 pub(crate) fn classify(error: &Error, retry: &RetryConfig) -> Classification {
     use Verdict::{GiveUp, Retry};
     match error {
         Error::Api { status, code, kind, retry_after, should_retry, .. } => {
-            let money = *status == 402 || (*status == 429 && (names_quota(code) || names_quota(kind)));
-            let again = should_retry.unwrap_or(retry.retries_status(*status) && !money);
+            let billing = *status == 402 || (*status == 429 && (names_billing(code) || names_billing(kind)));
+            let again = should_retry.unwrap_or(retry.retries_status(*status) && !billing);
             let asked = retry_after.map_or(Retry, Verdict::RetryAfter);
             let (outcome, feedback) = match status {
-                _ if money => (Outcome::failed(), Feedback::Ignore),
+                _ if billing => (Outcome::failed(), Feedback::Ignore),
                 429 | 529 => (Outcome::throttled(), Feedback::Outcome),
                 503 if retry_after.is_some() => (Outcome::throttled(), Feedback::Outcome),
                 408 | 409 | 500.. => (Outcome::failed(), Feedback::Outcome),
                 _ => (Outcome::failed(), Feedback::ServiceUp),
             };
             let outcome = retry_after.map_or(outcome, |asked| outcome.retry_after(asked)).status(*status);
-            Classification { verdict: if again { asked } else { GiveUp }, outcome, feedback, stale: false }
+            Classification { verdict: if again { asked } else { GiveUp }, outcome, feedback, immediate: None }
         }
         Error::Connect { .. } | Error::Timeout { phase: Phase::Connect, .. } => {
             Classification::new(Retry, Feedback::Outcome)
@@ -83,7 +103,8 @@ pub(crate) fn classify(error: &Error, retry: &RetryConfig) -> Classification {
             Classification::new(if retry.retries_timeouts() { Retry } else { GiveUp }, Feedback::Outcome)
         }
         Error::Transport { answered, .. } => {
-            Classification { stale: !answered, ..Classification::new(Retry, Feedback::Outcome) }
+            let immediate = (!answered).then_some(Immediate::FreshConnection);
+            Classification { immediate, ..Classification::new(Retry, Feedback::Outcome) }
         }
         Error::CircuitOpen { retry_in } => {
             Classification::new(Verdict::RetryAfter(*retry_in), Feedback::Ignore)
@@ -98,11 +119,11 @@ pub(crate) fn classify(error: &Error, retry: &RetryConfig) -> Classification {
     }
 }
 
-/// Whether a 429 is about money rather than speed. Only the machine-readable words count: a message that says "check
-/// quota" is also what plain rate limits say.
-fn names_quota(word: &Option<String>) -> bool {
+/// Whether the code or type of a 429 names a billing problem rather than a rate limit. Messages don't count: plain rate
+/// limits say "check quota" too.
+fn names_billing(word: &Option<String>) -> bool {
     let word = word.as_deref().unwrap_or_default().to_ascii_lowercase();
-    ["quota", "billing", "credit", "balance"].iter().any(|money| word.contains(money))
+    ["quota", "billing", "credit", "balance"].iter().any(|billing| word.contains(billing))
 }
 
 impl Error {
@@ -160,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn the_policies_learn_from_what_the_service_did_and_not_from_money_or_this_end() {
+    fn billing_errors_and_client_side_faults_do_not_affect_the_handler() {
         let learns = |error: Error| {
             let classification = classify(&error, &RetryConfig::default());
             (classification.feedback, classification.outcome.kind)
@@ -191,13 +212,13 @@ mod tests {
     }
 
     #[test]
-    fn only_an_unanswered_broken_connection_may_be_a_stale_one() {
+    fn only_a_connection_that_broke_before_the_answer_may_have_been_stale() {
         let broken = |answered| Error::Transport { answered, source: "gone".into() };
         let classification = |error: Error| classify(&error, &RetryConfig::default());
         assert!(
-            classification(broken(false)).stale
-                && !classification(broken(true)).stale
-                && !classification(api(503)).stale
+            classification(broken(false)).immediate == Some(Immediate::FreshConnection)
+                && classification(broken(true)).immediate.is_none()
+                && classification(api(503)).immediate.is_none()
         );
         assert_eq!(classification(broken(true)).verdict, Verdict::Retry);
     }

@@ -1,99 +1,243 @@
-//! Cancellation: a flag that ends sleeps and abandons work that can't be interrupted.
+//! Cancellation: a flag that ends sleeps at once, tells whoever subscribed, and abandons work that can't be interrupted.
 
-use std::sync::{Arc, Condvar, Mutex};
-use std::time::Duration;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, Weak};
+use std::time::{Duration, Instant};
 
 use crate::runtime::clock::Clock;
 use crate::runtime::sync::lock;
 
-/// A switch that ends every sleep of a client at once and for good.
-#[derive(Debug, Default)]
+/// A cancellation token. Clones share it; once cancelled it stays cancelled.
+#[derive(Clone, Default)]
 pub(crate) struct Cancel {
-    stopped: Mutex<bool>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    cancelled: AtomicBool,
+    listeners: Mutex<Listeners>,
+    /// Notified when the token is cancelled and when work under it is done.
     condvar: Condvar,
+    /// The subscriptions by which this token is cancelled together with others.
+    _parents: Vec<Subscription>,
 }
 
-impl Cancel {
-    pub(crate) fn cancel(&self) {
-        *lock(&self.stopped) = true;
-        self.condvar.notify_all();
-    }
+type Listener = Arc<dyn Fn() + Send + Sync>;
 
-    pub(crate) fn is_cancelled(&self) -> bool {
-        *lock(&self.stopped)
-    }
-
-    /// Sleeps for this long; says whether it slept to the end.
-    pub(crate) fn sleep(&self, clock: &Clock, time: Duration) -> bool {
-        let start = clock.now();
-        let mut stopped = lock(&self.stopped);
-        while !*stopped {
-            let left = time.saturating_sub(clock.now().saturating_duration_since(start));
-            if left.is_zero() {
-                return true;
-            }
-            stopped = clock.wait(&self.condvar, stopped, left);
-        }
-        false
-    }
+#[derive(Default)]
+struct Listeners {
+    next_id: u64,
+    active: Vec<(u64, Listener)>,
 }
 
-/// Why work done aside brought no result.
+/// Keeps a function subscribed to a token; dropping it unsubscribes.
+#[must_use = "dropping a subscription unsubscribes"]
+pub(crate) struct Subscription {
+    /// The token and the id there; none where there is nothing left to unsubscribe from.
+    from: Option<(Weak<Shared>, u64)>,
+}
+
+/// Why work on a thread of its own brought no result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Abandoned {
-    Stopped,
-    TooLate,
-    /// The system gave no thread.
+    Cancelled,
+    TimedOut,
+    /// The system provided no thread.
     NoThread,
 }
 
 impl Cancel {
-    /// Does work that can't be interrupted (a name look-up, a connect) on a thread of its own, and waits for it at most
-    /// this long, in real time, or until the stop. An abandoned thread ends by itself; its result is dropped.
-    pub(crate) fn aside<T: Send + 'static>(
-        self: &Arc<Self>,
+    /// A token that is cancelled together with any of these, and can be cancelled alone.
+    pub(crate) fn child_of(parents: &[&Cancel]) -> Cancel {
+        let shared = Arc::new_cyclic(|shared: &Weak<Shared>| {
+            let subscribe = |parent: &&Cancel| {
+                let child = Weak::clone(shared);
+                parent.subscribe(move || {
+                    if let Some(child) = child.upgrade() {
+                        child.cancel();
+                    }
+                })
+            };
+            Shared { _parents: parents.iter().map(subscribe).collect(), ..Shared::default() }
+        });
+        let child = Cancel { shared };
+        // A parent that was cancelled before the child existed could not reach it.
+        if parents.iter().any(|parent| parent.is_cancelled()) {
+            child.cancel();
+        }
+        child
+    }
+
+    /// Cancels this token and its children, and calls all subscribers, on this thread.
+    pub(crate) fn cancel(&self) {
+        self.shared.cancel();
+    }
+
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.shared.cancelled.load(Ordering::Acquire)
+    }
+
+    /// Calls `listener` when this token is cancelled; at once, on this thread, if it is already.
+    pub(crate) fn subscribe(&self, listener: impl Fn() + Send + Sync + 'static) -> Subscription {
+        let mut listeners = lock(&self.shared.listeners);
+        if self.is_cancelled() {
+            drop(listeners);
+            listener();
+            return Subscription { from: None };
+        }
+        let id = listeners.next_id;
+        listeners.next_id += 1;
+        listeners.active.push((id, Arc::new(listener)));
+        Subscription { from: Some((Arc::downgrade(&self.shared), id)) }
+    }
+
+    /// Sleeps until this moment; returns whether it slept to the end.
+    pub(crate) fn sleep_until(&self, clock: &Clock, end: Instant) -> bool {
+        let mut listeners = lock(&self.shared.listeners);
+        while !self.is_cancelled() {
+            let remaining = end.saturating_duration_since(clock.now());
+            if remaining.is_zero() {
+                return true;
+            }
+            listeners = clock.wait(&self.shared.condvar, listeners, remaining);
+        }
+        false
+    }
+
+    /// Runs work that can't be interrupted (a name look-up, a connect) on a thread of its own, and waits for it at most
+    /// this long, in real time, or until the token is cancelled. An abandoned thread ends by itself; its result is
+    /// dropped.
+    pub(crate) fn run_cancellable<T: Send + 'static>(
+        &self,
         limit: Duration,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Abandoned> {
         let slot = Arc::new(Mutex::new(None));
-        let (result, stop) = (Arc::clone(&slot), Arc::clone(self));
+        let (result, shared) = (Arc::clone(&slot), Arc::clone(&self.shared));
         let thread = std::thread::Builder::new().spawn(move || {
             let done = work();
             *lock(&result) = Some(done);
-            drop(lock(&stop.stopped)); // a waiter is either before its check of the slot or already waiting
-            stop.condvar.notify_all();
+            drop(lock(&shared.listeners)); // a waiter is either before its check of the slot or already waiting
+            shared.condvar.notify_all();
         });
         thread.map_err(|_| Abandoned::NoThread)?;
         let clock = Clock::system();
-        let start = clock.now();
-        let mut stopped = lock(&self.stopped);
+        let end = clock.now().checked_add(limit);
+        let mut listeners = lock(&self.shared.listeners);
         loop {
             if let Some(done) = lock(&slot).take() {
                 return Ok(done);
             }
-            let left = limit.saturating_sub(clock.now().saturating_duration_since(start));
-            if *stopped || left.is_zero() {
-                return Err(if *stopped { Abandoned::Stopped } else { Abandoned::TooLate });
+            let remaining = end.map_or(limit, |end| end.saturating_duration_since(clock.now()));
+            if self.is_cancelled() {
+                return Err(Abandoned::Cancelled);
             }
-            stopped = clock.wait(&self.condvar, stopped, left);
+            if remaining.is_zero() {
+                return Err(Abandoned::TimedOut);
+            }
+            listeners = clock.wait(&self.shared.condvar, listeners, remaining);
         }
+    }
+}
+
+impl Shared {
+    fn cancel(&self) {
+        let mut listeners = lock(&self.listeners);
+        if self.cancelled.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let active = std::mem::take(&mut listeners.active);
+        drop(listeners);
+        self.condvar.notify_all();
+        // Without the lock: a listener may subscribe, unsubscribe or cancel another token.
+        active.iter().for_each(|(_, listener)| listener());
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        if let Some((shared, id)) = self.from.take() {
+            if let Some(shared) = shared.upgrade() {
+                lock(&shared.listeners).active.retain(|(other, _)| *other != id);
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Cancel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cancel").field("is_cancelled", &self.is_cancelled()).finish()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicU32;
+
     use super::*;
 
     #[test]
-    fn a_stop_ends_a_sleep_that_has_begun_and_all_later_ones() {
-        let (clock, stop) = (Clock::system(), Arc::new(Cancel::default()));
+    fn cancelling_ends_a_sleep_that_has_begun_and_all_later_ones() {
+        let (clock, cancel) = (Clock::system(), Cancel::default());
+        let end = clock.now() + Duration::from_secs(3600);
         let sleeper = std::thread::spawn({
-            let (clock, stop) = (clock.clone(), Arc::clone(&stop));
-            move || stop.sleep(&clock, Duration::from_secs(3600))
+            let (clock, cancel) = (clock.clone(), cancel.clone());
+            move || cancel.sleep_until(&clock, end)
         });
-        stop.cancel();
+        cancel.cancel();
         assert!(!sleeper.join().unwrap());
-        assert!(!stop.sleep(&clock, Duration::ZERO));
-        assert!(stop.is_cancelled());
+        assert!(!cancel.sleep_until(&clock, clock.now()));
+        assert!(cancel.is_cancelled());
+    }
+
+    #[test]
+    fn a_child_is_cancelled_with_any_parent_and_alone_without_them() {
+        let (first, second) = (Cancel::default(), Cancel::default());
+        let (alone, with_second) = (Cancel::child_of(&[&first]), Cancel::child_of(&[&first, &second]));
+        alone.cancel();
+        assert!(alone.is_cancelled() && !first.is_cancelled() && !with_second.is_cancelled());
+        second.cancel();
+        assert!(with_second.is_cancelled() && !first.is_cancelled());
+        assert!(Cancel::child_of(&[&second]).is_cancelled(), "of a parent that is cancelled already");
+    }
+
+    #[test]
+    fn subscribers_are_called_once_and_dropped_ones_never() {
+        let (cancel, calls) = (Cancel::default(), Arc::new(AtomicU32::new(0)));
+        let count = |calls: &Arc<AtomicU32>| {
+            let calls = Arc::clone(calls);
+            move || {
+                calls.fetch_add(1, Ordering::Relaxed);
+            }
+        };
+        let _kept = cancel.subscribe(count(&calls));
+        drop(cancel.subscribe(count(&calls)));
+        drop(Cancel::child_of(&[&cancel]));
+        assert_eq!(lock(&cancel.shared.listeners).active.len(), 1, "nothing is left of what was dropped");
+        cancel.cancel();
+        cancel.cancel();
+        assert_eq!(calls.load(Ordering::Relaxed), 1);
+        let _late = cancel.subscribe(count(&calls));
+        assert_eq!(calls.load(Ordering::Relaxed), 2, "at once");
+    }
+
+    #[test]
+    fn work_is_abandoned_when_cancelled() {
+        let cancel = Cancel::default();
+        assert_eq!(cancel.run_cancellable(Duration::MAX, || 7), Ok(7));
+        let (release, blocked) = std::sync::mpsc::channel::<()>();
+        let token = cancel.clone();
+        let work = move || {
+            token.cancel();
+            let _ = blocked.recv();
+        };
+        assert_eq!(cancel.run_cancellable(Duration::from_secs(3600), work), Err(Abandoned::Cancelled));
+        drop(release);
+        assert_eq!(
+            Cancel::default().run_cancellable(Duration::ZERO, std::thread::park),
+            Err(Abandoned::TimedOut)
+        );
     }
 }

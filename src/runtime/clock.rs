@@ -1,4 +1,4 @@
-//! The one door to time: it is read and slept here and nowhere else, for real or pretended.
+//! Time is read and slept here and nowhere else, on the system's clock or a fake one.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -8,7 +8,7 @@ use crate::runtime::sync::{lock, wait};
 /// Where a client takes its time from.
 ///
 /// The [fake](Clock::fake) one is for tests of programs that use this crate: its sleeps end at once and move it ahead,
-/// so that an hour of back-off takes no time and can be asserted.
+/// so that an hour of backoff takes no time and can be asserted.
 ///
 /// ```
 /// use holysheep::Clock;
@@ -32,7 +32,7 @@ impl Clock {
         Clock(None)
     }
 
-    /// A clock that stands still but for the sleeps made on it, which end at once.
+    /// A clock that only its own sleeps move ahead; they end at once.
     pub fn fake() -> Clock {
         let fake = Fake { now: Instant::now(), wall: SystemTime::now(), sleeps: Vec::new() };
         Clock(Some(Arc::new(Mutex::new(fake))))
@@ -65,10 +65,10 @@ impl Clock {
         }
     }
 
-    /// Waits for a ring of `bell`, at most this long. Like every wait on a condition it may end early.
+    /// Waits for a notification, at most this long. Like every wait on a condition variable it may end early.
     pub(crate) fn wait<'a, T>(
         &self,
-        bell: &Condvar,
+        condvar: &Condvar,
         guard: MutexGuard<'a, T>,
         time: Duration,
     ) -> MutexGuard<'a, T> {
@@ -79,21 +79,21 @@ impl Clock {
                 fake.sleeps.push(time);
                 guard
             }
-            None => bell.wait_timeout(guard, time).unwrap_or_else(PoisonError::into_inner).0,
+            None => condvar.wait_timeout(guard, time).unwrap_or_else(PoisonError::into_inner).0,
         }
     }
 
-    /// Waits for a ring of `bell` in a line behind others, at most this long. A fake clock is moved only by the first in
-    /// the line, so on that one only a ring ends it.
+    /// Waits for a notification behind others in a queue, at most this long. Only the head of the queue moves a fake
+    /// clock, so on a fake clock only a notification ends this wait.
     pub(crate) fn wait_behind<'a, T>(
         &self,
-        bell: &Condvar,
+        condvar: &Condvar,
         guard: MutexGuard<'a, T>,
         time: Option<Duration>,
     ) -> MutexGuard<'a, T> {
         match time {
-            Some(time) if self.0.is_none() => self.wait(bell, guard, time),
-            _ => wait(bell, guard),
+            Some(time) if self.0.is_none() => self.wait(condvar, guard, time),
+            _ => wait(condvar, guard),
         }
     }
 }
@@ -111,9 +111,9 @@ mod tests {
 
     #[test]
     fn a_fake_sleep_ends_at_once_moves_the_clock_and_is_listed() {
-        let (clock, stop) = (Clock::fake(), crate::runtime::cancel::Cancel::default());
+        let (clock, cancel) = (Clock::fake(), crate::runtime::cancel::Cancel::default());
         let start = clock.now();
-        assert!(stop.sleep(&clock, Duration::from_secs(3600)));
+        assert!(cancel.sleep_until(&clock, start + Duration::from_secs(3600)));
         assert_eq!(clock.now() - start, Duration::from_secs(3600));
         clock.advance(Duration::from_secs(5));
         assert_eq!(clock.now() - start, Duration::from_secs(3605));

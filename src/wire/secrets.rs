@@ -51,7 +51,7 @@ impl Secrets {
 
     /// Puts the values into the head of a request where their stand-ins are; says how many it found. `places` remembers
     /// where they were, because heads are much alike.
-    pub(crate) fn reveal(&self, head: &mut [u8], places: &mut Vec<usize>) -> usize {
+    pub(crate) fn substitute(&self, head: &mut [u8], places: &mut Vec<usize>) -> usize {
         places.resize(self.known.len(), 0);
         let mut found = 0;
         for (secret, place) in self.known.iter().zip(places) {
@@ -112,12 +112,12 @@ mod tests {
         let mut head = format!("POST / HTTP/1.1\r\nauthorization: {stand_in}\r\n\r\n").into_bytes();
         let again = head.clone();
         let mut places = Vec::new();
-        assert_eq!(secrets.reveal(&mut head, &mut places), 1);
+        assert_eq!(secrets.substitute(&mut head, &mut places), 1);
         assert_eq!(head, b"POST / HTTP/1.1\r\nauthorization: Bearer sk-0123456789\r\n\r\n");
-        assert_eq!(secrets.reveal(&mut head, &mut places), 0);
+        assert_eq!(secrets.substitute(&mut head, &mut places), 0);
         let mut longer = [b"xx", again.as_slice()].concat();
-        assert_eq!(secrets.reveal(&mut longer, &mut places), 1, "elsewhere too");
-        assert_eq!(secrets.reveal(&mut Vec::new(), &mut places), 0);
+        assert_eq!(secrets.substitute(&mut longer, &mut places), 1, "elsewhere too");
+        assert_eq!(secrets.substitute(&mut Vec::new(), &mut places), 0);
     }
 
     #[test]

@@ -1,0 +1,107 @@
+//! What the clones of a client share: connections, handlers, and the tokens that end its calls.
+
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::adaptive::HandlerRegistry;
+use crate::client::config::{Config, ConfigBuilder, Observer};
+use crate::client::decode::ResponseDecoder;
+use crate::error::Result;
+use crate::http::transport::Transport;
+use crate::runtime::cancel::{Cancel, Subscription};
+use crate::runtime::clock::Clock;
+
+/// What all clones of a client and all its streams share.
+pub(crate) struct Core {
+    pub(crate) transport: Arc<Transport>,
+    pub(crate) handlers: Arc<HandlerRegistry>,
+    pub(crate) clock: Clock,
+    /// Ends all exchanges and waits.
+    pub(crate) shutdown: Cancel,
+    /// Ends all waits, so that no attempt begins.
+    pub(crate) draining: Cancel,
+    pub(crate) observer: Option<Observer>,
+    pub(crate) decoder: ResponseDecoder,
+    pub(crate) idempotency: Option<IdempotencyKeys>,
+    /// Wakes the calls that wait for a permit, and whoever else waits for this client to end.
+    _wake: Vec<Subscription>,
+}
+
+impl Core {
+    pub(crate) fn new(config: Config) -> Result<Core> {
+        let Config { settings, endpoint } = config;
+        let ConfigBuilder { http, adaptive, handler, idempotency_key, observer, clock, .. } = settings;
+        let handlers = handler.map_or_else(|| HandlerRegistry::new(adaptive), HandlerRegistry::One);
+        let handlers = Arc::new(handlers);
+        let shutdown = Cancel::default();
+        let draining = Cancel::child_of(&[&shutdown]);
+        let decoder = ResponseDecoder::new(&endpoint);
+        Ok(Core {
+            transport: Arc::new(Transport::new(&http, endpoint, clock.clone(), shutdown.clone())?),
+            _wake: vec![wake(&draining, &handlers)],
+            handlers,
+            clock,
+            shutdown,
+            draining,
+            observer,
+            decoder,
+            idempotency: idempotency_key.then(IdempotencyKeys::new),
+        })
+    }
+
+    /// A core with the same handlers but with connections and tokens of its own: it can be shut down alone, and is shut
+    /// down and drained with this one. `ended` is called when either happens.
+    pub(crate) fn child(&self, ended: impl Fn() + Send + Sync + 'static) -> Core {
+        let shutdown = Cancel::child_of(&[&self.shutdown]);
+        let draining = Cancel::child_of(&[&shutdown, &self.draining]);
+        Core {
+            transport: Arc::new(self.transport.child(shutdown.clone())),
+            handlers: Arc::clone(&self.handlers),
+            clock: self.clock.clone(),
+            observer: self.observer.clone(),
+            decoder: self.decoder.clone(),
+            idempotency: self.idempotency.as_ref().map(|_| IdempotencyKeys::new()),
+            _wake: vec![wake(&draining, &self.handlers), draining.subscribe(ended)],
+            shutdown,
+            draining,
+        }
+    }
+}
+
+fn wake(draining: &Cancel, handlers: &Arc<HandlerRegistry>) -> Subscription {
+    let handlers = Arc::clone(handlers);
+    draining.subscribe(move || handlers.wake())
+}
+
+/// Idempotency keys that no other call has: a random part of this client's own, and a number.
+pub(crate) struct IdempotencyKeys {
+    prefix: String,
+    calls: AtomicU64,
+}
+
+impl IdempotencyKeys {
+    pub(crate) fn new() -> IdempotencyKeys {
+        // The standard library's hash keys come from the system's randomness. A seed that makes tests repeatable must not
+        // repeat idempotency keys.
+        let random = RandomState::new().build_hasher().finish();
+        IdempotencyKeys { prefix: format!("holysheep-{random:016x}-"), calls: AtomicU64::new(0) }
+    }
+
+    pub(crate) fn next(&self) -> String {
+        [self.prefix.as_str(), &self.calls.fetch_add(1, Ordering::Relaxed).to_string()].concat()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_calls_share_an_idempotency_key() {
+        let (one, other) = (IdempotencyKeys::new(), IdempotencyKeys::new());
+        let keys = [one.next(), one.next(), other.next(), other.next()];
+        assert!(keys.iter().enumerate().all(|(place, key)| !keys[..place].contains(key)), "{keys:?}");
+    }
+}

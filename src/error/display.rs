@@ -1,0 +1,251 @@
+//! Error messages: one line each, for a reader who has only that line.
+
+use std::fmt;
+
+use super::{Error, Phase, Reason, is_name};
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Config { setting, message, .. } => write!(f, "{setting}: {message}"),
+            Error::Api { status, code: Some(code), message, .. } => {
+                write!(f, "the service answered {status} ({code}): {message}")
+            }
+            Error::Api { status, message, .. } => write!(f, "the service answered {status}: {message}"),
+            Error::Connect { host, .. } => write!(f, "can't connect to {host}"),
+            Error::Timeout { phase, after } => write!(f, "no progress in {after:?} while {phase}"),
+            Error::Transport { answered: false, .. } => {
+                write!(f, "the connection broke before the answer; the request may have been processed")
+            }
+            Error::Transport { answered: true, .. } => {
+                write!(f, "the connection broke in the middle of the answer")
+            }
+            Error::Decode { status, at, excerpt, .. } => {
+                write!(f, "can't read the answer (status {status}) at {at}: `{excerpt}`")
+            }
+            Error::StreamTruncated { received, .. } => {
+                write!(f, "the stream was cut after {} bytes of text", received.len())
+            }
+            Error::TooLarge { part: "parts", limit } => write!(f, "the answer has more than {limit} parts"),
+            Error::TooLarge { part, limit } => {
+                write!(f, "the {part} of the answer is larger than {limit} bytes")
+            }
+            Error::CircuitOpen { retry_in } => {
+                let seconds = retry_in.as_secs_f64();
+                write!(
+                    f,
+                    "the circuit breaker is open after too many consecutive failures; the next call may probe in {seconds:.1} s"
+                )
+            }
+            Error::Deadline { after } => write!(f, "the deadline of {after:?} passed"),
+            Error::Shutdown => write!(f, "the client was shut down"),
+            Error::Panicked => write!(f, "the program panicked in the middle of the call"),
+            Error::GaveUp { reason, attempts, elapsed, .. } => {
+                let s = if *attempts == 1 { "" } else { "s" };
+                write!(f, "gave up after {attempts} attempt{s} in {:.1} s: {reason}", elapsed.as_secs_f64())
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Error {
+    /// Shows what may be logged: no message or body of the service, no text of an answer.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Config { setting, message, source } => f
+                .debug_struct("Config")
+                .field("setting", setting)
+                .field("message", message)
+                .field("source", source)
+                .finish(),
+            Error::Api { status, code, kind, param, request_id, retry_after, should_retry, .. } => f
+                .debug_struct("Api")
+                .field("status", status)
+                .field("code", &code.as_deref().filter(|code| is_name(code)))
+                .field("kind", &kind.as_deref().filter(|kind| is_name(kind)))
+                .field("param", &param.as_deref().filter(|param| is_name(param)))
+                .field("request_id", request_id)
+                .field("retry_after", retry_after)
+                .field("should_retry", should_retry)
+                .finish_non_exhaustive(),
+            Error::Connect { host, source } => {
+                f.debug_struct("Connect").field("host", host).field("source", source).finish()
+            }
+            Error::Timeout { phase, after } => {
+                f.debug_struct("Timeout").field("phase", phase).field("after", after).finish()
+            }
+            Error::Transport { answered, source } => {
+                f.debug_struct("Transport").field("answered", answered).field("source", source).finish()
+            }
+            Error::Decode { status, at, request_id, .. } => f
+                .debug_struct("Decode")
+                .field("status", status)
+                .field("at", at)
+                .field("request_id", request_id)
+                .finish_non_exhaustive(),
+            Error::StreamTruncated { received, .. } => {
+                f.debug_struct("StreamTruncated").field("bytes", &received.len()).finish_non_exhaustive()
+            }
+            Error::TooLarge { part, limit } => {
+                f.debug_struct("TooLarge").field("part", part).field("limit", limit).finish()
+            }
+            Error::CircuitOpen { retry_in } => {
+                f.debug_struct("CircuitOpen").field("retry_in", retry_in).finish()
+            }
+            Error::Deadline { after } => f.debug_struct("Deadline").field("after", after).finish(),
+            Error::Shutdown => f.write_str("Shutdown"),
+            Error::Panicked => f.write_str("Panicked"),
+            Error::GaveUp { reason, attempts, elapsed, last } => f
+                .debug_struct("GaveUp")
+                .field("reason", reason)
+                .field("attempts", attempts)
+                .field("elapsed", elapsed)
+                .field("last", last)
+                .finish(),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Error::Config { source, .. } | Error::StreamTruncated { source, .. } => {
+                source.as_ref().map(|source| &**source as _)
+            }
+            Error::Connect { source, .. }
+            | Error::Transport { source, .. }
+            | Error::Decode { source, .. } => Some(&**source),
+            Error::GaveUp { last, .. } => Some(&**last),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Phase::Connect => "connecting",
+            Phase::Sending => "sending the request",
+            Phase::Waiting => "waiting for the answer",
+            Phase::Reading => "reading the answer",
+        })
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Reason::RetriesSpent => "no retries left",
+            Reason::NotRetryable => "another attempt can't help",
+            Reason::WaitTooLong => "the server asks for a longer wait than allowed",
+            Reason::Deadline => "no time left before the deadline",
+            Reason::BudgetSpent => "the retry budget is spent, because too many calls fail",
+            Reason::CircuitOpen => "the circuit breaker opened, because the service is down",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+    use std::time::Duration;
+
+    use super::super::tests::{api, cause, gave_up};
+    use super::*;
+
+    #[test]
+    fn every_message_is_one_line_for_its_level() {
+        let timeout = |phase| Error::Timeout { phase, after: Duration::from_secs(60) };
+        let cases = [
+            (Error::config("timeout", "is zero"), "timeout: is zero"),
+            (api(), "the service answered 429 (rate_limit_exceeded): slow down"),
+            (Error::Connect { host: "a:1".to_owned(), source: cause() }, "can't connect to a:1"),
+            (timeout(Phase::Connect), "no progress in 60s while connecting"),
+            (timeout(Phase::Sending), "no progress in 60s while sending the request"),
+            (timeout(Phase::Waiting), "no progress in 60s while waiting for the answer"),
+            (timeout(Phase::Reading), "no progress in 60s while reading the answer"),
+            (
+                Error::Transport { answered: false, source: cause() },
+                "the connection broke before the answer; the request may have been processed",
+            ),
+            (
+                Error::Transport { answered: true, source: cause() },
+                "the connection broke in the middle of the answer",
+            ),
+            (
+                Error::StreamTruncated { received: "héllo".to_owned(), source: Some(cause()) },
+                "the stream was cut after 6 bytes of text",
+            ),
+            (Error::TooLarge { part: "parts", limit: 9 }, "the answer has more than 9 parts"),
+            (Error::TooLarge { part: "body", limit: 9 }, "the body of the answer is larger than 9 bytes"),
+            (Error::TooLarge { part: "header", limit: 9 }, "the header of the answer is larger than 9 bytes"),
+            (
+                Error::CircuitOpen { retry_in: Duration::from_millis(12_340) },
+                "the circuit breaker is open after too many consecutive failures; the next call may probe in 12.3 s",
+            ),
+            (Error::Deadline { after: Duration::from_secs(2) }, "the deadline of 2s passed"),
+            (Error::Shutdown, "the client was shut down"),
+            (Error::Panicked, "the program panicked in the middle of the call"),
+            (gave_up(Reason::RetriesSpent, 6), "gave up after 6 attempts in 12.3 s: no retries left"),
+            (
+                gave_up(Reason::NotRetryable, 1),
+                "gave up after 1 attempt in 12.3 s: another attempt can't help",
+            ),
+            (
+                gave_up(Reason::WaitTooLong, 2),
+                "gave up after 2 attempts in 12.3 s: the server asks for a longer wait than allowed",
+            ),
+            (
+                gave_up(Reason::Deadline, 2),
+                "gave up after 2 attempts in 12.3 s: no time left before the deadline",
+            ),
+            (
+                gave_up(Reason::BudgetSpent, 2),
+                "gave up after 2 attempts in 12.3 s: the retry budget is spent, because too many calls fail",
+            ),
+            (
+                gave_up(Reason::CircuitOpen, 2),
+                "gave up after 2 attempts in 12.3 s: the circuit breaker opened, because the service is down",
+            ),
+        ];
+        for (error, message) in cases {
+            assert_eq!(error.to_string(), message);
+            let repeats = error.source().is_some_and(|source| message.contains(&source.to_string()));
+            assert!(!repeats, "{message} repeats its cause");
+        }
+    }
+
+    #[test]
+    fn debug_shows_nothing_of_a_prompt_or_an_answer() {
+        let text = || "secret text".to_owned();
+        let api = match api() {
+            Error::Api { status, request_id, retry_after, should_retry, .. } => Error::Api {
+                status,
+                code: Some(text()),
+                kind: Some(text()),
+                message: text(),
+                param: Some(text()),
+                request_id,
+                retry_after,
+                should_retry,
+                body: text(),
+            },
+            other => other,
+        };
+        let decode = Error::Decode {
+            status: 200,
+            at: "byte 1 of 2".to_owned(),
+            excerpt: text(),
+            request_id: None,
+            source: text().into(),
+        };
+        let truncated = Error::StreamTruncated { received: text(), source: Some(text().into()) };
+        for error in [api, decode, truncated] {
+            assert!(!format!("{error:?}").contains("secret"), "{error:?}");
+            let (attempts, elapsed) = (2, Duration::ZERO);
+            let gave_up =
+                Error::GaveUp { reason: Reason::RetriesSpent, attempts, elapsed, last: Box::new(error) };
+            assert!(!format!("{gave_up:?}").contains("secret"), "{gave_up:?}");
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! What an error of ureq's means in this crate's terms.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ureq::Timeout;
+
+use crate::error::{Error, Phase};
+use crate::http::connector::NotSent;
+use crate::http::request::Deadline;
+use crate::http::transport::MAX_BODY_TIME;
+use crate::policy::backoff::RetryConfig;
+use crate::policy::classify::{Retryable, Verdict};
+use crate::runtime::cancel::Cancel;
+
+/// What an error says besides its cause.
+#[derive(Clone)]
+pub(super) struct FailureContext {
+    /// Host and port of the service.
+    pub(super) host: Arc<str>,
+    pub(super) connect_timeout: Duration,
+    pub(super) timeout: Duration,
+    /// Once it is cancelled, every failure is a consequence of that.
+    pub(super) cancel: Cancel,
+}
+
+impl FailureContext {
+    /// The error of an exchange. `phase` is how far it had come once it was connected.
+    pub(super) fn error(&self, error: ureq::Error, phase: Phase, deadline: Option<Deadline>) -> Error {
+        if self.cancel.is_cancelled() {
+            return Error::Shutdown;
+        }
+        match error {
+            ureq::Error::Timeout(Timeout::Global) => Deadline::passed(deadline),
+            ureq::Error::Timeout(Timeout::RecvBody) => Error::Timeout { phase, after: MAX_BODY_TIME },
+            ureq::Error::Timeout(Timeout::PerWrite) => {
+                Error::Timeout { phase: Phase::Sending, after: self.timeout }
+            }
+            ureq::Error::Timeout(_) => Error::Timeout { phase, after: self.timeout },
+            ureq::Error::LargeResponseHeader(_, limit) => {
+                Error::TooLarge { part: "header", limit: limit as u64 }
+            }
+            ureq::Error::BodyExceedsLimit(limit) => Error::TooLarge { part: "body", limit },
+            ureq::Error::Http(source) => Error::Config {
+                setting: "path",
+                message: "is not a valid request path; use one such as /models".to_owned(),
+                source: Some(source.into()),
+            },
+            ureq::Error::BadUri(_) => {
+                Error::config("path", "is not a valid request path; use one such as /models")
+            }
+            ureq::Error::Other(source) => match source.downcast::<NotSent>() {
+                Ok(not_sent) => self.not_sent(not_sent.0, deadline),
+                Err(source) => Error::Transport { answered: phase == Phase::Reading, source },
+            },
+            ureq::Error::Io(source) => {
+                Error::Transport { answered: phase == Phase::Reading, source: source.into() }
+            }
+            // What came is not HTTP.
+            other => Error::Transport { answered: true, source: other.into() },
+        }
+    }
+
+    /// The error of an exchange that failed before anything was sent.
+    fn not_sent(&self, error: ureq::Error, deadline: Option<Deadline>) -> Error {
+        let after = self.connect_timeout;
+        match error {
+            ureq::Error::Timeout(Timeout::Global) => Deadline::passed(deadline),
+            // ureq rounds the deadline's share of an address down, and then reports a connect timeout.
+            ureq::Error::Timeout(_) if deadline.is_some_and(|deadline| deadline.remaining < after) => {
+                Deadline::passed(deadline)
+            }
+            ureq::Error::Timeout(_) => Error::Timeout { phase: Phase::Connect, after },
+            error if is_tls(&error) => Error::Config {
+                setting: "base_url",
+                message: format!(
+                    "the TLS handshake with {} failed; check the address, or name the certificate to trust with ca_file",
+                    self.host
+                ),
+                source: Some(error.into()),
+            },
+            ureq::Error::Io(source) => Error::Connect { host: self.host.to_string(), source: source.into() },
+            other => Error::Connect { host: self.host.to_string(), source: other.into() },
+        }
+    }
+}
+
+/// Whether the TLS handshake failed. One that fails for a certificate or a protocol will fail again; ureq reports it as
+/// invalid data.
+fn is_tls(error: &ureq::Error) -> bool {
+    match error {
+        ureq::Error::Io(error) => error.kind() == std::io::ErrorKind::InvalidData,
+        ureq::Error::Tls(_) | ureq::Error::TlsRequired => true,
+        #[cfg(feature = "rustls")]
+        ureq::Error::Rustls(_) => true,
+        #[cfg(feature = "native-tls")]
+        ureq::Error::NativeTls(_) | ureq::Error::Der(_) => true,
+        _ => false,
+    }
+}
+
+impl Retryable for ureq::Error {
+    fn verdict(&self) -> Verdict {
+        match self {
+            ureq::Error::StatusCode(status) if RetryConfig::default().retries_status(*status) => {
+                Verdict::Retry
+            }
+            // The standard library has no error kind for a name that was not found.
+            ureq::Error::Io(error) if error.to_string().contains("failed to lookup address") => {
+                Verdict::Retry
+            }
+            ureq::Error::Io(error) => error.verdict(),
+            ureq::Error::Timeout(_)
+            | ureq::Error::HostNotFound
+            | ureq::Error::ConnectionFailed
+            | ureq::Error::ConnectProxyFailed(_) => Verdict::Retry,
+            _ => Verdict::GiveUp,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn an_error_of_ureqs_own_gets_the_same_verdicts() {
+        let io = |kind: io::ErrorKind| ureq::Error::Io(kind.into());
+        for again in [
+            ureq::Error::StatusCode(429),
+            ureq::Error::StatusCode(529),
+            ureq::Error::Timeout(Timeout::Connect),
+            ureq::Error::HostNotFound,
+            io(io::ErrorKind::ConnectionReset),
+        ] {
+            assert_eq!(again.verdict(), Verdict::Retry, "{again}");
+        }
+        for final_one in [
+            ureq::Error::StatusCode(401),
+            ureq::Error::BadUri(String::new()),
+            ureq::Error::TooManyRedirects,
+            io(io::ErrorKind::InvalidData),
+        ] {
+            assert_eq!(final_one.verdict(), Verdict::GiveUp, "{final_one}");
+        }
+    }
+}

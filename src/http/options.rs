@@ -1,0 +1,146 @@
+//! The settings of the transport, and what they become once they are checked.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ureq::http::uri::Uri;
+use ureq::http::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::error::{Error, Result};
+use crate::wire::base_url::BaseUrl;
+use crate::wire::secrets::Secrets;
+
+/// The longest line of a request's head in bytes: common servers accept no longer ones.
+pub(crate) const MAX_LINE: usize = 8 * 1024;
+
+/// The longest base address and the longest path below it in bytes: both are in the first line.
+pub(crate) const MAX_URL_PART: usize = MAX_LINE / 2;
+
+/// Idle connections kept by default: more than the threads that anybody runs, so that none repeats a handshake. Those
+/// that have idled for a minute are closed at the next call.
+pub(crate) const MAX_IDLE: usize = 4096;
+
+/// The largest answer by default in bytes: ten times the largest batch of embeddings.
+const MAX_RESPONSE: u64 = 256 * 1024 * 1024;
+
+/// The settings of the transport.
+#[derive(Clone)]
+pub(crate) struct HttpOptions {
+    pub(crate) user_agent: String,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) timeout: Duration,
+    pub(crate) proxy: ProxyChoice,
+    /// A file of certificates in PEM form to trust instead of the built-in ones.
+    pub(crate) ca_file: Option<PathBuf>,
+    pub(crate) max_idle_connections: usize,
+    pub(crate) max_response_bytes: u64,
+}
+
+impl Default for HttpOptions {
+    fn default() -> HttpOptions {
+        HttpOptions {
+            user_agent: concat!("holysheep-rust/", env!("CARGO_PKG_VERSION")).to_owned(),
+            connect_timeout: Duration::from_secs(10),
+            timeout: Duration::from_secs(60),
+            proxy: ProxyChoice::Environment,
+            ca_file: None,
+            max_idle_connections: MAX_IDLE,
+            max_response_bytes: MAX_RESPONSE,
+        }
+    }
+}
+
+/// Which proxy, if any.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum ProxyChoice {
+    /// The one that `HTTPS_PROXY` and its like name, except for a loopback address.
+    Environment,
+    None,
+    Url(String),
+}
+
+/// A service, ready for requests: what the checked settings become.
+#[derive(Clone)]
+pub(crate) struct Endpoint {
+    pub(crate) base: BaseUrl,
+    /// What every request carries, with placeholders for secrets. Built once: ureq would build its own for each request.
+    pub(crate) headers: HeaderMap,
+    pub(crate) secrets: Arc<Secrets>,
+    /// Certificates in PEM form to trust instead of the built-in ones.
+    pub(crate) roots: Option<Vec<u8>>,
+}
+
+impl Endpoint {
+    /// Reports what ureq would object to later.
+    pub(crate) fn check(&self, options: &HttpOptions) -> Result<()> {
+        #[cfg(any(feature = "rustls", feature = "native-tls"))]
+        crate::http::tls::config(self.roots.as_deref())?;
+        #[cfg(not(any(feature = "rustls", feature = "native-tls")))]
+        if self.roots.is_some() {
+            return Err(Error::config(
+                "ca_file",
+                "has no effect, because this build has no TLS; enable the feature rustls",
+            ));
+        }
+        self.uri()?;
+        self.proxy(options).map(|_| ())
+    }
+
+    /// The address that paths are added to.
+    pub(super) fn uri(&self) -> Result<Uri> {
+        if self.base.url.len() > MAX_URL_PART {
+            let message = format!("exceeds the maximum of {MAX_URL_PART} bytes; check that it is an address");
+            return Err(Error::config("base_url", message));
+        }
+        Uri::try_from(&self.base.url)
+            .map_err(|_| Error::config("base_url", "contains a character that is not valid in an address"))
+    }
+
+    /// The proxy, if any.
+    pub(super) fn proxy(&self, options: &HttpOptions) -> Result<Option<ureq::Proxy>> {
+        use ureq::ProxyProtocol::{Socks4, Socks4A, Socks5, Socks5h};
+        let proxy = match &options.proxy {
+            ProxyChoice::Environment if self.base.loopback => None,
+            ProxyChoice::Environment => ureq::Proxy::try_from_env(),
+            ProxyChoice::None => None,
+            ProxyChoice::Url(url) => Some(ureq::Proxy::new(url).map_err(|_| {
+                Error::config("proxy", "is not a valid proxy address, such as http://proxy.example:3128")
+            })?),
+        };
+        match &proxy {
+            Some(socks)
+                if matches!(socks.protocol(), Socks4 | Socks4A | Socks5 | Socks5h)
+                    && !cfg!(feature = "socks-proxy") =>
+            {
+                let message = "is a socks proxy, which needs the feature socks-proxy of this crate";
+                Err(Error::config("proxy", message))
+            }
+            _ => Ok(proxy),
+        }
+    }
+}
+
+/// Header fields as ureq needs them; says which part of the first invalid one is at fault.
+pub(crate) fn headers(fields: &[(String, String)]) -> Result<HeaderMap> {
+    let mut map = HeaderMap::with_capacity(fields.len());
+    for (name, value) in fields {
+        let Ok(key) = HeaderName::from_bytes(name.as_bytes()) else {
+            // Not shown: name and value are easily swapped, and values are secret.
+            let message = "the name is not a valid header name; the name comes first, then the value";
+            return Err(Error::config("header", message));
+        };
+        let Ok(mut value) = HeaderValue::from_str(value) else {
+            let message = format!("the value of {key} contains a character that is not valid in a header");
+            return Err(Error::config("header", message));
+        };
+        if key.as_str().len() + value.len() > MAX_LINE {
+            let message =
+                format!("{key} exceeds the maximum of {MAX_LINE} bytes that servers accept; shorten it");
+            return Err(Error::config("header", message));
+        }
+        value.set_sensitive(true);
+        map.append(key, value);
+    }
+    Ok(map)
+}

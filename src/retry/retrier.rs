@@ -1,0 +1,295 @@
+//! The state of one call and what comes next in it. Pure: no clock, no lock, no sleep, no I/O.
+//!
+//! ```text
+//!                  granted              attempt ended
+//! WaitForTurn ───────────────► Send ──────────────────► Done
+//!   ▲    ▲ │                    │                        ▲
+//!   │    │ └── rejected ────────┼────────────────────────┤
+//!   │    └── at once ───────────┤                        │
+//!   └── woke ── WaitUntil ◄─────┘ ── interrupted ────────┘
+//! ```
+
+use std::time::{Duration, Instant};
+
+use crate::adaptive::Tries;
+use crate::error::{Error, Reason};
+use crate::policy::classify::{Classification, Immediate, Verdict};
+use crate::policy::later;
+
+/// How many probes of a service that may be back a background call may make without being charged for a retry: at up to
+/// 30 s each that is about ten minutes for one worker, and more than an hour for eight, who take turns. It must end,
+/// because it may be the call itself that breaks the service.
+const FREE_PROBES: u32 = 30;
+
+/// What a call needs next.
+#[derive(Debug)]
+pub(crate) enum Step<T, E> {
+    /// A permit of the handler.
+    WaitForTurn,
+    /// To wait until this moment, and then for its turn.
+    WaitUntil(Instant),
+    /// To be sent.
+    Send,
+    /// Nothing: it has ended.
+    Done(Result<T, Failure<E>>),
+}
+
+/// How far a call has come.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CallState {
+    pub(crate) started: Instant,
+    /// Requests made.
+    pub(crate) attempts: u32,
+    /// The time spent waiting for turns and between attempts.
+    pub(crate) waited: Duration,
+    /// The time allowed for the whole call.
+    pub(crate) deadline: Option<Duration>,
+    /// When the whole call must be over.
+    pub(crate) due: Option<Instant>,
+    /// The next attempt must not use a pooled connection: the last one met a stale one.
+    pub(crate) fresh_connection: bool,
+    /// The service refused an optional part of the request, which is left out from now on.
+    pub(crate) fallback: bool,
+}
+
+/// One call: its state, its limits and its last failure.
+#[derive(Debug)]
+pub(crate) struct Retrier<E> {
+    pub(crate) state: CallState,
+    /// No caller waits for this call but a worker that would only make another one: it waits out an open breaker, needs
+    /// no retry budget, isn't charged for probes, and its deadline stands still while it waits for a turn.
+    background: bool,
+    immediate_retry_used: bool,
+    /// The attempt probes whether the service is back, and isn't charged.
+    is_probe: bool,
+    probes: u32,
+    tries: Tries,
+    /// The failure of the last attempt.
+    last: Option<E>,
+}
+
+/// The end of a call that didn't succeed.
+#[derive(Debug)]
+pub(crate) enum Failure<E> {
+    /// There is no further attempt after the last failure.
+    GaveUp {
+        reason: Reason,
+        last: E,
+        /// The failure of the attempt before the last.
+        previous: Option<E>,
+    },
+    /// The next attempt wasn't permitted: shutdown, deadline or an open breaker.
+    Rejected {
+        by: Error,
+        /// The failure of the last attempt; none where nothing was sent.
+        last: Option<E>,
+    },
+}
+
+impl<E> Retrier<E> {
+    /// A call that begins now. Its first step is [`Step::WaitForTurn`].
+    pub(crate) fn new(now: Instant, deadline: Option<Duration>, background: bool) -> Retrier<E> {
+        let state = CallState {
+            started: now,
+            attempts: 0,
+            waited: Duration::ZERO,
+            deadline,
+            due: deadline.and_then(|deadline| now.checked_add(deadline)),
+            fresh_connection: false,
+            fallback: false,
+        };
+        let (immediate_retry_used, is_probe, probes) = (false, false, 0);
+        let tries = Tries::default();
+        Retrier { state, background, immediate_retry_used, is_probe, probes, tries, last: None }
+    }
+
+    /// The handler granted the turn after this wait; `probes` says that the call probes a service that was down.
+    pub(crate) fn granted<T>(&mut self, waited: Duration, probes: bool) -> Step<T, E> {
+        if self.background {
+            self.state.due = self.state.due.and_then(|due| due.checked_add(waited));
+        }
+        self.is_probe = self.background && probes && self.probes < FREE_PROBES;
+        self.probes += u32::from(self.is_probe);
+        self.state.waited += waited;
+        self.state.attempts += 1;
+        Step::Send
+    }
+
+    /// The next attempt isn't permitted.
+    pub(crate) fn rejected<T>(&mut self, by: Error) -> Step<T, E> {
+        Step::Done(Err(Failure::Rejected { by, last: self.last.take() }))
+    }
+
+    /// The retry that may follow this failure at once, if it wasn't made before.
+    pub(crate) fn immediate_retry(&self, failure: &Classification) -> Option<Immediate> {
+        failure.immediate.filter(|retry| match retry {
+            Immediate::FreshConnection => !self.immediate_retry_used,
+            Immediate::Fallback => !self.state.fallback,
+        })
+    }
+
+    /// The attempt failed. `retry_delay` is asked for the wait before a retry that is charged, or why there is none.
+    pub(crate) fn failed<T>(
+        &mut self,
+        now: Instant,
+        error: E,
+        failure: &Classification,
+        retry_delay: impl FnOnce(&mut Tries) -> Result<Duration, Reason>,
+    ) -> Step<T, E> {
+        let previous = self.last.take();
+        let wait = match self.next_wait(now, failure, retry_delay) {
+            Ok(wait) => wait,
+            Err(reason) => return Step::Done(Err(Failure::GaveUp { reason, last: error, previous })),
+        };
+        self.last = Some(error);
+        if wait.is_zero() {
+            return Step::WaitForTurn;
+        }
+        self.state.waited += wait;
+        Step::WaitUntil(later(now, wait))
+    }
+
+    /// The failure of the last attempt.
+    pub(crate) fn last(&self) -> Option<&E> {
+        self.last.as_ref()
+    }
+
+    fn next_wait(
+        &mut self,
+        now: Instant,
+        failure: &Classification,
+        retry_delay: impl FnOnce(&mut Tries) -> Result<Duration, Reason>,
+    ) -> Result<Duration, Reason> {
+        let immediate = self.immediate_retry(failure);
+        let wait = match immediate {
+            Some(Immediate::Fallback) => Duration::ZERO,
+            None if failure.verdict == Verdict::GiveUp => return Err(Reason::NotRetryable),
+            _ if self.is_probe => retry_delay(&mut Tries::default())?,
+            _ => retry_delay(&mut self.tries)?,
+        };
+        let wait = if immediate.is_some() { Duration::ZERO } else { wait };
+        if self.state.due.is_some_and(|due| due.saturating_duration_since(now) <= wait) {
+            return Err(Reason::Deadline);
+        }
+        self.state.fresh_connection = immediate == Some(Immediate::FreshConnection);
+        self.immediate_retry_used |= self.state.fresh_connection;
+        self.state.fallback |= immediate == Some(Immediate::Fallback);
+        Ok(wait)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::classify::Feedback;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    type Ended = Step<(), &'static str>;
+
+    fn failure(verdict: Verdict, immediate: Option<Immediate>) -> Classification {
+        Classification { immediate, ..Classification::new(verdict, Feedback::Outcome) }
+    }
+
+    /// A call with a deadline of 10 s that was granted its turn.
+    fn sent(now: Instant, background: bool) -> Retrier<&'static str> {
+        let mut call = Retrier::new(now, Some(10 * SECOND), background);
+        let step: Ended = call.granted(Duration::ZERO, false);
+        assert!(matches!(step, Step::Send));
+        call
+    }
+
+    fn after(
+        call: &mut Retrier<&'static str>,
+        now: Instant,
+        failure: &Classification,
+        wait: Duration,
+    ) -> Ended {
+        call.failed(now, "failed", failure, |_| Ok(wait))
+    }
+
+    #[test]
+    fn a_retry_waits_and_then_waits_for_its_turn() {
+        let now = Instant::now();
+        let mut call = sent(now, false);
+        let retry = failure(Verdict::Retry, None);
+        let step = after(&mut call, now, &retry, 3 * SECOND);
+        assert!(matches!(step, Step::WaitUntil(at) if at == now + 3 * SECOND), "{step:?}");
+        assert_eq!((call.state.waited, call.state.attempts, call.last()), (3 * SECOND, 1, Some(&"failed")));
+        let step: Ended = call.granted(SECOND, false);
+        assert!(matches!(step, Step::Send));
+        assert_eq!((call.state.waited, call.state.attempts), (4 * SECOND, 2));
+        let step = after(&mut call, now, &retry, Duration::ZERO);
+        assert!(matches!(step, Step::WaitForTurn), "{step:?}");
+    }
+
+    #[test]
+    fn it_ends_with_the_reason_and_both_failures() {
+        let now = Instant::now();
+        let mut call = sent(now, false);
+        let _: Ended = call.failed(now, "first", &failure(Verdict::Retry, None), |_| Ok(SECOND));
+        let step: Ended = call.failed(now, "second", &failure(Verdict::GiveUp, None), |_| unreachable!());
+        let Step::Done(Err(Failure::GaveUp { reason, last, previous })) = step else { panic!("{step:?}") };
+        assert_eq!((reason, last, previous), (Reason::NotRetryable, "second", Some("first")));
+        let step: Ended =
+            sent(now, false).failed(now, "x", &failure(Verdict::Retry, None), |_| Err(Reason::BudgetSpent));
+        assert!(matches!(step, Step::Done(Err(Failure::GaveUp { reason: Reason::BudgetSpent, .. }))));
+        let step: Ended = sent(now, false).rejected(Error::Shutdown);
+        assert!(matches!(step, Step::Done(Err(Failure::Rejected { by: Error::Shutdown, last: None }))));
+    }
+
+    #[test]
+    fn a_wait_that_would_cross_the_deadline_is_not_made() {
+        let now = Instant::now();
+        let retry = failure(Verdict::Retry, None);
+        for (later, wait, ends) in [(0, 9, false), (0, 10, true), (4, 5, false), (4, 6, true), (10, 0, true)]
+        {
+            let mut call = sent(now, false);
+            let step = after(&mut call, now + later * SECOND, &retry, wait * SECOND);
+            let ended = matches!(step, Step::Done(Err(Failure::GaveUp { reason: Reason::Deadline, .. })));
+            assert_eq!(ended, ends, "{wait} s after {later} s");
+        }
+    }
+
+    #[test]
+    fn each_immediate_retry_is_made_once() {
+        let now = Instant::now();
+        let stale = failure(Verdict::Retry, Some(Immediate::FreshConnection));
+        let mut call = sent(now, false);
+        assert!(matches!(after(&mut call, now, &stale, SECOND), Step::WaitForTurn));
+        assert!(call.state.fresh_connection);
+        assert!(matches!(after(&mut call, now, &stale, SECOND), Step::WaitUntil(_)));
+        assert!(!call.state.fresh_connection);
+
+        let refused = failure(Verdict::GiveUp, Some(Immediate::Fallback));
+        let uncharged = |_: &mut Tries| -> Result<Duration, Reason> { panic!("charged") };
+        let step: Ended = call.failed(now, "refused", &refused, uncharged);
+        assert!(matches!(step, Step::WaitForTurn) && call.state.fallback);
+        let step: Ended = call.failed(now, "refused", &refused, uncharged);
+        assert!(matches!(step, Step::Done(Err(Failure::GaveUp { reason: Reason::NotRetryable, .. }))));
+    }
+
+    #[test]
+    fn the_deadline_of_a_background_call_stands_still_while_it_waits_for_its_turn() {
+        let now = Instant::now();
+        let mut call = sent(now, true);
+        let _: Ended = call.granted(5 * SECOND, false);
+        assert_eq!(call.state.due, Some(now + 15 * SECOND));
+        let mut call = sent(now, false);
+        let _: Ended = call.granted(5 * SECOND, false);
+        assert_eq!(call.state.due, Some(now + 10 * SECOND));
+    }
+
+    #[test]
+    fn a_background_call_is_not_charged_for_a_bounded_number_of_probes() {
+        let now = Instant::now();
+        for background in [true, false] {
+            let mut call = sent(now, background);
+            let uncharged = (0..2 * FREE_PROBES).filter(|_| {
+                let _: Ended = call.granted(Duration::ZERO, true);
+                call.is_probe
+            });
+            assert_eq!(uncharged.count() as u32, if background { FREE_PROBES } else { 0 });
+        }
+    }
+}
