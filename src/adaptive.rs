@@ -1,8 +1,7 @@
-//! The one lock around the policies: one handler for all threads, which says when a call may go and learns from each answer.
+//! The lock around the policies: one handler, shared by all threads, admits calls and learns from each outcome.
 
 mod config;
 mod registry;
-
 mod state;
 mod wait_queue;
 
@@ -25,9 +24,10 @@ use crate::runtime::sync::lock;
 use state::{Decision, State};
 use wait_queue::{Ticket, WaitQueue};
 
-/// Paces calls, stops them while a service is down, and learns both from the answers. Clones share what they know.
+/// Limits the rate of calls and stops them while a service is down, based on the outcomes of earlier calls. Clones share
+/// their state.
 ///
-/// It needs no client: ask for a permit, make the call, say what became of it.
+/// It works without this crate's client: acquire a permit, make the call, record its outcome.
 ///
 /// ```
 /// use holysheep::{AdaptiveConfig, AdaptiveHandler, Outcome, RetryConfig, Tries};
@@ -60,29 +60,29 @@ struct Shared {
 
 struct Inner {
     state: State,
-    line: WaitQueue,
+    queue: WaitQueue,
 }
 
-/// What [`AdaptiveHandler::admit`] says.
+/// The answer of [`AdaptiveHandler::admit`].
 #[derive(Debug)]
-#[must_use = "a permit that is dropped counts as a call whose outcome nobody knows"]
+#[must_use = "a dropped permit counts as a call with an unknown outcome"]
 pub enum Admission {
     /// The call may go now.
     Go(Permit),
-    /// Not before this time has passed. Ask again then; other answers may have changed it.
+    /// The call may not go before this time has passed. Ask again then: other outcomes may have changed it.
     Wait(Duration),
-    /// The service is down, and nothing may go before `retry_in` has passed.
+    /// The circuit breaker is open: no call may go before `retry_in` has passed.
     Open {
-        /// The time until the breaker lets one call go, to try.
+        /// The time until the breaker admits a probe.
         retry_in: Duration,
     },
 }
 
-/// The leave to make one call.
+/// Permission to make one call.
 ///
-/// Give it back with [`AdaptiveHandler::record`]. Dropping it instead is no news: the handler learns nothing, and if the
-/// call was the one that tries whether the service is back, another one may try.
-#[must_use = "a permit that is dropped counts as a call whose outcome nobody knows"]
+/// Return it with [`AdaptiveHandler::record`]. If it is dropped instead, the handler learns nothing; if the call was the
+/// circuit breaker's probe, another call may become the probe.
+#[must_use = "a dropped permit counts as a call with an unknown outcome"]
 pub struct Permit {
     shared: Arc<Shared>,
     call: u64,
@@ -90,38 +90,38 @@ pub struct Permit {
     recorded: bool,
 }
 
-/// Who waits for a permit, and how.
+/// A request for a permit.
 pub(crate) struct AcquireRequest<'a> {
     pub(crate) clock: &'a Clock,
     pub(crate) stop: &'a Cancel,
     pub(crate) deadline: Option<Instant>,
-    /// It is not the call's first attempt, so that it goes before those whose first it is.
+    /// The attempt is a retry, which is admitted before all first attempts.
     pub(crate) retry: bool,
-    /// Waits while the breaker is open, whatever the configuration says.
+    /// Waits while the breaker is open, regardless of the configuration.
     pub(crate) background: bool,
 }
 
-/// A permit, and how it was got.
+/// A permit, and what happened while it was acquired.
 #[derive(Debug)]
 pub(crate) struct Acquired {
     pub(crate) permit: Permit,
     pub(crate) waited: Duration,
-    /// The breaker's new state, where this call changed it: half open, and the call is the one that tries.
+    /// The breaker's new state, if admitting this call changed it (to half open, with this call as the probe).
     pub(crate) breaker: Option<BreakerState>,
-    /// The call tries whether the service is back.
+    /// The call is the breaker's probe.
     pub(crate) is_probe: bool,
 }
 
 impl AdaptiveHandler {
-    /// A handler that knows nothing yet. Settings that can't work are taken as the nearest that can.
+    /// Creates a handler without any history. Invalid settings are replaced by the nearest valid ones.
     pub fn new(config: AdaptiveConfig) -> AdaptiveHandler {
         let config = config.clamped();
-        let inner = Inner { state: State::new(&config), line: WaitQueue::default() };
+        let inner = Inner { state: State::new(&config), queue: WaitQueue::default() };
         let AdaptiveConfig { wait_when_open, clock, .. } = config;
         AdaptiveHandler { shared: Arc::new(Shared { inner: Mutex::new(inner), wait_when_open, clock }) }
     }
 
-    /// Asks at the moment `now` whether a call may go. Never blocks, and passes by those who wait in
+    /// Asks at the time `now` whether a call may go. Never blocks, and ignores the threads that wait in
     /// [`acquire`](AdaptiveHandler::acquire).
     pub fn admit(&self, now: Instant) -> Admission {
         match lock(&self.shared.inner).state.admit(now) {
@@ -131,12 +131,12 @@ impl AdaptiveHandler {
         }
     }
 
-    /// Learns what became of a call, whose answer came at the moment `now`. A permit of another handler is dropped.
+    /// Records the outcome of a call that ended at the time `now`. A permit of another handler is dropped.
     pub fn record(&self, now: Instant, permit: Permit, outcome: Outcome) {
         self.record_outcome(now, permit, &outcome);
     }
 
-    /// [`record`](AdaptiveHandler::record), and what it changed.
+    /// [`record`](AdaptiveHandler::record) that also returns what changed.
     pub(crate) fn record_outcome(&self, now: Instant, mut permit: Permit, outcome: &Outcome) -> Change {
         if !Arc::ptr_eq(&permit.shared, &self.shared) {
             return Change::default();
@@ -144,21 +144,22 @@ impl AdaptiveHandler {
         permit.recorded = true;
         let mut inner = lock(&self.shared.inner);
         let change = inner.state.record(now, permit.call, permit.sent, outcome);
-        inner.line.ring();
+        inner.queue.notify_head();
         change
     }
 
-    /// The wait before the next attempt of a call with this outcome, or `None` to give up. Counts the attempt in `tries`.
+    /// Returns the delay before the next attempt of a call with this outcome, or `None` to give up. Counts the attempt in
+    /// `tries`.
     ///
-    /// After an error it is the backoff of `retry`, at least what the service asked for; after a 429 it is 0, because the
-    /// next permit comes when it is time. It is `None` when `tries` has used up the retries that `retry` allows after
-    /// errors or twice as many after 429s, when the service asks for a longer wait than `retry` allows, when the budget
-    /// that all calls share is empty, and where there is nothing to retry.
+    /// After an error it is the backoff of `retry`, and at least what the service asked for. After a 429 it is 0, because
+    /// the rate limiter delays the next permit. It is `None` when `tries` has used up the retries that `retry` allows
+    /// after errors, or twice as many after 429s; when the service asks for a longer wait than `retry` allows; when the
+    /// retry budget that all calls share is empty; and when the outcome is not retryable.
     pub fn retry_delay(&self, retry: &RetryConfig, tries: &mut Tries, outcome: &Outcome) -> Option<Duration> {
         self.next_delay(retry, tries, outcome, false).ok()
     }
 
-    /// [`retry_delay`](AdaptiveHandler::retry_delay), and why there is none. Who is background needs no budget.
+    /// [`retry_delay`](AdaptiveHandler::retry_delay) with the reason for giving up. Background calls need no budget.
     pub(crate) fn next_delay(
         &self,
         retry: &RetryConfig,
@@ -169,7 +170,7 @@ impl AdaptiveHandler {
         lock(&self.shared.inner).state.retry_delay(retry, tries, outcome, background)
     }
 
-    /// Waits for a permit: first come, first served, but after those who [try again](AdaptiveHandler::acquire_again).
+    /// Waits for a permit. Callers are served in order, after all [retries](AdaptiveHandler::acquire_again).
     ///
     /// # Errors
     /// [`Error::Deadline`] as soon as the wait would last longer, and [`Error::CircuitOpen`] while the breaker is open,
@@ -178,7 +179,7 @@ impl AdaptiveHandler {
         self.enter_alone(deadline, false)
     }
 
-    /// [`acquire`](AdaptiveHandler::acquire) for another attempt of a call: goes before all first attempts.
+    /// [`acquire`](AdaptiveHandler::acquire) for a retry: served before all first attempts.
     ///
     /// # Errors
     /// As `acquire`.
@@ -186,81 +187,82 @@ impl AdaptiveHandler {
         self.enter_alone(deadline, true)
     }
 
-    /// What the handler has seen and decided so far.
+    /// Returns the handler's counters and current limits.
     pub fn snapshot(&self) -> Snapshot {
         let inner = lock(&self.shared.inner);
-        inner.state.snapshot(inner.line.len())
+        inner.state.snapshot(inner.queue.len())
     }
 
-    /// Whether anybody but the caller has this handler.
+    /// Whether there is another clone of this handler.
     fn in_use(&self) -> bool {
         Arc::strong_count(&self.shared) > 1
     }
 
-    /// Makes all who wait look at their [`Cancel`] and deadline again.
+    /// Makes all waiting threads check their [`Cancel`] and deadline again.
     pub(crate) fn wake(&self) {
-        lock(&self.shared.inner).line.ring_all();
+        lock(&self.shared.inner).queue.notify_all();
     }
 
     fn enter_alone(&self, deadline: Option<Instant>, retry: bool) -> Result<Permit> {
         let (clock, stop) = (&self.shared.clock, &Cancel::default());
-        let entrant = AcquireRequest { clock, stop, deadline, retry, background: false };
-        self.enter(&entrant).map(|entry| entry.permit)
+        let request = AcquireRequest { clock, stop, deadline, retry, background: false };
+        self.enter(&request).map(|acquired| acquired.permit)
     }
 
-    /// Waits for a permit. Who sets the entrant's stop must [`wake`](AdaptiveHandler::wake) this handler after that.
+    /// Waits for a permit. Whoever cancels the request must call [`wake`](AdaptiveHandler::wake) afterwards.
     ///
     /// # Errors
-    /// [`Error::Shutdown`] after the stop, [`Error::Deadline`] and [`Error::CircuitOpen`] as in `acquire`.
-    pub(crate) fn enter(&self, entrant: &AcquireRequest<'_>) -> Result<Acquired> {
-        let clock = entrant.clock;
+    /// [`Error::Shutdown`] after a cancellation, [`Error::Deadline`] and [`Error::CircuitOpen`] as in `acquire`.
+    pub(crate) fn enter(&self, request: &AcquireRequest<'_>) -> Result<Acquired> {
+        let clock = request.clock;
         let started = clock.now();
         let mut inner = lock(&self.shared.inner);
-        let mut place: Option<Ticket> = None;
+        let mut ticket: Option<Ticket> = None;
         let result = loop {
             let now = clock.now();
-            if entrant.stop.is_cancelled() {
+            if request.stop.is_cancelled() {
                 break Err(Error::Shutdown);
             }
-            if entrant.is_late(now, Duration::ZERO) {
-                break Err(entrant.too_late(started));
+            if request.exceeds_deadline(now, Duration::ZERO) {
+                break Err(request.deadline_error(started));
             }
             let mut wait = None;
-            if inner.line.is_first(place.as_ref(), entrant.retry) {
+            if inner.queue.is_first(ticket.as_ref(), request.retry) {
                 let before = inner.state.breaker();
                 match inner.state.admit(now) {
                     Decision::Go(call) => {
                         let state = inner.state.breaker();
                         let breaker = Some(state).filter(|state| *state != before);
                         let is_probe = state == BreakerState::HalfOpen;
-                        // Who found no line and no pause didn't wait, whatever the clock says.
-                        let waited =
-                            place.as_ref().map_or(Duration::ZERO, |_| now.saturating_duration_since(started));
+                        // A call that was admitted on its first check did not wait.
+                        let waited = ticket
+                            .as_ref()
+                            .map_or(Duration::ZERO, |_| now.saturating_duration_since(started));
                         break Ok(Acquired { permit: self.permit(call, now), waited, breaker, is_probe });
                     }
-                    Decision::Open(retry_in) if !(entrant.background || self.shared.wait_when_open) => {
+                    Decision::Open(retry_in) if !(request.background || self.shared.wait_when_open) => {
                         break Err(Error::CircuitOpen { retry_in });
                     }
                     Decision::Open(time) | Decision::Wait(time) => wait = Some(time),
                 }
             }
-            if entrant.is_late(now, wait.unwrap_or_default()) {
-                break Err(entrant.too_late(started));
+            if request.exceeds_deadline(now, wait.unwrap_or_default()) {
+                break Err(request.deadline_error(started));
             }
-            let bell = Arc::clone(&place.get_or_insert_with(|| inner.line.join(entrant.retry)).bell);
+            let condvar = Arc::clone(&ticket.get_or_insert_with(|| inner.queue.join(request.retry)).condvar);
             inner = match wait {
-                Some(time) => clock.wait(&bell, inner, time),
+                Some(time) => clock.wait(&condvar, inner, time),
                 None => clock.wait_behind(
-                    &bell,
+                    &condvar,
                     inner,
-                    entrant.deadline.map(|end| end.saturating_duration_since(now)),
+                    request.deadline.map(|end| end.saturating_duration_since(now)),
                 ),
             };
         };
-        if let Some(place) = place {
-            inner.line.leave(&place);
+        if let Some(ticket) = ticket {
+            inner.queue.leave(&ticket);
         }
-        inner.line.ring();
+        inner.queue.notify_head();
         result
     }
 
@@ -270,12 +272,12 @@ impl AdaptiveHandler {
 }
 
 impl AcquireRequest<'_> {
-    /// Whether the deadline comes before this wait is over.
-    fn is_late(&self, now: Instant, wait: Duration) -> bool {
+    /// Whether the deadline passes before this wait is over.
+    fn exceeds_deadline(&self, now: Instant, wait: Duration) -> bool {
         self.deadline.is_some_and(|end| end.saturating_duration_since(now) <= wait)
     }
 
-    fn too_late(&self, started: Instant) -> Error {
+    fn deadline_error(&self, started: Instant) -> Error {
         let after = self.deadline.map(|end| end.saturating_duration_since(started));
         Error::Deadline { after: after.unwrap_or_default() }
     }
@@ -286,7 +288,7 @@ impl Drop for Permit {
         if !self.recorded {
             let mut inner = lock(&self.shared.inner);
             inner.state.dropped(self.call, self.sent);
-            inner.line.ring();
+            inner.queue.notify_head();
         }
     }
 }
@@ -310,8 +312,8 @@ mod tests {
 
     use super::*;
 
-    /// A handler whose breaker is half open, with the permit of the call that tries, so that who comes now waits: nobody
-    /// sleeps, the record of that call wakes them.
+    /// A handler whose breaker is half open, with the probe's permit. Calls that arrive now wait without sleeping until
+    /// the probe's outcome is recorded.
     fn half_open(seed: u64) -> (AdaptiveHandler, Permit) {
         let handler = AdaptiveHandler::new(AdaptiveConfig::default().seed(seed).wait_when_open(true));
         let now = Clock::system().now();
@@ -325,7 +327,7 @@ mod tests {
         (handler, probe)
     }
 
-    /// Starts a thread that enters and keeps its permit, and returns when it stands in line.
+    /// Starts a thread that acquires a permit and keeps it. Returns when the thread is in the queue.
     fn queue(
         handler: &AdaptiveHandler,
         retry: bool,
@@ -350,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn first_come_first_served_but_retries_first() {
+    fn waiters_are_served_in_order_with_retries_first() {
         let (handler, probe) = half_open(1);
         let stop = Arc::default();
         let order = [false, false, true, false, true, false];
@@ -363,11 +365,12 @@ mod tests {
     }
 
     #[test]
-    fn who_gives_up_at_the_head_or_in_the_middle_holds_nobody_up() {
+    fn a_cancelled_waiter_does_not_block_the_others() {
         let (handler, probe) = half_open(2);
-        let (stay, leave) = (Arc::default(), Arc::default());
-        let threads: Vec<_> = [&leave, &stay, &leave, &stay].map(|stop| queue(&handler, false, stop)).into();
-        leave.cancel();
+        let (stays, cancelled) = (Arc::default(), Arc::default());
+        let threads: Vec<_> =
+            [&cancelled, &stays, &cancelled, &stays].map(|stop| queue(&handler, false, stop)).into();
+        cancelled.cancel();
         handler.wake();
         let mut ends = threads.into_iter();
         let mut next = || ends.next().unwrap();
@@ -381,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stop_ends_all_waits_at_once() {
+    fn a_cancellation_ends_all_waits_at_once() {
         let (handler, _probe) = half_open(3);
         let stop = Arc::default();
         let threads: Vec<_> = [(); 8].map(|()| queue(&handler, false, &stop)).into();
@@ -393,16 +396,16 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_with_the_permit_of_the_call_that_tries_lets_another_one_try() {
+    fn a_panic_that_drops_the_probes_permit_admits_another_probe() {
         let (handler, probe) = half_open(4);
         let waiting = queue(&handler, false, &Arc::default());
         let panicked = catch_unwind(AssertUnwindSafe(move || {
             let _probe = probe;
-            panic!("with a permit in hand");
+            panic!("while holding a permit");
         }));
         assert!(panicked.is_err());
-        let entry = waiting.join().unwrap().unwrap();
-        assert_eq!((entry.permit.call, entry.breaker), (12, Some(BreakerState::HalfOpen)));
+        let acquired = waiting.join().unwrap().unwrap();
+        assert_eq!((acquired.permit.call, acquired.breaker), (12, Some(BreakerState::HalfOpen)));
     }
 
     #[test]
@@ -410,7 +413,7 @@ mod tests {
         let handler = AdaptiveHandler::new(AdaptiveConfig::default());
         let poisoned = catch_unwind(AssertUnwindSafe(|| {
             let _inner = handler.shared.inner.lock();
-            panic!("with the lock in hand");
+            panic!("while holding the lock");
         }));
         assert!(poisoned.is_err());
         let permit = handler.acquire(None).unwrap();
@@ -419,7 +422,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_answer_changed_is_told() {
+    fn recording_returns_what_changed() {
         let (handler, probe) = half_open(5);
         let now = Clock::system().now();
         let change = handler.record_outcome(now, probe, &Outcome::success());
@@ -432,20 +435,20 @@ mod tests {
     }
 
     #[test]
-    fn who_enters_as_the_call_that_tries_is_told() {
+    fn the_probe_is_told_that_it_is_one() {
         let (handler, probe) = half_open(7);
         let (clock, stop) = (Clock::system(), Cancel::default());
-        let entrant =
+        let request =
             AcquireRequest { clock: &clock, stop: &stop, deadline: None, retry: false, background: false };
         drop(probe);
-        let entry = handler.enter(&entrant).unwrap();
-        assert_eq!((entry.breaker, entry.waited.as_secs()), (Some(BreakerState::HalfOpen), 0));
-        answer(&handler, entry.permit);
-        assert_eq!(handler.enter(&entrant).unwrap().breaker, None);
+        let acquired = handler.enter(&request).unwrap();
+        assert_eq!((acquired.breaker, acquired.waited.as_secs()), (Some(BreakerState::HalfOpen), 0));
+        answer(&handler, acquired.permit);
+        assert_eq!(handler.enter(&request).unwrap().breaker, None);
     }
 
     #[test]
-    fn a_wait_has_the_caps_of_its_status() {
+    fn a_retry_delay_is_capped_by_status() {
         let handler = AdaptiveHandler::new(AdaptiveConfig::default().seed(6));
         let retry = RetryConfig::default().jitter(crate::Jitter::None);
         let delay = |outcome: Outcome| handler.retry_delay(&retry, &mut Tries::default(), &outcome);
@@ -458,7 +461,11 @@ mod tests {
         assert_eq!(delay(throttled(120)), Some(Duration::ZERO));
         assert_eq!(delay(throttled(121)), None);
         let overloaded = throttled(125).status(503);
-        assert_eq!(delay(overloaded), Some(Duration::from_secs(125)), "longer than the pacing believes");
+        assert_eq!(
+            delay(overloaded),
+            Some(Duration::from_secs(125)),
+            "longer than the rate limiter holds calls"
+        );
     }
 
     #[test]

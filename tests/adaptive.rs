@@ -1,6 +1,6 @@
-//! The handler's invariants over random histories: two million events, with clocks set back, answers in any order, and
-//! permits that are dropped or never seen again.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't go on shall say so loudly")]
+//! Property tests: the handler's invariants over random histories of two million events, with clocks set back, outcomes
+//! in any order, and permits that are dropped or leaked.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a failed assumption must fail the test")]
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -16,10 +16,10 @@ use proptest::prelude::*;
 const HISTORIES: u32 = 2048;
 const EVENTS: usize = 1000;
 
-/// The longest wait there is: two minutes that a server may ask for, and a pause of one.
+/// The longest possible wait: a Retry-After of two minutes and a pause of one.
 const LONGEST_WAIT: Duration = Duration::from_secs(180);
 
-/// The longest time for which the breaker is open, and the longest for which it waits for the call that tries.
+/// The longest and shortest opening of the breaker, and the longest wait for a probe's outcome.
 const LONGEST_OPEN: Duration = Duration::from_secs(30);
 const SHORTEST_OPEN: Duration = Duration::from_millis(2500);
 const PROBE_LIFE: Duration = Duration::from_secs(60);
@@ -36,20 +36,20 @@ enum Kind {
 struct Call {
     permit: Permit,
     number: u64,
-    /// It was sent before the last cut that could be seen.
+    /// It was sent before the last visible cut.
     stale: bool,
 }
 
-/// A random history, the handler it happens to, and what must be true of that.
+/// A random history, its handler, and the model that the handler must agree with.
 struct World {
     random: Rng,
     handler: AdaptiveHandler,
     start: Instant,
     now: Instant,
-    /// The clock may be set back, which excuses some bounds but no panic and no endless wait.
+    /// The clock may be set back, which relaxes some bounds, but allows no panic and no endless wait.
     unsteady: bool,
     with_limits: bool,
-    /// Out of ten answers, how many are of which kind: successes, refusals, 429s; the rest are errors.
+    /// Of ten outcomes, the number of successes, rejections and 429s; the rest are failures.
     mix: [u8; 3],
     min_rate: f64,
     max_rate: f64,
@@ -60,7 +60,7 @@ struct World {
     errors: u32,
     first_error: Instant,
     throttled: bool,
-    /// A success came since the last cut, so that the next 429 cuts.
+    /// Whether there was a success since the last cut, so that the next 429 cuts again.
     cuts: bool,
     answered: u64,
     retries: u64,
@@ -106,7 +106,7 @@ impl World {
         }
     }
 
-    /// One random event, and what must hold across it.
+    /// One random event, and the invariants across it.
     fn step(&mut self) {
         let before = self.handler.snapshot();
         match self.random.u8(..20) {
@@ -132,7 +132,7 @@ impl World {
             let longest = self.random.choice([0, 20, 1000, 10_000, 100_000]).unwrap();
             self.now += Duration::from_millis(self.random.u64(..=longest));
         }
-        assert_eq!(&self.handler.snapshot(), before, "time alone changes nothing that was learned");
+        assert_eq!(&self.handler.snapshot(), before, "the passing of time alone must not change the state");
     }
 
     fn admit(&mut self, before: &Snapshot) {
@@ -144,12 +144,12 @@ impl World {
             }
             Admission::Wait(wait) => {
                 assert!(wait > Duration::ZERO && wait <= LONGEST_WAIT, "{wait:?}");
-                assert!(self.throttled || self.with_limits, "a wait before anything went wrong");
-                assert_eq!(&self.handler.snapshot(), before, "who waits has changed nothing");
+                assert!(self.throttled || self.with_limits, "a wait without any throttling");
+                assert_eq!(&self.handler.snapshot(), before, "a refused admission must not change the state");
             }
             Admission::Open { retry_in } => {
                 let longest = match before.breaker {
-                    BreakerState::Closed => panic!("closed, and refuses"),
+                    BreakerState::Closed => panic!("a closed breaker refused a call"),
                     BreakerState::Open => LONGEST_OPEN,
                     BreakerState::HalfOpen => PROBE_LIFE,
                 };
@@ -164,7 +164,7 @@ impl World {
 
     fn went(&mut self, before: &Snapshot) {
         let after = self.handler.snapshot();
-        assert!(rate(&after) >= rate(before), "a call that goes never lowers the rate");
+        assert!(rate(&after) >= rate(before), "an admission must not lower the rate");
         match before.breaker {
             BreakerState::Closed => assert_eq!(after.breaker, BreakerState::Closed),
             BreakerState::Open => {
@@ -207,17 +207,17 @@ impl World {
         match kind {
             Kind::Throttled => {
                 self.throttled = true;
-                assert!(rate(&after) <= rate(before), "a 429 never raises the rate");
+                assert!(rate(&after) <= rate(before), "a 429 must not raise the rate");
                 assert!(
                     !call.stale || rate(&after) == rate(before),
-                    "a 429 from before the cut cuts nothing"
+                    "a 429 for a call from before the cut must not cut again"
                 );
                 if self.cuts && !call.stale {
                     self.cuts = false;
                     self.flight.iter_mut().for_each(|call| call.stale = true);
                 }
             }
-            _ => assert_eq!(after.rate_per_minute, before.rate_per_minute, "only a 429 cuts the rate"),
+            _ => assert_eq!(after.rate_per_minute, before.rate_per_minute, "only a 429 may change the rate"),
         }
         let done = matches!(kind, Kind::Success | Kind::Refused);
         self.answered += u64::from(done);
@@ -246,7 +246,7 @@ impl World {
         }
     }
 
-    /// Drops a permit, or never gives it back.
+    /// Drops or leaks a permit.
     fn lose(&mut self, before: &Snapshot) {
         let Some(call) = self.take() else { return };
         if self.random.bool() {
@@ -261,7 +261,7 @@ impl World {
         if before.breaker == BreakerState::HalfOpen && is_probe && !self.unsteady {
             self.opened = None;
             let admission = self.handler.admit(self.now);
-            assert!(!matches!(admission, Admission::Open { .. }), "the dropped probe keeps its place");
+            assert!(!matches!(admission, Admission::Open { .. }), "the dropped probe was not replaced");
             if let Admission::Go(permit) = admission {
                 self.sent += 1;
                 self.probe = Some((self.sent, self.now));
@@ -345,7 +345,8 @@ impl World {
         Limit { limit, remaining, reset }
     }
 
-    /// Once the service is well again, calls go after at most one opening, one lost probe and one wait, and close the breaker.
+    /// Once the service has recovered, a call is admitted after at most one opening, one lost probe and one wait, and closes
+    /// the breaker.
     fn recover(mut self) {
         self.flight.clear();
         let mut waited = Duration::ZERO;
@@ -354,7 +355,7 @@ impl World {
                 Admission::Go(permit) => {
                     self.handler.record(self.now, permit, Outcome::success());
                     assert_eq!(self.handler.snapshot().breaker, BreakerState::Closed);
-                    // A reset that a clock set back had moved out of sight comes into it again.
+                    // After the clock was set back, a reset that was too far away can delay calls once more.
                     let waits = if self.unsteady { 2 } else { 1 };
                     assert!(waited <= LONGEST_OPEN + PROBE_LIFE + LONGEST_WAIT * waits, "{waited:?}");
                     return;
@@ -366,7 +367,7 @@ impl World {
             }
         }
         panic!(
-            "no call goes; the clock is {:?} after its start",
+            "no call is admitted; the clock is {:?} after its start",
             self.now.checked_duration_since(self.start)
         );
     }
@@ -419,7 +420,7 @@ proptest! {
 }
 
 #[test]
-fn moments_at_the_end_of_time_are_only_moments() {
+fn the_latest_representable_time_is_handled() {
     let now = Instant::now();
     let mut step = Duration::from_secs(u64::MAX);
     let mut end = now;
@@ -430,11 +431,11 @@ fn moments_at_the_end_of_time_are_only_moments() {
         }
     }
     let handler = AdaptiveHandler::new(AdaptiveConfig::default().seed(1));
-    for moment in [end, now, end, end, now] {
+    for time in [end, now, end, end, now] {
         for outcome in
             [Outcome::throttled().retry_after(Duration::MAX), Outcome::failed(), Outcome::success()]
         {
-            if let Admission::Go(permit) = handler.admit(moment) {
+            if let Admission::Go(permit) = handler.admit(time) {
                 let reset = Some(Limit { limit: 9, remaining: 0, reset: Duration::from_secs(120) });
                 handler.record(end, permit, outcome.limits(RateLimits { requests: reset, tokens: reset }));
             }

@@ -1,28 +1,29 @@
-//! The knobs of the adaptive handler, each with its range and the reason for its default.
+//! The settings of the adaptive handler, each with its range and the reason for its default.
 
 use crate::error::{Error, Result};
 use crate::policy::circuit_breaker::ERRORS;
 use crate::policy::rate_limiter::{Bounds, Law};
 use crate::runtime::clock::Clock;
 
-/// The slowest rate by default, in calls a minute: quotas are published per minute, so no call waits longer for its turn.
+/// The default minimum rate in calls a minute: quotas are published per minute, so no call is spaced by more than that.
 const MIN_RATE: f64 = 1.0;
 
-/// The slowest rate that can be set, in calls a minute: a call an hour.
-const SLOWEST: f64 = 1.0 / 60.0;
+/// The lowest allowed `min_rate` in calls a minute: one call an hour.
+const LOWEST_MIN_RATE: f64 = 1.0 / 60.0;
 
-/// Answers whose latencies a snapshot sums up: the article's window.
+/// The default number of answers in a snapshot's latencies: the article's window.
 const WINDOW: usize = 100;
 
-/// The largest such window: 16 bytes an answer, so that a handler stays below 200 kB.
-const WIDEST: usize = 10_000;
+/// The largest such window: at 16 bytes an answer, a handler stays below 200 kB.
+const MAX_WINDOW: usize = 10_000;
 
 /// The article's first, lowest and highest rate, in calls a minute.
 const PUBLISHED_RATES: (f64, f64, f64) = (60.0, 10.0, 120.0);
 
 /// How an [`AdaptiveHandler`](crate::AdaptiveHandler) works.
 ///
-/// The defaults suit any service: nothing is paced before the first 429 and nothing refused before ten errors on end.
+/// The defaults suit any service: no call is delayed before the first 429, and the circuit breaker opens only after ten
+/// consecutive failures.
 ///
 /// ```
 /// use holysheep::{AdaptiveConfig, AdaptiveHandler};
@@ -43,7 +44,7 @@ pub struct AdaptiveConfig {
     pub(super) clock: Clock,
 }
 
-/// Which parts work.
+/// Which parts are active.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mode {
     Adaptive,
@@ -68,19 +69,19 @@ impl Default for AdaptiveConfig {
 }
 
 impl AdaptiveConfig {
-    /// No pacing, no breaker, no limit on retries but each call's own: the handler only counts.
+    /// No rate limiter, no circuit breaker and no retry budget: the handler only counts. Each call's own retry limits stay.
     pub fn off() -> AdaptiveConfig {
         AdaptiveConfig { mode: Mode::Off, ..AdaptiveConfig::default() }
     }
 
     /// The numbers of the article that this crate began with, for comparison: 60 calls a minute to begin with, half of
     /// that after a 429 and three quarters after another error but at least 10, a tenth more after 100 successes but at
-    /// most 120, and no retry from ten errors on end. There is no breaker and no budget of retries.
+    /// most 120, and no retry after ten consecutive failures. There is no circuit breaker and no retry budget.
     ///
     /// It is slow where the quota is larger than 120 and wasteful where it is smaller than 10; the defaults are better
     /// at everything. The article's backoff is a [`RetryConfig`](crate::RetryConfig) with
-    /// [`Jitter::Additive`](crate::Jitter::Additive) of a second and a `max_delay` of a minute; that it also grows with
-    /// errors on end isn't rebuilt.
+    /// [`Jitter::Additive`](crate::Jitter::Additive) of a second and a `max_delay` of a minute; its growth with
+    /// consecutive failures is not implemented.
     pub fn as_published() -> AdaptiveConfig {
         let (initial_rate, min_rate, max_rate) = PUBLISHED_RATES;
         AdaptiveConfig {
@@ -92,62 +93,63 @@ impl AdaptiveConfig {
         }
     }
 
-    /// The rate to begin with, in calls a minute, from `min_rate` to `max_rate`. Unlimited by default, until the first
-    /// 429: a script of ten calls is never slowed for nothing.
+    /// The initial rate in calls a minute, from `min_rate` to `max_rate`. Unlimited by default, until the first 429, so
+    /// that a script of ten calls is never delayed needlessly.
     pub fn initial_rate(mut self, per_minute: f64) -> Self {
         self.initial_rate = per_minute;
         self
     }
 
-    /// The slowest rate that 429s can lead to, in calls a minute; 1 by default, from 1/60 (one an hour).
+    /// The minimum rate in calls a minute, which 429s never go below; 1 by default, at least 1/60 (one an hour).
     pub fn min_rate(mut self, per_minute: f64) -> Self {
         self.min_rate = per_minute;
         self
     }
 
-    /// The fastest rate ever, in calls a minute, from `min_rate`. None by default ([`f64::INFINITY`]).
+    /// The maximum rate in calls a minute, at least `min_rate`. Unlimited by default ([`f64::INFINITY`]).
     pub fn max_rate(mut self, per_minute: f64) -> Self {
         self.max_rate = per_minute;
         self
     }
 
-    /// Of how many answers a snapshot gives the latencies: 1 to 10,000, 100 by default.
+    /// The number of answers whose latencies a snapshot summarises: 1 to 10,000, 100 by default.
     pub fn window_size(mut self, answers: usize) -> Self {
         self.window_size = answers;
         self
     }
 
-    /// The errors on end, over at least two seconds, that open the breaker: at least 1, 10 by default.
+    /// The number of consecutive failures, over at least two seconds, that opens the circuit breaker: at least 1, 10 by
+    /// default.
     pub fn error_threshold(mut self, errors: u32) -> Self {
         self.error_threshold = errors;
         self
     }
 
     /// Whether calls wait while the breaker is open instead of failing with
-    /// [`Error::CircuitOpen`]. Off by default; batches that nobody waits for want it.
+    /// [`Error::CircuitOpen`]. Off by default; useful for unattended batches.
     pub fn wait_when_open(mut self, wait: bool) -> Self {
         self.wait_when_open = wait;
         self
     }
 
-    /// Makes all chance in the handler repeatable.
+    /// Fixes the seed of the handler's randomness, so that runs are repeatable.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
         self
     }
 
-    /// The clock that [`acquire`](crate::AdaptiveHandler::acquire) reads and sleeps on. A client's own handlers have the
-    /// client's.
+    /// The clock that [`acquire`](crate::AdaptiveHandler::acquire) reads and sleeps on. A client's own handlers use the
+    /// client's clock.
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
         self
     }
 
-    /// Says which setting can't work and what to change.
+    /// Names the first invalid setting and what to change.
     pub(crate) fn check(&self) -> Result<()> {
         let refuse = |setting, message: String| Err(Error::config(setting, message));
         let AdaptiveConfig { initial_rate: initial, min_rate: min, max_rate: max, .. } = *self;
-        if !(min.is_finite() && min >= SLOWEST) {
+        if !(min.is_finite() && min >= LOWEST_MIN_RATE) {
             return refuse("min_rate", format!("{min} is not a rate from 1/60, one call an hour"));
         }
         if max.is_nan() || max < min {
@@ -162,8 +164,11 @@ impl AdaptiveConfig {
                 format!("{initial} is not a rate from min_rate, {min}, to max_rate, {max}"),
             );
         }
-        if !(1..=WIDEST).contains(&self.window_size) {
-            return refuse("window_size", format!("{} is not a number from 1 to {WIDEST}", self.window_size));
+        if !(1..=MAX_WINDOW).contains(&self.window_size) {
+            return refuse(
+                "window_size",
+                format!("{} is not a number from 1 to {MAX_WINDOW}", self.window_size),
+            );
         }
         if self.error_threshold == 0 {
             return refuse("error_threshold", "is 0, which no call could pass; 10 is usual".to_owned());
@@ -171,14 +176,15 @@ impl AdaptiveConfig {
         Ok(())
     }
 
-    /// These settings, or for each that can't work the nearest that can.
+    /// These settings, with each invalid one replaced by the nearest valid one.
     pub(super) fn clamped(mut self) -> AdaptiveConfig {
         // A comparison with NaN is false, so that NaN becomes the default.
-        self.min_rate = if self.min_rate > 0.0 { self.min_rate.clamp(SLOWEST, f64::MAX) } else { MIN_RATE };
+        self.min_rate =
+            if self.min_rate > 0.0 { self.min_rate.clamp(LOWEST_MIN_RATE, f64::MAX) } else { MIN_RATE };
         self.max_rate = if self.max_rate > 0.0 { self.max_rate.max(self.min_rate) } else { f64::INFINITY };
         self.initial_rate =
             if self.initial_rate > 0.0 { self.initial_rate.max(self.min_rate) } else { f64::INFINITY };
-        self.window_size = self.window_size.clamp(1, WIDEST);
+        self.window_size = self.window_size.clamp(1, MAX_WINDOW);
         self.error_threshold = self.error_threshold.max(1);
         if self.mode == Mode::Off {
             (self.initial_rate, self.max_rate) = (f64::INFINITY, f64::INFINITY);
@@ -195,7 +201,7 @@ impl AdaptiveConfig {
         if self.mode == Mode::Published { Law::Published } else { Law::Learned }
     }
 
-    /// The errors on end that open the breaker, where there is one.
+    /// The number of consecutive failures that opens the circuit breaker; out of reach where there is none.
     pub(super) fn threshold(&self) -> u32 {
         if self.mode == Mode::Adaptive { self.error_threshold } else { u32::MAX }
     }
@@ -206,7 +212,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn settings_that_cannot_work_are_refused_with_the_remedy() {
+    fn invalid_settings_are_refused_with_the_remedy() {
         let default = AdaptiveConfig::default;
         for config in [default(), AdaptiveConfig::off(), AdaptiveConfig::as_published()] {
             assert!(config.check().is_ok(), "{config:?}");
@@ -231,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_work_becomes_the_nearest_that_can() {
+    fn invalid_settings_become_the_nearest_valid_ones() {
         let odd =
             [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, f64::MIN_POSITIVE, f64::MAX, -0.0, 0.0, 1e-300];
         for min in odd {
@@ -243,7 +249,7 @@ mod tests {
                     min.is_finite() && min > 0.0 && max >= min && config.initial_rate >= min,
                     "{config:?}"
                 );
-                assert_eq!((config.window_size, config.error_threshold), (WIDEST, 1));
+                assert_eq!((config.window_size, config.error_threshold), (MAX_WINDOW, 1));
             }
         }
         let kept = AdaptiveConfig::as_published().clamped();

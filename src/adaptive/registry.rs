@@ -1,19 +1,19 @@
-//! One handler a model: services limit each model by itself.
+//! One handler for each model, because services limit each model separately.
 
 use std::sync::Mutex;
 
 use crate::adaptive::{AdaptiveConfig, AdaptiveHandler};
 use crate::runtime::sync::lock;
 
-/// HandlerRegistry whose handlers are remembered: more than a program uses, and a few kilobytes each.
-const MOST_MODELS: usize = 64;
+/// The most models whose handlers are kept: more than a program uses, at a few kilobytes each.
+const MAX_MODELS: usize = 64;
 
 /// The handlers of a client.
 #[derive(Debug)]
 pub(crate) enum HandlerRegistry {
-    /// One for all, which other clients may share.
+    /// One handler for all models, which other clients may share.
     One(AdaptiveHandler),
-    /// One each, made when first asked for; the last used is in front.
+    /// One handler for each model, created on first use; the most recently used is first.
     Each { config: AdaptiveConfig, known: Mutex<Vec<(String, AdaptiveHandler)>> },
 }
 
@@ -22,7 +22,7 @@ impl HandlerRegistry {
         HandlerRegistry::Each { config, known: Mutex::default() }
     }
 
-    /// The handler of a model.
+    /// The handler of this model.
     pub(crate) fn get(&self, model: &str) -> AdaptiveHandler {
         let (config, known) = match self {
             HandlerRegistry::One(handler) => return handler.clone(),
@@ -30,10 +30,10 @@ impl HandlerRegistry {
         };
         let mut known = lock(known);
         match known.iter().position(|(name, _)| name == model) {
-            Some(place) => known[..=place].rotate_right(1),
+            Some(index) => known[..=index].rotate_right(1),
             None => {
-                // Forgets the ones that were not used for the longest time and that no call is using.
-                while known.len() >= MOST_MODELS {
+                // Evicts the least recently used handler that no call is using.
+                while known.len() >= MAX_MODELS {
                     let Some(idle) = known.iter().rposition(|(_, handler)| !handler.in_use()) else { break };
                     known.remove(idle);
                 }
@@ -43,7 +43,7 @@ impl HandlerRegistry {
         known[0].1.clone()
     }
 
-    /// Makes all who wait in any of them look at their stop and deadline again.
+    /// Makes all waiting threads check their cancellation and deadline again.
     pub(crate) fn wake(&self) {
         match self {
             HandlerRegistry::One(handler) => handler.wake(),
@@ -68,28 +68,28 @@ mod tests {
     }
 
     #[test]
-    fn each_model_has_its_own_and_keeps_it() {
-        let models = HandlerRegistry::new(AdaptiveConfig::default());
-        succeed(&models.get("a"));
-        assert_eq!((count(&models.get("a")), count(&models.get("b"))), (1, 0));
+    fn each_model_keeps_its_own_handler() {
+        let registry = HandlerRegistry::new(AdaptiveConfig::default());
+        succeed(&registry.get("a"));
+        assert_eq!((count(&registry.get("a")), count(&registry.get("b"))), (1, 0));
         let one = HandlerRegistry::One(AdaptiveHandler::new(AdaptiveConfig::default()));
         succeed(&one.get("a"));
         assert_eq!(count(&one.get("b")), 1);
     }
 
     #[test]
-    fn the_least_used_is_forgotten_but_none_that_is_in_use() {
-        let models = HandlerRegistry::new(AdaptiveConfig::default());
-        let held = models.get("held");
+    fn the_least_recently_used_handler_is_evicted_unless_it_is_in_use() {
+        let registry = HandlerRegistry::new(AdaptiveConfig::default());
+        let held = registry.get("held");
         succeed(&held);
-        succeed(&models.get("old"));
-        for name in 0..MOST_MODELS {
-            models.get(&name.to_string());
+        succeed(&registry.get("old"));
+        for name in 0..MAX_MODELS {
+            registry.get(&name.to_string());
         }
-        assert_eq!((count(&models.get("held")), count(&models.get("old"))), (1, 0));
-        let HandlerRegistry::Each { known, .. } = &models else { panic!() };
-        assert_eq!(lock(known).len(), MOST_MODELS);
-        let all: Vec<_> = (0..2 * MOST_MODELS).map(|name| models.get(&name.to_string())).collect();
-        assert!(lock(known).len() >= all.len(), "all are in use");
+        assert_eq!((count(&registry.get("held")), count(&registry.get("old"))), (1, 0));
+        let HandlerRegistry::Each { known, .. } = &registry else { panic!() };
+        assert_eq!(lock(known).len(), MAX_MODELS);
+        let all: Vec<_> = (0..2 * MAX_MODELS).map(|name| registry.get(&name.to_string())).collect();
+        assert!(lock(known).len() >= all.len(), "handlers in use are not evicted");
     }
 }

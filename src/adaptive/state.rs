@@ -1,4 +1,4 @@
-//! What the handler's lock guards: the policies, the budget of retries and the counts, joined without lock or clock.
+//! The handler's state behind its lock: the policies, the retry budget and the counters. Reads no clock, takes no lock.
 
 use std::time::{Duration, Instant};
 
@@ -9,67 +9,67 @@ use crate::policy::backoff::RetryConfig;
 use crate::policy::circuit_breaker::{BreakerState, CircuitBreaker, ERRORS};
 use crate::policy::header_limits::HeaderLimit;
 use crate::policy::outcome::{Kind, Outcome};
-use crate::policy::rate_limiter::{FAR, RateLimiter};
+use crate::policy::rate_limiter::{MAX_HOLD, RateLimiter};
 
-/// Retries after errors that may be made without a success. Each one costs one, each success earns one: at 50 % errors
-/// one call in 130 is lost by it, and an outage sees no more than this many retries.
+/// The retry budget: how many retries after errors are possible without a success. Each retry costs one, each success
+/// earns one. At 50 % errors it fails one call in 130; an outage sees at most this many retries.
 const BUDGET: u32 = 20;
 
-/// Of the retries allowed after errors, how many times as many are allowed after 429s: the pacing spaces them, and a
-/// 429 is not the call's fault.
+/// How many times as many retries are allowed after 429s as after errors: the rate limiter spaces them, and a 429 is not
+/// caused by the call itself.
 const THROTTLE_RETRIES: u32 = 2;
 
-/// The status whose caps hold for a 429 that doesn't say its status.
+/// The status whose delay cap applies to a throttled outcome without a status.
 const TOO_MANY_REQUESTS: u16 = 429;
 
-/// One call's retries so far.
+/// The retries of one call so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tries {
     errors: u32,
     throttles: u32,
 }
 
-/// What a handler has seen and decided so far.
+/// The counters and current limits of a handler.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Snapshot {
     /// Calls that succeeded.
     pub successes: u64,
-    /// Calls that failed: no connection, silence, 5xx.
+    /// Calls that failed: no connection, timeout, 5xx.
     pub failures: u64,
-    /// Calls that were refused for their rate.
+    /// Calls that were throttled (429, 529, 503 with Retry-After).
     pub throttles: u64,
-    /// Failures since the service last answered.
+    /// Consecutive failures, since the service last answered.
     pub consecutive_errors: u32,
-    /// The rate at which calls may go; none for no limit.
+    /// The current rate limit; `None` for no limit.
     pub rate_per_minute: Option<f64>,
-    /// Whether calls are let go at all.
+    /// The state of the circuit breaker.
     pub breaker: BreakerState,
     /// How often the breaker has opened.
     pub openings: u64,
-    /// Retries after errors that may still be made without a success.
+    /// What is left of the retry budget.
     pub budget: u32,
     /// Threads that wait for a permit.
     pub waiting: usize,
-    /// Half of the last answers took less time than this; none before the first.
+    /// The median latency of the last answers; `None` before the first.
     pub median_latency: Option<Duration>,
-    /// Of the last answers 99 in 100 took no more time than this; none before the first.
+    /// The 99th percentile of the latencies of the last answers; `None` before the first.
     pub p99_latency: Option<Duration>,
 }
 
-/// What an answer changed, for events.
+/// What an outcome changed, for events.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct Change {
-    /// The new rate, in calls a minute, where the answer cut it.
+    /// The new rate in calls a minute, if the outcome changed it.
     pub(crate) rate_per_minute: Option<f64>,
-    /// The breaker's new state.
+    /// The breaker's new state, if the outcome changed it.
     pub(crate) breaker: Option<BreakerState>,
 }
 
-/// What the policies say to a call.
+/// The policies' decision about a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Decision {
-    /// Go, with this number.
+    /// Admitted, with this sequence number.
     Go(u64),
     Wait(Duration),
     Open(Duration),
@@ -83,7 +83,7 @@ pub(super) struct State {
     tokens: HeaderLimit,
     breaker: CircuitBreaker,
     budget: u32,
-    /// The number of the newest call. The first one is 1.
+    /// The sequence number of the newest call. The first call has number 1.
     newest: u64,
     random: fastrand::Rng,
     successes: u64,
@@ -110,7 +110,7 @@ impl State {
         }
     }
 
-    /// Asks the breaker, then the pace, then the limits that headers told; only who passes all three moves them.
+    /// Asks the circuit breaker, the rate limiter and the header limits. Only an admitted call changes their state.
     pub(super) fn admit(&mut self, now: Instant) -> Decision {
         if let Some(left) = self.breaker.refuses(now) {
             return Decision::Open(left);
@@ -119,11 +119,11 @@ impl State {
         let due = if self.mode == Mode::Off {
             None
         } else {
-            let gates = self
+            let permitted = self
                 .requests
                 .next_permitted_at(now, self.newest, last)
                 .max(self.tokens.next_permitted_at(now, self.newest, last));
-            self.rate_limiter.next(now).max(gates)
+            self.rate_limiter.next_permitted_at(now).max(permitted)
         };
         match due {
             Some(due) if now < due => Decision::Wait(due - now),
@@ -136,12 +136,12 @@ impl State {
         }
     }
 
-    /// Learns from the answer to `call`.
+    /// Learns from the outcome of `call`.
     pub(super) fn record(&mut self, now: Instant, call: u64, sent: Instant, outcome: &Outcome) -> Change {
         let before = (self.rate_limiter.rate(), self.breaker.state());
         let chance = self.random.f64();
         self.latencies.add(now.saturating_duration_since(sent));
-        self.read(call, sent, &outcome.limits, chance);
+        self.update_limits(call, sent, &outcome.limits, chance);
         match outcome.kind {
             Kind::Success | Kind::Refused => {
                 self.successes += u64::from(outcome.kind == Kind::Success);
@@ -152,8 +152,8 @@ impl State {
             Kind::Throttled => {
                 self.throttles += 1;
                 if self.mode != Mode::Off {
-                    let asked = outcome.retry_after.unwrap_or_default();
-                    self.rate_limiter.throttled(now, call, self.newest, asked, chance);
+                    let retry_after = outcome.retry_after.unwrap_or_default();
+                    self.rate_limiter.throttled(now, call, self.newest, retry_after, chance);
                 }
                 match self.mode {
                     Mode::Published => self.breaker.failed(now, call, chance),
@@ -169,12 +169,13 @@ impl State {
         self.change(before)
     }
 
-    /// Nobody will say what became of `call`, which was sent at `sent`.
+    /// The outcome of `call`, which was sent at `sent`, stays unknown.
     pub(super) fn dropped(&mut self, call: u64, sent: Instant) {
         self.breaker.dropped(sent, call);
     }
 
-    /// The wait before the next attempt, or why there is none: limits, the server's wish, the budget and the backoff.
+    /// The delay before the next attempt, or the reason for giving up: from the retry limits, the server's Retry-After, the
+    /// retry budget and the backoff.
     pub(super) fn retry_delay(
         &mut self,
         retry: &RetryConfig,
@@ -189,12 +190,12 @@ impl State {
                 if tries.throttles > retry.retries().saturating_mul(THROTTLE_RETRIES) {
                     return Err(Reason::RetriesSpent);
                 }
-                let Some(asked) = outcome.retry_after else { return Ok(Duration::ZERO) };
+                let Some(retry_after) = outcome.retry_after else { return Ok(Duration::ZERO) };
                 let status = outcome.status.unwrap_or(TOO_MANY_REQUESTS);
-                let wait = retry.wait(0, Some(status), Some(asked), self.random.f64());
-                // The pacing spaces it, for as long a wait as it believes.
+                let wait = retry.wait(0, Some(status), Some(retry_after), self.random.f64());
+                // Up to this limit the rate limiter applies the wait.
                 let wait = wait.ok_or(Reason::WaitTooLong)?;
-                Ok(if asked > FAR { wait } else { Duration::ZERO })
+                Ok(if retry_after > MAX_HOLD { wait } else { Duration::ZERO })
             }
             (Kind::Throttled | Kind::Failed, mode) => {
                 let attempt = tries.errors;
@@ -205,8 +206,8 @@ impl State {
                 let wait = retry.wait(attempt, outcome.status, outcome.retry_after, self.random.f64());
                 let wait = wait.ok_or(Reason::WaitTooLong)?;
                 match mode {
-                    // In a batch a retry takes the place of a new call instead of adding to them, so it needs no budget. It
-                    // leaves none to single calls, though: the service has enough to bear.
+                    // In a batch a retry replaces a new call instead of adding load, so it needs no budget. It still
+                    // uses it up, so that single calls add no load either.
                     Mode::Adaptive if background => self.budget = self.budget.saturating_sub(1),
                     Mode::Adaptive => self.budget = self.budget.checked_sub(1).ok_or(Reason::BudgetSpent)?,
                     Mode::Published if self.breaker.errors() >= ERRORS => return Err(Reason::BudgetSpent),
@@ -238,12 +239,12 @@ impl State {
         self.breaker.state()
     }
 
-    fn read(&mut self, call: u64, sent: Instant, limits: &RateLimits, chance: f64) {
+    fn update_limits(&mut self, call: u64, sent: Instant, limits: &RateLimits, chance: f64) {
         if let Some(limit) = limits.requests {
-            self.requests.read(limit, call, sent, chance);
+            self.requests.update(limit, call, sent, chance);
         }
         if let Some(limit) = limits.tokens {
-            self.tokens.read(limit, call, sent, chance);
+            self.tokens.update(limit, call, sent, chance);
         }
     }
 
@@ -256,12 +257,12 @@ impl State {
     }
 }
 
-/// A rate in calls a minute, none for no limit.
+/// A rate in calls a minute; `None` for no limit.
 fn per_minute(rate: f64) -> Option<f64> {
     rate.is_finite().then_some(rate * 60.0)
 }
 
-/// The latencies of the last answers, in a ring that is allocated once.
+/// The latencies of the last answers, in a ring buffer that is allocated once.
 #[derive(Debug)]
 struct Latencies {
     ring: Vec<Duration>,

@@ -1,64 +1,64 @@
-//! The line of those who wait for a permit: first come, first served, but who tries again before who begins.
+//! The queue of threads that wait for a permit: first in, first out, with retries ahead of first attempts.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar};
 
-/// Who waits. Each has a bell of its own, so that only the one whose turn it is wakes up.
+/// The waiting threads. Each has its own condition variable, so that only the thread at the head is woken.
 #[derive(Debug, Default)]
 pub(super) struct WaitQueue {
     retries: VecDeque<Ticket>,
     firsts: VecDeque<Ticket>,
-    /// The number of the last place given.
+    /// The number of the newest ticket.
     last: u64,
 }
 
-/// A place in the line.
+/// A place in the queue.
 #[derive(Debug, Clone)]
 pub(super) struct Ticket {
     number: u64,
-    pub(super) bell: Arc<Condvar>,
+    pub(super) condvar: Arc<Condvar>,
 }
 
 impl WaitQueue {
-    /// Goes to the end of the retries or of the first attempts.
+    /// Appends a ticket to the retries or to the first attempts.
     pub(super) fn join(&mut self, retry: bool) -> Ticket {
         self.last += 1;
-        let place = Ticket { number: self.last, bell: Arc::new(Condvar::new()) };
+        let ticket = Ticket { number: self.last, condvar: Arc::new(Condvar::new()) };
         let lane = if retry { &mut self.retries } else { &mut self.firsts };
-        lane.push_back(place.clone());
-        place
+        lane.push_back(ticket.clone());
+        ticket
     }
 
-    /// Whether it is the turn of this place, or of one who has none yet and needs none.
-    pub(super) fn is_first(&self, place: Option<&Ticket>, retry: bool) -> bool {
-        match place {
-            Some(place) => self.head().is_some_and(|head| head.number == place.number),
+    /// Whether this ticket is at the head, or, without a ticket, whether a thread may pass without joining the queue.
+    pub(super) fn is_first(&self, ticket: Option<&Ticket>, retry: bool) -> bool {
+        match ticket {
+            Some(ticket) => self.head().is_some_and(|head| head.number == ticket.number),
             None => self.retries.is_empty() && (retry || self.firsts.is_empty()),
         }
     }
 
-    /// Leaves, from wherever in the line.
-    pub(super) fn leave(&mut self, place: &Ticket) {
+    /// Removes a ticket from any position.
+    pub(super) fn leave(&mut self, ticket: &Ticket) {
         for lane in [&mut self.retries, &mut self.firsts] {
-            lane.retain(|other| other.number != place.number);
+            lane.retain(|other| other.number != ticket.number);
         }
     }
 
-    /// Wakes the one whose turn it is.
-    pub(super) fn ring(&self) {
+    /// Wakes the thread at the head.
+    pub(super) fn notify_head(&self) {
         if let Some(head) = self.head() {
-            head.bell.notify_one();
+            head.condvar.notify_one();
         }
     }
 
-    /// Wakes everybody.
-    pub(super) fn ring_all(&self) {
-        for place in self.retries.iter().chain(&self.firsts) {
-            place.bell.notify_one();
+    /// Wakes every waiting thread.
+    pub(super) fn notify_all(&self) {
+        for ticket in self.retries.iter().chain(&self.firsts) {
+            ticket.condvar.notify_one();
         }
     }
 
-    /// How many wait.
+    /// The number of waiting threads.
     pub(super) fn len(&self) -> usize {
         self.retries.len() + self.firsts.len()
     }
@@ -74,19 +74,19 @@ mod tests {
 
     #[test]
     fn the_head_is_the_oldest_retry_or_else_the_oldest_of_the_others() {
-        let mut line = WaitQueue::default();
-        assert!(line.is_first(None, false) && line.is_first(None, true), "nobody waits");
-        let (first, second) = (line.join(false), line.join(false));
-        assert!(line.is_first(Some(&first), false) && !line.is_first(Some(&second), false));
-        assert!(!line.is_first(None, false), "who comes now doesn't overtake");
-        assert!(line.is_first(None, true), "but for a retry");
-        let retry = line.join(true);
-        assert!(line.is_first(Some(&retry), true) && !line.is_first(Some(&first), false));
-        assert!(!line.is_first(None, true), "a retry doesn't overtake another");
-        line.leave(&retry);
-        line.leave(&first);
-        line.leave(&first);
-        assert!(line.is_first(Some(&second), false));
-        assert_eq!(line.len(), 1);
+        let mut queue = WaitQueue::default();
+        assert!(queue.is_first(None, false) && queue.is_first(None, true), "the queue is empty");
+        let (first, second) = (queue.join(false), queue.join(false));
+        assert!(queue.is_first(Some(&first), false) && !queue.is_first(Some(&second), false));
+        assert!(!queue.is_first(None, false), "a first attempt does not overtake");
+        assert!(queue.is_first(None, true), "a retry does");
+        let retry = queue.join(true);
+        assert!(queue.is_first(Some(&retry), true) && !queue.is_first(Some(&first), false));
+        assert!(!queue.is_first(None, true), "a retry does not overtake another retry");
+        queue.leave(&retry);
+        queue.leave(&first);
+        queue.leave(&first);
+        assert!(queue.is_first(Some(&second), false));
+        assert_eq!(queue.len(), 1);
     }
 }

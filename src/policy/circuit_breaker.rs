@@ -1,37 +1,37 @@
-//! Whether the service is there at all: errors on end open the breaker, one answered call closes it again.
+//! The circuit breaker: consecutive failures open it, an answered probe closes it.
 
 use std::fmt;
 use std::time::{Duration, Instant};
 
 use crate::policy::{later, seconds};
 
-/// The errors on end that open it, by default: the article's ten. Where 30 % of calls fail by chance, that happens once
-/// in 100,000 calls; five would open it 65 times as often.
+/// The default number of consecutive failures that opens it: the article's ten. If 30 % of calls fail by chance, that
+/// happens once in 100,000 calls; five would open it 65 times as often.
 pub(crate) const ERRORS: u32 = 10;
 
-/// The least time between the first and the last of them, so that eight workers in one bad moment don't open it.
+/// The minimum time from the first to the last of them, so that eight workers that fail together do not open it.
 const LASTING: Duration = Duration::from_secs(2);
 
-/// How long it stays open the first time, in seconds: enough to take the load off, short enough to be soon back.
+/// How long it stays open the first time, in seconds: long enough to shed load, short enough to recover soon.
 const OPEN_FIRST: f64 = 5.0;
 
-/// The longest that it stays open, in seconds; until then each time is twice as long as the one before.
+/// The longest time that it stays open, in seconds. Up to that, each opening lasts twice as long as the one before.
 const OPEN_LONGEST: f64 = 30.0;
 
-/// How much of that is left to chance, so that a thousand clients don't all try again together.
+/// The random part of that time, so that a thousand clients do not send their probes together.
 const OPEN_CHANCE: f64 = 0.5;
 
-/// After this time without an answer the call that tries is taken for lost, and another one may try.
+/// A probe without an answer for this long is considered lost, and another call may become the probe.
 const PROBE_LIFE: Duration = Duration::from_secs(60);
 
-/// What the breaker does with calls.
+/// The state of a circuit breaker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum BreakerState {
-    /// Lets them go.
+    /// Calls are admitted.
     Closed,
-    /// Refuses them, until its time is over.
+    /// Calls are refused until the opening is over.
     Open,
-    /// Has let one go to see whether the service is back, and refuses the others.
+    /// One call, the probe, was admitted to see whether the service is back. Others are refused.
     HalfOpen,
 }
 
@@ -54,25 +54,25 @@ enum State {
 
 #[derive(Debug, Clone, Copy)]
 enum Event {
-    /// A call goes out.
+    /// A call was admitted.
     Admitted { call: u64 },
-    /// The service answered it, if only with a refusal.
+    /// The service answered it, even if only with a refusal.
     Answered { call: u64 },
     /// It failed.
     Failed { call: u64, chance: f64 },
-    /// Nobody will say what became of it.
+    /// Its outcome stays unknown.
     Dropped { call: u64 },
 }
 
-/// The state, and what led to it.
+/// The state, and the failures and openings that led to it.
 #[derive(Debug)]
 pub(crate) struct CircuitBreaker {
     state: State,
-    /// Errors on end that open it.
+    /// The number of consecutive failures that opens it.
     threshold: u32,
     errors: u32,
     first_error: Option<Instant>,
-    /// How often the time that it stays open was doubled. Each answer while it is closed takes one back.
+    /// How often the length of an opening was doubled. Each answer while it is closed takes one doubling back.
     doublings: u32,
     openings: u64,
 }
@@ -97,7 +97,7 @@ impl CircuitBreaker {
         }
     }
 
-    /// Errors since the last answer.
+    /// Consecutive failures: since the last answer.
     pub(crate) fn errors(&self) -> u32 {
         self.errors
     }
@@ -107,8 +107,8 @@ impl CircuitBreaker {
         self.openings
     }
 
-    /// How long it will refuse calls, or none if it lets one go. A clock that was set back can't make that longer than
-    /// it could have been.
+    /// How long it refuses calls, or `None` if it admits one. A clock that was set back cannot extend that beyond the
+    /// longest regular time.
     pub(crate) fn refuses(&mut self, now: Instant) -> Option<Duration> {
         let (until, longest) = match &mut self.state {
             State::Closed => return None,
@@ -141,15 +141,15 @@ impl CircuitBreaker {
     }
 
     /// ```text
-    ///             errors on end
+    ///       consecutive failures
     ///   Closed ---------------------> Open
     ///     ^                           ^  |
-    ///     |         the probe failed, |  | its time is over,
-    ///     |         or was dropped    |  | a call goes as the probe
+    ///     |         the probe failed, |  | the opening is over,
+    ///     |         or was dropped    |  | a call is admitted as the probe
     ///     |                           |  v
     ///     '------------------------- HalfOpen --.
-    ///        the probe was answered     ^       | its time is over,
-    ///                                   '-------' another call goes
+    ///        the probe was answered     ^       | the probe is lost,
+    ///                                   '-------' another call is admitted
     /// ```
     fn step(&mut self, now: Instant, event: Event) {
         use {Event::*, State::*};
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn ten_errors_within_two_seconds_or_nine_in_an_hour_leave_it_closed() {
+    fn ten_failures_within_two_seconds_or_nine_in_an_hour_leave_it_closed() {
         let start = Instant::now();
         let mut quick = CircuitBreaker::new(ERRORS);
         (0..1000_u32).for_each(|n| quick.failed(start + secs(1.9) * n / 1000, 1, 0.5));
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn it_opens_longer_each_time_and_never_longer_than_half_a_minute() {
+    fn each_opening_is_longer_up_to_half_a_minute() {
         let (mut breaker, mut now) = opened(1.0);
         for (nth, longest) in [5.0, 10.0, 20.0, 30.0, 30.0].into_iter().enumerate() {
             assert_eq!(breaker.refuses(now), Some(secs(longest)), "opening {nth}");
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_probe_closes_or_opens_it_again() {
+    fn only_the_probe_closes_or_reopens_it() {
         let (mut breaker, now) = opened(1.0);
         let later = now + secs(5.0);
         breaker.answered(later, 3);
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dropped_probe_frees_its_place_at_once_and_a_leaked_one_after_a_minute() {
+    fn a_dropped_probe_is_replaced_at_once_and_a_leaked_one_after_a_minute() {
         let (mut breaker, now) = opened(1.0);
         let later = now + secs(5.0);
         breaker.admitted(later, 11);
@@ -268,11 +268,11 @@ mod tests {
         assert_eq!(breaker.refuses(later + PROBE_LIFE), None);
         breaker.admitted(later + PROBE_LIFE, 13);
         breaker.failed(later + PROBE_LIFE, 12, 1.0);
-        assert_eq!(breaker.state(), BreakerState::HalfOpen, "the old probe counts no more");
+        assert_eq!(breaker.state(), BreakerState::HalfOpen, "the old probe no longer counts");
     }
 
     #[test]
-    fn a_clock_that_was_set_back_keeps_it_open_no_longer() {
+    fn a_clock_that_was_set_back_does_not_keep_it_open_longer() {
         let (mut breaker, now) = opened(1.0);
         let Some(back) = now.checked_sub(secs(10.0)) else { return };
         assert_eq!(breaker.refuses(back), Some(secs(15.0)));

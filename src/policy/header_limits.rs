@@ -1,36 +1,36 @@
-//! What the headers of answers allow: the calls that are left, spread over the time that is left.
+//! Rate limit headers: spreads the remaining calls over the time until the reset.
 
 use std::time::{Duration, Instant};
 
 use crate::limits::Limit;
-use crate::policy::rate_limiter::FAR;
+use crate::policy::rate_limiter::MAX_HOLD;
 use crate::policy::{later, seconds};
 
-/// Nobody is slowed while more than this part of the limit is left: far from the limit the headers are no reason to.
-/// With a tenth, the slowest calls on a full bucket wait four times as long.
+/// Calls are not delayed while more than this part of the limit remains. With a tenth, the slowest calls on a full bucket
+/// wait four times as long.
 const LAST: f64 = 0.2;
 
-/// Fewer calls than this are few, however small the limit.
+/// Calls are delayed if fewer than this many remain, however small the limit.
 const FEW: f64 = 2.0;
 
-/// Clients that wait for the same reset come back spread over this many seconds.
+/// Clients that wait for the same reset resume at random within this many seconds after it.
 const SPREAD: f64 = 1.0;
 
-/// How much the newest answer weighs in the mean price of a call: ten answers set it, one large prompt doesn't.
+/// The weight of the newest answer in the mean price of a call: ten answers determine it, one large prompt does not.
 const NEWEST: f64 = 0.1;
 
-/// One limit, as the answer to the newest call told it.
+/// One limit, as the answer to the newest call stated it.
 #[derive(Debug)]
 pub(crate) struct HeaderLimit {
     /// What a call takes from the limit; unknown until two answers show it.
     price: Option<f64>,
-    /// Whether that differs from call to call.
+    /// Whether the price differs from call to call.
     priced: bool,
-    told: Option<Told>,
+    latest: Option<Reading>,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Told {
+struct Reading {
     call: u64,
     limit: f64,
     left: f64,
@@ -41,54 +41,54 @@ struct Told {
 impl HeaderLimit {
     /// A limit on requests, of which each call takes one.
     pub(crate) fn requests() -> HeaderLimit {
-        HeaderLimit { price: Some(1.0), priced: false, told: None }
+        HeaderLimit { price: Some(1.0), priced: false, latest: None }
     }
 
     /// A limit on tokens, of which a call takes what the service charges: a moving mean of how much less was left.
     pub(crate) fn tokens() -> HeaderLimit {
-        HeaderLimit { price: None, priced: true, told: None }
+        HeaderLimit { price: None, priced: true, latest: None }
     }
 
-    /// Takes in what came with the answer to `call`, unless it is older than what is known or makes no sense.
-    pub(crate) fn read(&mut self, limit: Limit, call: u64, sent: Instant, chance: f64) {
-        let newest = self.told.is_none_or(|told| call > told.call);
-        if !newest || limit.limit == 0 || limit.reset > FAR {
+    /// Reads the limit in the answer to `call`, unless it is older than the known one or implausible.
+    pub(crate) fn update(&mut self, limit: Limit, call: u64, sent: Instant, chance: f64) {
+        let newest = self.latest.is_none_or(|latest| call > latest.call);
+        if !newest || limit.limit == 0 || limit.reset > MAX_HOLD {
             return;
         }
         let left = limit.remaining as f64;
-        if let (true, Some(told)) = (self.priced, self.told) {
-            let taken = (told.left - left) / (call - told.call) as f64;
-            // Where more is left than before, the limit was refilled and the price can't be seen.
+        if let (true, Some(latest)) = (self.priced, self.latest) {
+            let taken = (latest.left - left) / (call - latest.call) as f64;
+            // If more remains than before, the limit was refilled and the price is not visible.
             if taken > 0.0 {
                 self.price = Some(self.price.map_or(taken, |price| price + NEWEST * (taken - price)));
             }
         }
         let (reset, spread) = (later(sent, limit.reset), seconds(chance * SPREAD));
-        self.told = Some(Told { call, limit: limit.limit as f64, left, reset, spread });
+        self.latest = Some(Reading { call, limit: limit.limit as f64, left, reset, spread });
     }
 
-    /// When the call after `newest` may go, the last one having gone at `last`; none where nothing holds it.
+    /// When the call after `newest` may go, if the last one went at `last`; `None` if this limit does not delay it.
     ///
-    /// One is added to the calls that are left, so that the last of them goes before the reset. Where the reset is the
-    /// time until a bucket is full, this settles at the rate at which it is filled, without knowing that.
+    /// One is added to the remaining calls, so that the last of them goes before the reset. If the reset is the time
+    /// until a bucket is full, this converges to the bucket's refill rate.
     pub(crate) fn next_permitted_at(
         &self,
         now: Instant,
         newest: u64,
         last: Option<Instant>,
     ) -> Option<Instant> {
-        let (told, price) = (self.told?, self.price?);
-        let left = told.left / price - newest.saturating_sub(told.call) as f64;
-        let away = told.reset.saturating_duration_since(now);
-        // A reset that is far away by now, or a last call after it, means that the clock was set back.
-        if away.is_zero() || away > FAR || left >= FEW.max(LAST * told.limit / price) {
+        let (latest, price) = (self.latest?, self.price?);
+        let left = latest.left / price - newest.saturating_sub(latest.call) as f64;
+        let away = latest.reset.saturating_duration_since(now);
+        // A reset that is far away, or a last call after it, means that the clock was set back.
+        if away.is_zero() || away > MAX_HOLD || left >= FEW.max(LAST * latest.limit / price) {
             return None;
         }
         if left < 1.0 {
-            return Some(later(told.reset, told.spread));
+            return Some(later(latest.reset, latest.spread));
         }
         let last = last.filter(|last| *last <= now)?;
-        Some(later(last, told.reset.saturating_duration_since(last).div_f64(left + 1.0)))
+        Some(later(last, latest.reset.saturating_duration_since(last).div_f64(left + 1.0)))
     }
 }
 
@@ -105,18 +105,18 @@ mod tests {
     }
 
     #[test]
-    fn far_from_the_limit_nobody_is_held() {
+    fn far_from_the_limit_no_call_is_delayed() {
         let (mut quota, now) = (HeaderLimit::requests(), Instant::now());
         assert_eq!(quota.next_permitted_at(now, 0, None), None);
-        quota.read(limit(60, 12, 30.0), 1, now, 0.0);
+        quota.update(limit(60, 12, 30.0), 1, now, 0.0);
         assert_eq!(quota.next_permitted_at(now, 1, Some(now)), None, "a fifth is left");
         assert!(quota.next_permitted_at(now, 2, Some(now)).is_some(), "a call was sent since");
     }
 
     #[test]
-    fn the_last_calls_are_spread_over_the_time_that_is_left() {
+    fn the_remaining_calls_are_spread_over_the_time_until_the_reset() {
         let (mut quota, now) = (HeaderLimit::requests(), Instant::now());
-        quota.read(limit(60, 9, 30.0), 7, now, 0.5);
+        quota.update(limit(60, 9, 30.0), 7, now, 0.5);
         assert_eq!(quota.next_permitted_at(now, 7, Some(now)), Some(now + secs(3.0)));
         let later = now + secs(3.0);
         assert_eq!(quota.next_permitted_at(later, 8, Some(later)), Some(now + secs(6.0)));
@@ -129,9 +129,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_older_or_makes_no_sense_changes_nothing() {
+    fn older_or_implausible_limits_are_ignored() {
         let (mut quota, now) = (HeaderLimit::requests(), Instant::now());
-        quota.read(limit(60, 0, 30.0), 5, now, 0.0);
+        quota.update(limit(60, 0, 30.0), 5, now, 0.0);
         let held = quota.next_permitted_at(now, 5, None);
         assert_eq!(held, Some(now + secs(30.0)));
         for (call, odd) in [
@@ -141,34 +141,34 @@ mod tests {
             (6, limit(60, 60, 120.1)),
             (6, Limit { limit: u64::MAX, remaining: 0, reset: Duration::MAX }),
         ] {
-            quota.read(odd, call, now, 0.9);
+            quota.update(odd, call, now, 0.9);
             assert_eq!(quota.next_permitted_at(now, 5, None), held, "{odd:?}");
         }
-        quota.read(limit(u64::MAX, u64::MAX, 120.0), 7, now, 0.0);
+        quota.update(limit(u64::MAX, u64::MAX, 120.0), 7, now, 0.0);
         assert_eq!(quota.next_permitted_at(now, 8, None), None);
     }
 
     #[test]
-    fn tokens_hold_calls_by_what_a_call_takes() {
+    fn a_token_limit_delays_calls_by_their_price() {
         let (mut quota, now) = (HeaderLimit::tokens(), Instant::now());
-        quota.read(limit(100_000, 9_000, 60.0), 1, now, 0.0);
+        quota.update(limit(100_000, 9_000, 60.0), 1, now, 0.0);
         assert_eq!(quota.next_permitted_at(now, 1, Some(now)), None, "the price isn't known yet");
-        quota.read(limit(100_000, 5_000, 60.0), 5, now, 0.0);
+        quota.update(limit(100_000, 5_000, 60.0), 5, now, 0.0);
         assert_eq!(
             quota.next_permitted_at(now, 5, Some(now)),
             Some(now + secs(10.0)),
             "1000 a call, five are left"
         );
-        quota.read(limit(100_000, 90_000, 60.0), 6, now, 0.0);
-        quota.read(limit(100_000, 5_000, 60.0), 7, now, 0.0);
+        quota.update(limit(100_000, 90_000, 60.0), 6, now, 0.0);
+        quota.update(limit(100_000, 5_000, 60.0), 7, now, 0.0);
         let held = quota.next_permitted_at(now, 7, Some(now));
         assert_eq!(held, Some(now + secs(60.0)), "85,000 for one call: the mean is 9400");
     }
 
     #[test]
-    fn a_clock_that_was_set_back_frees_the_calls() {
+    fn a_clock_that_was_set_back_releases_the_calls() {
         let (mut quota, now) = (HeaderLimit::requests(), Instant::now());
-        quota.read(limit(60, 0, 120.0), 1, now + secs(1.0), 0.0);
+        quota.update(limit(60, 0, 120.0), 1, now + secs(1.0), 0.0);
         assert_eq!(quota.next_permitted_at(now, 1, None), None);
     }
 }

@@ -1,12 +1,12 @@
-//! What became of a call, in the words that the policies learn from.
+//! The outcome of a call, which the policies learn from.
 
 use std::time::Duration;
 
 use crate::limits::RateLimits;
 
-/// What became of a call.
+/// The outcome of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[must_use = "an outcome is for AdaptiveHandler::record and retry_delay"]
+#[must_use = "pass the outcome to AdaptiveHandler::record and retry_delay"]
 pub struct Outcome {
     pub(crate) kind: Kind,
     pub(crate) status: Option<u16>,
@@ -27,40 +27,40 @@ impl Outcome {
         Outcome { kind, status: None, retry_after: None, limits: RateLimits::default() }
     }
 
-    /// The service did what was asked.
+    /// The call succeeded.
     pub fn success() -> Outcome {
         Outcome::new(Kind::Success)
     }
 
-    /// The service was asked too fast: 429, 529, or a 503 with a Retry-After. Not a 429 about money, for which the permit is
-    /// best dropped.
+    /// The service throttled the call: 429, 529, or a 503 with a Retry-After. For a 429 about billing, drop the permit
+    /// instead.
     pub fn throttled() -> Outcome {
         Outcome::new(Kind::Throttled)
     }
 
-    /// The call failed: no connection, silence, 408, 409 or a 5xx.
+    /// The call failed: no connection, timeout, 408, 409 or a 5xx.
     pub fn failed() -> Outcome {
         Outcome::new(Kind::Failed)
     }
 
-    /// The service works, and refused this call for what is in it: any other 4xx.
+    /// The service works, but rejected this call because of its content: any other 4xx.
     pub fn refused() -> Outcome {
         Outcome::new(Kind::Refused)
     }
 
-    /// How long the service asked to be left alone. With a success that is no order, and ignored.
+    /// The service's Retry-After. Ignored for a success.
     pub fn retry_after(mut self, wait: Duration) -> Outcome {
         self.retry_after = Some(wait);
         self
     }
 
-    /// What the headers said about limits, if anything.
+    /// The rate limits from the answer's headers.
     pub fn limits(mut self, limits: RateLimits) -> Outcome {
         self.limits = limits;
         self
     }
 
-    /// The status of the answer, whose caps hold for the wait before the next attempt.
+    /// The status of the answer, which selects the cap of the delay before the next attempt.
     pub(crate) fn status(mut self, status: u16) -> Outcome {
         self.status = Some(status);
         self

@@ -1,13 +1,13 @@
-//! Whether it helps to slow down: a service that grants most calls, and yet refuses some at an eighth of the rate too,
-//! refuses by chance.
+//! Detects random refusals: a service that grants most calls, yet still refuses some at an eighth of the rate, refuses
+//! independently of the rate.
 //!
 //! Some 429s have nothing to do with how fast this client calls: the model is overloaded, or a single request is larger
-//! than the quota. Who slows down for each of these ends at a crawl: after a quarter of an hour with 1 % of them the rate_limiter
+//! than the quota. Slowing down for each of them reduces the rate to a crawl: after a quarter of an hour with 1 % of them the rate limiter
 //! alone makes 170 calls a minute, with 6 % six, of a service that could take 5,600.
 //!
 //! A quota looks different. Above it part of the calls is refused, in proportion; below it none is. So on the way down
-//! only the octave of rates in which the quota lies can have both 429s and most of its calls granted. Three such octaves
-//! on end are no quota, and from then on a part of the 429s is forgiven. If there are more than that, the rate does
+//! only the octave of rates in which the quota lies can have both 429s and most of its calls granted. Three such consecutive
+//! octaves are no quota, and from then on a part of the 429s is forgiven. If there are more than that, the rate does
 //! matter, and all begins anew.
 
 /// How often the rate must have been halved. With two, ten clients that share a quota take each other for chance: of
@@ -28,7 +28,7 @@ const GROWN: f64 = 1.25;
 /// How many refusals a success makes up for: it takes more than one refusal in five for the rate to matter again.
 const EARNED: f64 = 0.25;
 
-/// Refusals that are forgiven at most before a success makes up for them, so that a few on end by chance change nothing.
+/// Refusals that are forgiven at most before a success makes up for them, so that a few in a row change nothing.
 const SAVED: f64 = 20.0;
 
 /// What the way down has shown.
@@ -36,7 +36,7 @@ const SAVED: f64 = 20.0;
 pub(crate) struct RandomRefusals {
     /// The rate at which the present octave began.
     top: f64,
-    /// Octaves on end in which most calls were granted.
+    /// Consecutive octaves in which most calls were granted.
     octaves: u32,
     /// In the present octave.
     granted: f64,

@@ -1,75 +1,74 @@
-//! How fast calls may go: one learned rate, cut by a 429 and growing while none comes.
+//! The rate limiter: one learned rate, reduced by a 429 and growing in its absence.
 //!
-//! A 429 says that just now the quota was used up. Since the last such moment the server let `calls` through in
-//! `seconds`, so the quota is about that rate or more; calls went out at the present rate, so it is less than that.
-//! Nothing tells where between them it lies nor on what scale, hence the new rate is their geometric mean. From then
-//! on the only news is that no 429 has come, which means little at first and much in the end: the logarithm of the
-//! rate grows with the sixth power of time.
+//! A 429 shows that the quota is used up. Since the previous 429 the server granted `calls` in `seconds`, so the quota is
+//! at least about that rate; calls were sent at the current rate, so the quota is below that. Its position between the
+//! two is unknown, also its scale, so the new rate is their geometric mean. From then on the only information is that no
+//! 429 has come, which means little at first and much later: the logarithm of the rate grows with the sixth power of time.
 
 use std::time::{Duration, Instant};
 
 use crate::policy::random_refusals::{RandomRefusals, RateCut};
 use crate::policy::{later, seconds};
 
-/// How patiently the rate grows, in seconds. A call a second makes it 1 % faster after 74 s, 10 % after 108 s, twice as
-/// fast after 150 s and four times after 169 s: many calls for each 429, and yet a raised quota is found.
-const PATIENCE: f64 = 160.0;
+/// The time scale of the rate's growth, in seconds. At one call a second the rate is 1 % higher after 74 s, 10 % after
+/// 108 s, doubled after 150 s and quadrupled after 169 s: many calls for each 429, and yet a raised quota is found.
+const GROWTH_SCALE: f64 = 160.0;
 
-/// Of the sixth power of time, one is counted in calls and this many in seconds, so that of two processes on one quota
+/// Of the six factors of time, one is counted in calls and this many in seconds, so that of two processes on one quota
 /// the slower one grows faster. By calls alone ten processes share unevenly (Jain's index 0.50, not 0.91); by seconds
 /// alone a tier of 3 calls a minute sees 29 refusals for 100 successes, not 20.
-const IN_SECONDS: i32 = 5;
+const GROWTH_POWER: i32 = 5;
 
-/// The longest pause after a 429 without a Retry-After, in seconds: quotas are published per minute, so even a closed
-/// window is open again by then.
-const LONGEST_PAUSE: f64 = 60.0;
+/// The longest pause after a 429 without a Retry-After, in seconds: quotas are published per minute, so an exhausted
+/// window has been renewed by then.
+const MAX_PAUSE: f64 = 60.0;
 
-/// The furthest Retry-After or reset that is believed. What is further away is a quota of hours or a wrong clock.
-pub(crate) const FAR: Duration = Duration::from_secs(120);
+/// The longest Retry-After or reset that delays calls. A longer one belongs to a quota of hours or to a wrong clock.
+pub(crate) const MAX_HOLD: Duration = Duration::from_secs(120);
 
-/// Until the first 429 a gap between two calls counts as at most this many seconds: the first guess should rather be
-/// too high, which costs three 429s, than too low, which costs minutes.
-const IDLE: f64 = 1.0;
+/// Before the first 429 a gap between two calls counts as at most this many seconds. A first estimate that is too high
+/// costs three 429s; one that is too low costs minutes.
+const MAX_IDLE: f64 = 1.0;
 
-/// The rate that the published handler allows after a 429 and after an error, as parts of the rate before.
+/// The published handler's factors of the rate, after a 429 and after an error.
 const PUBLISHED_CUTS: (f64, f64) = (0.5, 0.75);
 
-/// By how much the published handler raises its rate, and after how many successes.
+/// The published handler's factor of increase, and the number of successes before it.
 const PUBLISHED_RISE: (f64, u32) = (1.1, 100);
 
 /// How the rate changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Law {
-    /// By what the 429s and their absence tell.
+    /// Learned from 429s and their absence.
     Learned,
-    /// By the fixed factors of the article that this crate began with.
+    /// By the fixed factors of the article that this crate started from.
     Published,
 }
 
-/// The least and the greatest rate, in calls a second.
+/// The minimum and maximum rate, in calls a second.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bounds {
     pub(crate) min: f64,
     pub(crate) max: f64,
 }
 
-/// The rate, and the moment from which the next call may go.
+/// The rate, and the time of the next permitted call.
 #[derive(Debug)]
 pub(crate) struct RateLimiter {
     law: Law,
     bounds: Bounds,
     /// The rate after the last cut, in calls a second; infinite before the first one.
     base: f64,
-    /// Calls since the last cut that had to wait for their turn, and the seconds that they took.
+    /// Calls since the last cut that were delayed by the rate, and the seconds they took.
     calls: f64,
     seconds: f64,
-    /// The newest call at the last cut. A 429 for it or an older one tells nothing new.
+    /// The newest call at the last cut. A 429 for it or an older call is no new information.
     cut: u64,
-    /// 429s since the last success.
+    /// Consecutive 429s.
     streak: i32,
-    /// Whether 429s have to do with the rate.
+    /// Whether 429s are unrelated to the rate.
     random_refusals: RandomRefusals,
-    /// Successes since the rate last changed, for the published law.
+    /// Successes since the last rate change, for the published law.
     successes: u32,
     last: Option<Instant>,
     next: Option<Instant>,
@@ -82,7 +81,7 @@ impl RateLimiter {
             bounds,
             base: initial.max(bounds.min),
             calls: 0.0,
-            seconds: IDLE,
+            seconds: MAX_IDLE,
             cut: 0,
             streak: 0,
             random_refusals: RandomRefusals::default(),
@@ -92,48 +91,50 @@ impl RateLimiter {
         }
     }
 
-    /// Calls a second, infinite for no limit.
+    /// The rate in calls a second; infinite for no limit.
     pub(crate) fn rate(&self) -> f64 {
         let growth = match self.law {
-            Law::Learned => (self.calls / PATIENCE * (self.seconds / PATIENCE).powi(IN_SECONDS)).exp(),
+            Law::Learned => {
+                (self.calls / GROWTH_SCALE * (self.seconds / GROWTH_SCALE).powi(GROWTH_POWER)).exp()
+            }
             Law::Published => 1.0,
         };
         (self.base * growth).min(self.bounds.max)
     }
 
-    /// When the last call went.
+    /// When the last call was admitted.
     pub(crate) fn last(&self) -> Option<Instant> {
         self.last
     }
 
-    /// When the next call may go. A clock that was set back can't hold it up for longer than it could have been held up.
-    pub(crate) fn next(&mut self, now: Instant) -> Option<Instant> {
-        let longest = FAR + seconds(LONGEST_PAUSE.max(1.0 / self.bounds.min));
+    /// When the next call may go. A clock that was set back cannot delay it beyond the longest regular wait.
+    pub(crate) fn next_permitted_at(&mut self, now: Instant) -> Option<Instant> {
+        let longest = MAX_HOLD + seconds(MAX_PAUSE.max(1.0 / self.bounds.min));
         self.next = self.next.min(Some(later(now, longest)));
         self.next
     }
 
-    /// A call goes out that could have gone at `due`.
+    /// A call was admitted that was permitted from `due` on.
     pub(crate) fn admitted(&mut self, now: Instant, due: Option<Instant>) {
         let gap = self.last.map_or(Duration::ZERO, |last| now.saturating_duration_since(last)).as_secs_f64();
         let rate = self.rate();
         let next = later(due.unwrap_or(now), seconds(1.0 / rate));
         if self.base.is_infinite() {
             self.calls += 1.0;
-            self.seconds += gap.min(IDLE);
+            self.seconds += gap.min(MAX_IDLE);
         } else if now < next {
-            // A call that comes later didn't have to wait, and says nothing about the rate.
+            // A later call was not delayed by the rate, so it tells nothing about it.
             self.calls += 1.0;
             self.seconds += gap;
         }
         if rate.is_finite() {
-            // At most one slot is caught up, for threads that wake a little late.
+            // A thread that wakes late may catch up at most one slot.
             self.next = Some(next.max(now));
         }
         self.last = Some(now);
     }
 
-    /// The service did what `call` asked for.
+    /// `call` succeeded.
     pub(crate) fn succeeded(&mut self, call: u64) {
         if call > self.cut {
             self.streak = 0;
@@ -147,15 +148,22 @@ impl RateLimiter {
         }
     }
 
-    /// The service refused `call` with a 429, which asked for the wait `asked`; `newest` is the last call so far.
-    pub(crate) fn throttled(&mut self, now: Instant, call: u64, newest: u64, asked: Duration, chance: f64) {
+    /// The service throttled `call` and asked for a wait of `retry_after`; `newest` is the newest call.
+    pub(crate) fn throttled(
+        &mut self,
+        now: Instant,
+        call: u64,
+        newest: u64,
+        retry_after: Duration,
+        chance: f64,
+    ) {
         let forgiven = self.law == Law::Learned && call > self.cut && self.random_refusals.forgive();
         let pause = match self.law {
             Law::Learned if forgiven => 0.0,
             Law::Learned => {
                 self.learn(call, newest);
-                // One to two slots: a server that charges for refusals needs one empty slot to recover, and chance
-                // keeps processes apart. Twice as long for each 429 on end, since a window may be closed.
+                // One to two slots: a server that charges for refusals needs one empty slot to recover, and the
+                // random part separates processes. Doubled with each consecutive 429, for an exhausted window.
                 (1.0 + chance) * 2f64.powi(self.streak - 1) / self.base
             }
             Law::Published => {
@@ -163,18 +171,18 @@ impl RateLimiter {
                 0.0
             }
         };
-        let wait = asked.min(FAR) + seconds(pause.min(LONGEST_PAUSE));
+        let wait = retry_after.min(MAX_HOLD) + seconds(pause.min(MAX_PAUSE));
         self.next = self.next.max(Some(later(now, wait)));
     }
 
-    /// A call failed in another way, of which only the published law makes something.
+    /// A call failed in another way. Only the published law reacts to it.
     pub(crate) fn failed(&mut self) {
         if self.law == Law::Published {
             self.set(self.base * PUBLISHED_CUTS.1);
         }
     }
 
-    /// Cuts the rate, once for the calls in flight and once until a success.
+    /// Cuts the rate, at most once for all calls in flight and once between two successes.
     fn learn(&mut self, call: u64, newest: u64) {
         if call <= self.cut {
             return;
@@ -214,7 +222,7 @@ mod tests {
         Duration::from_secs_f64(seconds)
     }
 
-    /// A rate_limiter at so many calls a second, as if it had just been cut.
+    /// A rate limiter at this rate, as if just after a cut.
     fn paced(rate: f64) -> RateLimiter {
         let mut rate_limiter = RateLimiter::new(Law::Learned, rate, WIDE);
         rate_limiter.seconds = 0.0;
@@ -238,7 +246,7 @@ mod tests {
     fn before_the_first_refusal_every_call_goes_at_once() {
         let (mut rate_limiter, now) = (RateLimiter::new(Law::Learned, f64::INFINITY, WIDE), Instant::now());
         for call in 1..=100 {
-            assert!(rate_limiter.next(now) <= Some(now));
+            assert!(rate_limiter.next_permitted_at(now) <= Some(now));
             rate_limiter.admitted(now, None);
             rate_limiter.succeeded(call);
         }
@@ -283,16 +291,16 @@ mod tests {
     }
 
     #[test]
-    fn what_the_server_asks_is_waited_for_up_to_two_minutes() {
+    fn a_retry_after_is_obeyed_up_to_two_minutes() {
         let (mut rate_limiter, now) = (paced(10.0), Instant::now());
         rate_limiter.throttled(now, 1, 1, secs(20.0), 0.0);
         assert!(rate_limiter.next > Some(now + secs(20.0)) && rate_limiter.next < Some(now + secs(20.2)));
         rate_limiter.throttled(now, 1, 1, Duration::MAX, 0.0);
-        assert!(rate_limiter.next(now) <= Some(now + FAR + secs(LONGEST_PAUSE)));
+        assert!(rate_limiter.next_permitted_at(now) <= Some(now + MAX_HOLD + secs(MAX_PAUSE)));
     }
 
     #[test]
-    fn a_late_thread_catches_up_one_slot_and_no_more() {
+    fn a_late_thread_catches_up_at_most_one_slot() {
         let (mut rate_limiter, now) = (paced(1.0), Instant::now());
         rate_limiter.admitted(now, None);
         rate_limiter.admitted(now + secs(1.01), rate_limiter.next);
@@ -322,9 +330,9 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(200) })]
 
-        /// A 429 for a call from before the last cut, or any number of them, only moves the next call.
+        /// Any number of 429s for calls from before the last cut only delay the next call.
         #[test]
-        fn news_from_before_the_cut_is_no_news(
+        fn stale_refusals_only_delay_the_next_call(
             rate in 0.01..100.0_f64,
             calls in 1_u64..200,
             stale in proptest::collection::vec((0.0..1.0_f64, 0_u64..400), 1..20),
