@@ -1,4 +1,4 @@
-//! What a call costs in the handler: admit and record on one thread, without the clock. Run with `cargo bench`.
+//! The cost of a call in the handler: admit and record on one thread, without reading the clock. Run with `cargo bench`.
 
 use std::time::{Duration, Instant};
 

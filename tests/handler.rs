@@ -1,5 +1,5 @@
-//! The handler as a program without this crate's client uses it: on a fake clock, and with many threads.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't go on shall say so loudly")]
+//! The handler without this crate's client: on a fake clock, and with many threads.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a failed assumption must fail the test")]
 
 use std::sync::Barrier;
 use std::thread;
@@ -31,7 +31,7 @@ fn fail(handler: &AdaptiveHandler, start: Instant) {
 }
 
 #[test]
-fn a_paced_line_sleeps_slot_by_slot_on_a_fake_clock() {
+fn paced_calls_sleep_one_slot_each() {
     let clock = Clock::fake();
     let handler = AdaptiveHandler::new(AdaptiveConfig::default().initial_rate(60.0).clock(clock.clone()));
     for _ in 0..4 {
@@ -44,7 +44,7 @@ fn a_paced_line_sleeps_slot_by_slot_on_a_fake_clock() {
 }
 
 #[test]
-fn a_deadline_that_the_wait_would_cross_fails_without_a_sleep() {
+fn a_wait_beyond_the_deadline_fails_without_a_sleep() {
     let clock = Clock::fake();
     let handler = AdaptiveHandler::new(AdaptiveConfig::default().initial_rate(1.0).clock(clock.clone()));
     let start = Instant::now();
@@ -54,7 +54,7 @@ fn a_deadline_that_the_wait_would_cross_fails_without_a_sleep() {
     assert!(clock.sleeps().is_empty());
     assert!(handler.acquire(Some(start + secs(70))).is_ok());
     assert_eq!(clock.sleeps().len(), 1);
-    assert!(matches!(handler.acquire(Some(start)), Err(Error::Deadline { .. })), "passed already");
+    assert!(matches!(handler.acquire(Some(start)), Err(Error::Deadline { .. })), "the deadline has passed");
 }
 
 #[test]
@@ -63,7 +63,7 @@ fn an_open_breaker_is_an_error_or_a_wait() {
         let clock = Clock::fake();
         let config = AdaptiveConfig::default().seed(1).wait_when_open(wait).clock(clock.clone());
         let handler = AdaptiveHandler::new(config);
-        // A fake clock stands still from when it was made, so that this is now.
+        // A fake clock stands still from its creation, so this is its current time.
         let now = Instant::now() - secs(3);
         fail(&handler, now);
         assert_eq!(handler.snapshot().breaker, BreakerState::Open);
@@ -79,7 +79,7 @@ fn an_open_breaker_is_an_error_or_a_wait() {
 }
 
 #[test]
-fn a_short_script_is_never_slowed_or_refused_before_something_went_wrong() {
+fn no_call_is_delayed_or_refused_before_the_first_failure() {
     let (handler, now) = (AdaptiveHandler::new(AdaptiveConfig::default()), Instant::now());
     for _ in 0..1000 {
         let (one, another) = (go(&handler, now), go(&handler, now));
@@ -90,8 +90,8 @@ fn a_short_script_is_never_slowed_or_refused_before_something_went_wrong() {
     assert_eq!(handler.snapshot().successes, 1000);
 }
 
-/// Calls that succeed in an hour of virtual time, one after the other and 5 ms each, from a service that refuses when this
-/// says so at a number of seconds.
+/// The number of calls that succeed in an hour of virtual time, made sequentially at 5 ms each. `refuses` decides by the
+/// time in seconds whether the service refuses a call.
 fn in_an_hour(mut refuses: impl FnMut(f64) -> bool) -> u64 {
     let handler = AdaptiveHandler::new(AdaptiveConfig::default().seed(3));
     let (start, mut passed) = (Instant::now(), Duration::ZERO);
@@ -104,15 +104,14 @@ fn in_an_hour(mut refuses: impl FnMut(f64) -> bool) -> u64 {
                 handler.record(start + passed, permit, outcome);
             }
             Admission::Wait(wait) => passed += wait,
-            Admission::Open { .. } => panic!("a 429 opens nothing"),
+            Admission::Open { .. } => panic!("a 429 must not open the breaker"),
         }
     }
     handler.snapshot().successes
 }
 
 #[test]
-fn refusals_by_chance_dont_make_it_crawl() {
-    // What is missing is the way down, on which it finds out.
+fn random_refusals_do_not_reduce_the_rate_to_a_crawl() {
     for percent in [1, 3, 6, 10] {
         let mut random = fastrand::Rng::with_seed(7);
         let done = in_an_hour(|_| random.u8(..100) < percent);
@@ -122,8 +121,8 @@ fn refusals_by_chance_dont_make_it_crawl() {
 }
 
 #[test]
-fn refusals_of_a_quota_are_never_taken_for_chance() {
-    // Ten calls a second, and 20 at once after a pause.
+fn a_quotas_refusals_are_not_taken_for_random_ones() {
+    // A token bucket: ten calls a second, burst 20.
     let (mut level, mut at, mut refused) = (20.0_f64, 0.0, 0);
     let done = in_an_hour(|now| {
         (level, at) = ((level + 10.0 * (now - at)).min(20.0), now);
@@ -136,7 +135,7 @@ fn refusals_of_a_quota_are_never_taken_for_chance() {
 }
 
 #[test]
-fn sixty_four_threads_all_get_their_turns() {
+fn sixty_four_threads_are_all_admitted() {
     const THREADS: usize = 64;
     const TURNS: usize = 50;
     let clock = Clock::fake();
@@ -170,7 +169,7 @@ fn sixty_four_threads_all_get_their_turns() {
 }
 
 #[test]
-fn a_snapshot_sums_up_the_latencies_of_the_last_answers() {
+fn a_snapshot_summarises_the_latencies_of_the_last_answers() {
     let (handler, start) = (AdaptiveHandler::new(AdaptiveConfig::default()), Instant::now());
     assert_eq!(handler.snapshot().median_latency, None);
     for seconds in 0..200 {
@@ -182,7 +181,7 @@ fn a_snapshot_sums_up_the_latencies_of_the_last_answers() {
 }
 
 #[test]
-fn the_budget_ends_retries_after_errors_and_successes_earn_them() {
+fn the_retry_budget_limits_retries_after_errors_and_successes_refill_it() {
     let (handler, now) = (AdaptiveHandler::new(AdaptiveConfig::default().seed(1)), Instant::now());
     let retry = RetryConfig::default();
     let again = || handler.retry_delay(&retry, &mut Tries::default(), &Outcome::failed()).is_some();
@@ -199,7 +198,7 @@ fn the_budget_ends_retries_after_errors_and_successes_earn_them() {
 }
 
 #[test]
-fn switched_off_it_only_counts() {
+fn switched_off_the_handler_only_counts() {
     let (handler, now) = (AdaptiveHandler::new(AdaptiveConfig::off()), Instant::now());
     let retry = RetryConfig::default().jitter(Jitter::None);
     let limit = Some(Limit { limit: 60, remaining: 0, reset: secs(60) });
@@ -215,12 +214,12 @@ fn switched_off_it_only_counts() {
     let mut tries = Tries::default();
     let delays: Vec<_> =
         std::iter::from_fn(|| handler.retry_delay(&retry, &mut tries, &Outcome::throttled())).collect();
-    assert_eq!(delays, [1, 2, 4, 8, 16].map(secs), "backed off, since nothing paces it");
+    assert_eq!(delays, [1, 2, 4, 8, 16].map(secs), "backoff, because there is no rate limiter");
     assert_eq!(handler.retry_delay(&retry, &mut Tries::default(), &throttled), Some(secs(7)));
 }
 
 #[test]
-fn as_published_it_has_the_articles_numbers() {
+fn as_published_the_handler_has_the_articles_numbers() {
     let (handler, mut now) = (AdaptiveHandler::new(AdaptiveConfig::as_published()), Instant::now());
     let rate = || handler.snapshot().rate_per_minute.unwrap().round();
     let mut record = |outcome| {
@@ -244,12 +243,12 @@ fn as_published_it_has_the_articles_numbers() {
     (0..9).for_each(|_| record(Outcome::failed()));
     assert!(again(Outcome::failed()));
     record(Outcome::throttled());
-    assert!(!again(Outcome::failed()), "ten on end");
+    assert!(!again(Outcome::failed()), "ten consecutive failures");
     assert_eq!(handler.snapshot().breaker, BreakerState::Closed);
 }
 
 #[test]
-fn another_handlers_permit_is_dropped() {
+fn a_permit_of_another_handler_is_dropped() {
     let now = Instant::now();
     let (one, other) =
         (AdaptiveHandler::new(AdaptiveConfig::default()), AdaptiveHandler::new(AdaptiveConfig::default()));
@@ -257,11 +256,11 @@ fn another_handlers_permit_is_dropped() {
     let probe = go(&one, now + secs(40));
     other.record(now, probe, Outcome::throttled());
     assert_eq!((other.snapshot().throttles, other.snapshot().rate_per_minute), (0, None));
-    assert!(matches!(one.admit(now + secs(40)), Admission::Go(_)), "its place is free again");
+    assert!(matches!(one.admit(now + secs(40)), Admission::Go(_)), "another call may become the probe");
 }
 
 #[test]
-fn the_later_of_two_limits_holds() {
+fn the_later_of_two_header_limits_applies() {
     for (requests_reset, tokens_reset, held) in [(20, 60, 60), (90, 60, 90)] {
         let (handler, now) = (AdaptiveHandler::new(AdaptiveConfig::default().seed(1)), Instant::now());
         let permits = [go(&handler, now), go(&handler, now)];
@@ -270,7 +269,7 @@ fn the_later_of_two_limits_holds() {
             let tokens = Some(Limit { limit: 150_000, remaining: tokens_left, reset: secs(tokens_reset) });
             handler.record(now, permit, Outcome::success().limits(RateLimits { requests, tokens }));
         }
-        let Admission::Wait(wait) = handler.admit(now) else { panic!("nothing is left") };
+        let Admission::Wait(wait) = handler.admit(now) else { panic!("nothing remains") };
         assert!((held..=held + 1).contains(&wait.as_secs()), "{wait:?}");
     }
 }

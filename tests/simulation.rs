@@ -1,5 +1,5 @@
-//! What the handler achieves, in the simulation of `examples/simulate` and in virtual time.
-#![allow(clippy::panic, reason = "a test that can't go on shall say so loudly")]
+//! The handler's figures in the simulation of `examples/simulate`, in virtual time.
+#![allow(clippy::panic, reason = "a failed assumption must fail the test")]
 
 #[path = "../examples/simulate/world.rs"]
 mod world;
@@ -20,7 +20,7 @@ fn simulate(scenario: &Scenario) -> Report {
     world::run(scenario, &policy)
 }
 
-/// One client with eight threads, and a quota of a call a second.
+/// One client with eight threads, and a quota of one call a second.
 fn saturated(seed: u64) -> Scenario {
     Scenario {
         clients: 1,
@@ -39,7 +39,7 @@ fn part(count: u64, whole: u64) -> f64 {
 }
 
 #[test]
-fn a_full_quota_is_used_with_few_refusals_and_no_call_lost() {
+fn a_saturated_quota_is_used_with_few_refusals_and_no_lost_call() {
     for (seed, threads, quota, refusals) in [(1, 8, 1.0, 0.025), (2, 32, 8.0, 0.015), (3, 16, 20.0, 0.03)] {
         let scenario = Scenario { threads, quota, burst: 20.0, ..saturated(seed) };
         let report = simulate(&scenario);
@@ -51,7 +51,7 @@ fn a_full_quota_is_used_with_few_refusals_and_no_call_lost() {
 }
 
 #[test]
-fn threads_that_wake_ten_milliseconds_late_change_next_to_nothing() {
+fn wake_ups_ten_milliseconds_late_barely_matter() {
     let done = |late| simulate(&Scenario { late, ..saturated(4) }).successes() as f64;
     let (exact, late) = (done(Duration::ZERO), done(Duration::from_millis(10)));
     assert!((exact - late).abs() / exact < 0.005, "{exact} and {late} calls");
@@ -72,7 +72,7 @@ fn of_two_processes_on_one_quota_neither_starves() {
 }
 
 #[test]
-fn an_outage_sees_little_load_and_ends_without_a_stampede() {
+fn an_outage_gets_little_load_and_no_thundering_herd_follows() {
     let trouble = Trouble { from: secs(300), to: secs(420), asks: None };
     let scenario = Scenario {
         clients: 100,
@@ -97,7 +97,7 @@ fn an_outage_sees_little_load_and_ends_without_a_stampede() {
 }
 
 #[test]
-fn a_thousand_clients_told_the_same_wait_come_back_spread() {
+fn a_thousand_clients_with_the_same_retry_after_return_spread_out() {
     let trouble = Trouble { from: Duration::ZERO, to: secs(2), asks: Some(secs(10)) };
     for threads in [1, 4] {
         let scenario = Scenario {
@@ -110,7 +110,7 @@ fn a_thousand_clients_told_the_same_wait_come_back_spread() {
             ..saturated(6)
         };
         let report = simulate(&scenario);
-        assert!(report.sent[3..10].iter().all(|count| *count == 0), "earlier than asked");
+        assert!(report.sent[3..10].iter().all(|count| *count == 0), "earlier than the Retry-After");
         let after = &report.sent[12..72];
         let mean = after.iter().map(|count| f64::from(*count)).sum::<f64>() / after.len() as f64;
         let busiest = after.iter().copied().max().map_or(0.0, f64::from);

@@ -11,7 +11,7 @@ use crate::world::{Report, Scenario};
 const SIZE: (u32, u32) = (960, 760);
 const HEAD: u32 = 64;
 
-/// Dark on light, and told apart without colours too: the successes are the darker area.
+/// Dark on light, and distinguishable without colours: the successes are the darker area.
 const INK: RGBColor = RGBColor(40, 40, 48);
 const FAINT: RGBColor = RGBColor(120, 120, 130);
 const SENT: RGBColor = RGBColor(238, 174, 120);
@@ -24,14 +24,14 @@ type Failure = Box<dyn Error>;
 /// Draws the results into an SVG file.
 pub(crate) fn draw(path: &str, scenario: &Scenario, results: &[(&str, Report)]) -> Result<(), Failure> {
     let root = SVGBackend::new(path, SIZE).into_drawing_area();
-    root.fill(&WHITE).map_err(told)?;
+    root.fill(&WHITE).map_err(drawing_error)?;
     let (head, body) = root.split_vertically(HEAD);
     legend(&head, scenario)?;
     let most = results.iter().flat_map(|(_, report)| &report.sent).copied().max().unwrap_or(1);
     for (area, (name, report)) in body.split_evenly((results.len(), 1)).iter().zip(results) {
         panel(area, scenario, name, report, f64::from(most) * 1.05)?;
     }
-    root.present().map_err(told)
+    root.present().map_err(drawing_error)
 }
 
 fn panel<B: DrawingBackend>(
@@ -49,11 +49,11 @@ fn panel<B: DrawingBackend>(
         .x_label_area_size(28)
         .y_label_area_size(52)
         .build_cartesian_2d(0..end, 0.0..most)
-        .map_err(told)?;
+        .map_err(drawing_error)?;
     if let Some(trouble) = scenario.trouble {
         let (from, to) = (trouble.from.as_secs() as u32, trouble.to.as_secs() as u32);
         let band = Rectangle::new([(from, 0.0), (to.min(end), most)], TROUBLE.filled());
-        chart.draw_series([band]).map_err(told)?;
+        chart.draw_series([band]).map_err(drawing_error)?;
     }
     chart
         .configure_mesh()
@@ -67,15 +67,15 @@ fn panel<B: DrawingBackend>(
         .x_label_formatter(&|second| format!("{second} s"))
         .label_style(("sans-serif", 13, &INK))
         .draw()
-        .map_err(told)?;
+        .map_err(drawing_error)?;
     steps(&mut chart, &report.sent, end, SENT)?;
     steps(&mut chart, &report.done, end, DONE)?;
     let quota = [(0, scenario.quota), (end, scenario.quota)];
-    chart.draw_series(DashedLineSeries::new(quota, 7, 4, INK.stroke_width(1))).map_err(told)?;
+    chart.draw_series(DashedLineSeries::new(quota, 7, 4, INK.stroke_width(1))).map_err(drawing_error)?;
     if let Some(trouble) = scenario.trouble {
         let middle = (trouble.from + trouble.to).as_secs() as u32 / 2;
         let style = ("sans-serif", 13, &FAINT).into_text_style(area).pos(Pos::new(HPos::Center, VPos::Top));
-        chart.draw_series([Text::new("outage", (middle, most * 0.97), style)]).map_err(told)?;
+        chart.draw_series([Text::new("outage", (middle, most * 0.97), style)]).map_err(drawing_error)?;
     }
     Ok(())
 }
@@ -91,15 +91,15 @@ fn steps<B: DrawingBackend>(
         let rate = f64::from(*count);
         [(second, rate), (second + 1, rate)]
     });
-    chart.draw_series(AreaSeries::new(points, 0.0, colour)).map_err(told)?;
+    chart.draw_series(AreaSeries::new(points, 0.0, colour)).map_err(drawing_error)?;
     Ok(())
 }
 
 fn caption(name: &str, report: &Report) -> String {
     let (done, requests) = (report.successes() as f64, report.requests() as f64);
     let lost = 100.0 * report.lost as f64 / (done + report.lost as f64);
-    let vain = 100.0 * (1.0 - done / requests);
-    format!("{name}: {done} calls done, {lost:.1} % lost; {vain:.0} % of requests in vain")
+    let wasted = 100.0 * (1.0 - done / requests);
+    format!("{name}: {done} calls done, {lost:.1} % lost; {wasted:.0} % of requests wasted")
 }
 
 fn legend<B: DrawingBackend>(
@@ -112,19 +112,20 @@ fn legend<B: DrawingBackend>(
         scenario.quota, scenario.clients, scenario.threads
     );
     area.draw(&Text::new(title, (16, 12), ("sans-serif", 17, FontStyle::Bold, &INK).into_text_style(area)))
-        .map_err(told)?;
+        .map_err(drawing_error)?;
     for (left, colour, label) in [(16, SENT, "all requests"), (150, DONE, "answered with success")] {
-        area.draw(&Rectangle::new([(left, 39), (left + 16, 53)], colour.filled())).map_err(told)?;
-        area.draw(&Text::new(label, (left + 24, 38), text.clone())).map_err(told)?;
+        area.draw(&Rectangle::new([(left, 39), (left + 16, 53)], colour.filled())).map_err(drawing_error)?;
+        area.draw(&Text::new(label, (left + 24, 38), text.clone())).map_err(drawing_error)?;
     }
     for nth in 0..3 {
         let left = 348 + 11 * nth;
-        area.draw(&PathElement::new(vec![(left, 46), (left + 7, 46)], INK.stroke_width(1))).map_err(told)?;
+        area.draw(&PathElement::new(vec![(left, 46), (left + 7, 46)], INK.stroke_width(1)))
+            .map_err(drawing_error)?;
     }
-    area.draw(&Text::new("quota", (388, 38), text)).map_err(told)
+    area.draw(&Text::new("quota", (388, 38), text)).map_err(drawing_error)
 }
 
-/// What failed in drawing, without the parts that borrow from the picture.
-fn told(error: impl std::fmt::Display) -> Failure {
+/// A drawing error, without the parts that borrow from the picture.
+fn drawing_error(error: impl std::fmt::Display) -> Failure {
     error.to_string().into()
 }

@@ -1,4 +1,4 @@
-//! Clients and a service in virtual time, with the crate's real handler and backoff: an hour takes a moment.
+//! Clients and a service in virtual time, with the crate's real handler and backoff.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -41,7 +41,7 @@ pub(crate) struct Policy {
     pub(crate) retry: RetryConfig,
 }
 
-/// What came of it.
+/// The results of a run.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Report {
     /// By second: requests that reached the service, and those that it answered with success.
@@ -76,8 +76,8 @@ impl Report {
 
 struct Client {
     handler: AdaptiveHandler,
-    line: VecDeque<Call>,
-    /// When it will look at its line again.
+    queue: VecDeque<Call>,
+    /// The next time it checks its queue.
     wakes: Option<Duration>,
 }
 
@@ -113,7 +113,7 @@ struct World<'a> {
     clients: Vec<Client>,
     due: BinaryHeap<Reverse<Due>>,
     scheduled: u64,
-    /// Calls that the service would let through at once, as of a moment.
+    /// Calls that the service would let through at once, at that time.
     bucket: (f64, Duration),
     report: Report,
 }
@@ -122,7 +122,7 @@ struct World<'a> {
 pub(crate) fn run(scenario: &Scenario, policy: &Policy) -> Report {
     let client = |nth| Client {
         handler: AdaptiveHandler::new(policy.handler.clone().seed(scenario.seed.wrapping_add(nth as u64))),
-        line: VecDeque::new(),
+        queue: VecDeque::new(),
         wakes: None,
     };
     let seconds = scenario.length.as_secs() as usize + 1;
@@ -164,9 +164,9 @@ impl World<'_> {
     fn happen(&mut self, client: usize, event: Event) {
         match event {
             Event::Begin => {
-                self.clients[client].line.push_back(Call { born: self.now, tries: Tries::default() });
+                self.clients[client].queue.push_back(Call { born: self.now, tries: Tries::default() });
             }
-            Event::Again(call) => self.clients[client].line.push_front(call),
+            Event::Again(call) => self.clients[client].queue.push_front(call),
             Event::Look => self.clients[client].wakes = None,
             Event::Answer(call, permit, answer) => self.learn(client, call, permit, answer),
         }
@@ -175,10 +175,10 @@ impl World<'_> {
 
     /// Sends what may go, and plans to look again when more may go.
     fn look(&mut self, client: usize) {
-        while !self.clients[client].line.is_empty() {
+        while !self.clients[client].queue.is_empty() {
             let wait = match self.clients[client].handler.admit(self.start + self.now) {
                 Admission::Go(permit) => {
-                    if let Some(call) = self.clients[client].line.pop_front() {
+                    if let Some(call) = self.clients[client].queue.pop_front() {
                         self.send(client, call, permit);
                     }
                     continue;
