@@ -1,5 +1,4 @@
-//! Batches under load, each against a service on real sockets: what is lost or paid twice, how much memory it takes, how
-//! much of a quota it uses, how fast it is.
+//! Batches under load, against a server on real sockets: how much of a quota is used, and how fast they are.
 //!
 //! They take from seconds to minutes of real time, so they are ignored by `cargo test`; the gate runs them in release:
 //!
@@ -15,115 +14,17 @@ mod faulty;
 #[path = "support/quota.rs"]
 mod quota;
 mod support;
-#[path = "support/tool.rs"]
-mod tool;
 
-use std::collections::BTreeSet;
-use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
-use std::{env, fs, thread};
+use std::{env, thread};
 
 use faulty::Service;
 use holysheep::{ChatRequest, Client, Config};
-use serde_json::Value;
-use tool::{Folder, batch, lines, tool};
-
-/// How often a child is looked at.
-const LOOK: Duration = Duration::from_millis(20);
 
 /// How many times as long as in the gate.
 fn load() -> usize {
     env::var("LOAD").ok().map_or(1, |load| load.parse().unwrap())
-}
-
-/// Waits for a program, and tells the most memory that it had, in KiB.
-fn peak(mut child: Child) -> (bool, u64) {
-    let status = format!("/proc/{}/status", child.id());
-    let mut peak = 0;
-    loop {
-        let now = fs::read_to_string(&status).unwrap_or_default();
-        let line = now.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        peak = line.map_or(peak, |line| line.trim().trim_end_matches(" kB").parse().unwrap());
-        if let Some(ended) = child.try_wait().unwrap() {
-            return (ended.success(), peak);
-        }
-        thread::sleep(LOOK);
-    }
-}
-
-/// Asserts that there is one line for each of so many items.
-#[track_caller]
-fn assert_once(lines: &[Value], items: usize) {
-    let indexes: BTreeSet<_> = lines.iter().map(|line| line["index"].as_u64().unwrap()).collect();
-    assert_eq!((lines.len(), indexes.len()), (items, items));
-}
-
-fn quiet(command: &mut Command) -> Child {
-    command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
-}
-
-#[test]
-#[ignore = "takes seconds of real time; the gate runs it"]
-fn of_many_calls_to_a_bad_service_none_is_lost_and_none_is_asked_again_once_answered() {
-    let items = 2000 * load();
-    let folder = Folder::new("bad");
-    let (input, output) = (folder.prompts(items), folder.file("out.jsonl"));
-    let service = Service::new(0.3, Duration::from_millis(20));
-    let started = Instant::now();
-    let mut command = batch(&service.url(), &input, &output);
-    command.args(["--concurrency", "64", "--timeout", "1"]);
-    let ended = command.output().unwrap();
-    let (books, lines) = (service.books(), lines(&output));
-    let answered: usize = books.answered.values().sum();
-    let successes = lines.iter().filter(|line| line.get("answer").is_some()).count();
-    println!(
-        "{items} items in {:.0?}: {successes} succeeded, {answered} answers, {:?}",
-        started.elapsed(),
-        books.failures
-    );
-    println!("{}", String::from_utf8_lossy(&ended.stderr));
-    assert_eq!(lines.len(), items);
-    assert_eq!(answered, successes, "each answer was paid once");
-    assert!(books.answered.values().all(|answers| *answers == 1));
-    // An answer that was made and lost is known by the key of the call, if the service looks at that.
-    assert!(books.keys.len() == items && books.keys.values().all(|keys| keys.len() == 1));
-    assert_once(&lines, items);
-    // Six attempts of which each fails with 24 %, 429s apart, are in vain for one item in 5,000.
-    assert!(successes + items / 500 >= items);
-}
-
-#[test]
-#[ignore = "takes seconds of real time; the gate runs it"]
-fn memory_is_flat() {
-    let peak_of = |items: usize, concurrency: &str| {
-        let folder = Folder::new("memory");
-        let (input, output) = (folder.prompts(items), folder.file("out.jsonl"));
-        let service = Service::new(0.0, Duration::ZERO);
-        let started = Instant::now();
-        let (ended, kib) =
-            peak(quiet(batch(&service.url(), &input, &output).args(["--concurrency", concurrency])));
-        assert!(ended);
-        println!("{items} items, {concurrency} at a time: {kib} KiB, {:.1?}", started.elapsed());
-        kib as f64
-    };
-    let (few, many) = (peak_of(10_000, "64"), peak_of(100_000 * load(), "64"));
-    println!("ratio {:.3}", many / few);
-    assert!(many <= 1.3 * few, "{many} and {few} KiB");
-}
-
-#[test]
-#[ignore = "takes seconds of real time; the gate runs it"]
-fn five_hundred_threads_in_flight_are_small() {
-    const THREADS: usize = 512;
-    let folder = Folder::new("threads");
-    let (input, output) = (folder.prompts(8 * THREADS), folder.file("out.jsonl"));
-    let service = Service::new(0.0, Duration::from_millis(1000));
-    let child = quiet(batch(&service.url(), &input, &output).args(["--concurrency", "512"]));
-    let (ended, kib) = peak(child);
-    println!("{THREADS} in flight: {kib} KiB, most at a time {}", service.books().most);
-    assert!(ended && service.books().most == THREADS);
-    assert!(kib <= 45 * 1024, "{kib} KiB");
 }
 
 /// Calls as fast as a quota of 600 a minute lets it; the part of the quota that was used, and of the calls that were refused.
@@ -153,53 +54,6 @@ fn a_quota_is_used_up_with_any_number_of_threads() {
         println!("{threads} threads, {length:?}: {used:.3} of the quota, {:.2} % refused", 100.0 * refused);
         assert!(refused <= 0.03 && used >= 0.97, "{threads} threads");
     }
-}
-
-/// Four processes with a quarter of the input each at a quota of 600 a minute; the seconds that each took, and the part of
-/// the quota that was used.
-fn four_shards(name: &str, arguments: &[&str]) -> ([f64; 4], f64) {
-    tool(); // built before the time counts
-    let items = 600 * load();
-    let folder = Folder::new(name);
-    let (input, service) = (folder.prompts(items), quota::Service::new(10.0, 10.0));
-    let started = Instant::now();
-    let shards = [1, 2, 3, 4].map(|shard| {
-        let output = folder.file(&format!("{shard}.jsonl"));
-        let mut command = batch(&service.url(), &input, &output);
-        command.args(["--concurrency", "16", "--shard", &format!("{shard}/4")]).args(arguments);
-        let mut child = quiet(&mut command);
-        thread::spawn(move || {
-            assert!(child.wait().unwrap().success());
-            (started.elapsed().as_secs_f64(), output)
-        })
-    });
-    let ends = shards.map(|shard| shard.join().unwrap());
-    let lines: Vec<_> = ends.iter().flat_map(|(_, output)| lines(output)).collect();
-    assert_once(&lines, items);
-    assert!(lines.iter().all(|line| line["answer"] == "hi"));
-    let mut seconds = ends.map(|(seconds, _)| seconds);
-    seconds.sort_by(f64::total_cmp);
-    let used = (items as f64 - 10.0) / (10.0 * seconds[3]);
-    println!(
-        "{name}: {items} items in {seconds:.1?} s, slowest {:.2} times the fastest, {used:.3} of the quota, {:?}",
-        seconds[3] / seconds[0],
-        service.counts()
-    );
-    (seconds, used)
-}
-
-#[test]
-#[ignore = "takes a minute of real time; the gate runs it"]
-fn four_processes_that_know_the_quota_end_together() {
-    let (seconds, used) = four_shards("told", &["--rpm", "600"]);
-    assert!(seconds[3] <= 1.3 * seconds[0] && used >= 0.95);
-}
-
-#[test]
-#[ignore = "takes two minutes of real time; the gate runs it"]
-fn four_processes_that_know_nothing_complete_the_input() {
-    // How evenly they share depends on how many 429s each of them sees, which in a minute are few: no bound here.
-    four_shards("untold", &[]);
 }
 
 #[test]

@@ -11,7 +11,7 @@
 //! ```
 //!
 //! `QUOTA_SECONDS=600` makes them as long as one likes. The same in virtual time, and with many seeds, is in
-//! `tests/simulation.rs`.
+//! `examples/simulate/tests/simulation.rs`.
 #![allow(clippy::unwrap_used, reason = "a test that can't go on shall say so loudly")]
 
 #[path = "support/quota.rs"]

@@ -2,7 +2,7 @@
 //!
 //!     batch prompts.jsonl -o answers.jsonl --model gpt-4.1 --concurrency 64
 //!
-//! `cargo install --path . --example batch --features preserve-order` installs it, `batch --help` says the rest.
+//! `cargo install --path examples/batch` installs it; `batch --help` lists the options.
 
 mod done;
 mod input;

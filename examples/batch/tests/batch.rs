@@ -2,10 +2,10 @@
 //! ends.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't go on shall say so loudly")]
 
-#[path = "support/faulty.rs"]
+#[path = "../../../tests/support/faulty.rs"]
 mod faulty;
+#[path = "../../../tests/support/mod.rs"]
 mod support;
-#[path = "support/tool.rs"]
 mod tool;
 
 use std::io::Write;
@@ -18,7 +18,7 @@ use std::{env, fs};
 use faulty::Service;
 use serde_json::{Value, json};
 use support::{Server, ok, silence, status};
-use tool::{Folder, assert_complete, batch, lines, tool};
+use tool::{Folder, TOOL, assert_complete, batch, lines};
 
 #[track_caller]
 fn ends(mut command: Command, status: i32) -> (String, String) {
@@ -99,7 +99,6 @@ fn every_form_of_input_becomes_a_line() {
     assert!(err.contains("3 failed: bad line") && err.contains("1 failed: status 400"), "{err}");
 }
 
-#[cfg(feature = "preserve-order")]
 #[test]
 fn the_keys_of_a_schema_stay_in_their_order() {
     let folder = Folder::new("keys");
@@ -291,7 +290,7 @@ fn a_mistake_in_all_items_ends_it() {
     let server = Server::always(status(404));
     fails(batch(&server.url(), &input, &output), "the first 100 failed alike: the service answered 404");
     assert!((100..150).contains(&lines(&output).len()));
-    let mut command = Command::new(tool());
+    let mut command = Command::new(TOOL);
     command
         .arg(&input)
         .args(["-o", "-"])
@@ -443,7 +442,7 @@ fn a_dry_run_checks_everything_and_sends_nothing() {
     let input = folder.file("in.jsonl");
     let good = "{\"prompt\": \"four words are enough\"}\n".repeat(99);
     fs::write(&input, format!("{good}[]\n{{\"prompt\": 5}}\n")).unwrap();
-    let mut command = Command::new(tool());
+    let mut command = Command::new(TOOL);
     command
         .arg(&input)
         .args(["--dry-run", "--model", "m", "--price", "1000,1"])
@@ -451,7 +450,7 @@ fn a_dry_run_checks_everything_and_sends_nothing() {
     let (out, _) = ends(command, 1);
     assert!(out.contains("line 100 isn't a JSON object\nline 101 has a prompt that isn't text\n"), "{out}");
     assert!(out.contains("101 items, 2 of them bad, some 891 tokens to send for $0.89"), "{out}");
-    let mut command = Command::new(tool());
+    let mut command = Command::new(TOOL);
     command.arg(&input).args(["--dry-run", "--limit", "1"]);
     let (out, _) = ends(command, 1);
     assert!(out.contains("line 1 names no model; add --model NAME"), "{out}");
@@ -499,14 +498,14 @@ fn shares_of_an_input_are_all_of_it() {
     assert_complete(&all, 50);
 }
 
-const README: &str = include_str!("../README.md");
+const README: &str = include_str!("../../../README.md");
 
 /// Runs a line of the README in a shell, where `prompts.jsonl` is so many prompts.
 #[track_caller]
 fn shell(folder: &Folder, items: usize, line: &str, variables: &[(&str, &str)]) {
     let service = Service::new(0.0, Duration::ZERO);
     fs::rename(folder.prompts(items), folder.file("prompts.jsonl")).unwrap();
-    let path = [tool().parent().unwrap().to_str().unwrap(), &env::var("PATH").unwrap()].join(":");
+    let path = [Path::new(TOOL).parent().unwrap().to_str().unwrap(), &env::var("PATH").unwrap()].join(":");
     let mut command = Command::new("sh");
     command.args(["-c", line]).current_dir(&folder.0).stdin(Stdio::null());
     command.env("PATH", path).env("HOLYSHEEP_API_KEY", "sk-test").env("HOLYSHEEP_BASE_URL", service.url());

@@ -1,38 +1,15 @@
-//! The tool of `examples/batch` as a program that tests run.
+//! Runs the tool as a program, and reads what it wrote.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Once;
 use std::{env, fs, process};
 
 use serde_json::Value;
 
-/// The program, which `cargo test` builds with all tests, but not with one alone.
-pub(crate) fn tool() -> PathBuf {
-    static BUILT: Once = Once::new();
-    let test = env::current_exe().unwrap();
-    let tool = test.parent().unwrap().with_file_name("examples").join("batch");
-    BUILT.call_once(|| {
-        let mut cargo = Command::new(env!("CARGO"));
-        cargo.args(["build", "--quiet", "--example", "batch"]);
-        if cfg!(feature = "preserve-order") {
-            cargo.args(["--features", "preserve-order"]);
-        }
-        // What cargo tells a test of its package would look to build scripts like a change, and everything be built anew.
-        for (name, _) in env::vars()
-            .filter(|(name, _)| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_"))
-        {
-            cargo.env_remove(name);
-        }
-        if !cfg!(debug_assertions) {
-            cargo.arg("--release");
-        }
-        assert!(cargo.status().unwrap().success());
-    });
-    tool
-}
+/// The program.
+pub(crate) const TOOL: &str = env!("CARGO_BIN_EXE_batch");
 
 /// A folder of its own for each test, which is gone after it.
 pub(crate) struct Folder(pub(crate) PathBuf);
@@ -67,7 +44,7 @@ impl Drop for Folder {
 
 /// A call of the program, which knows the key and the address.
 pub(crate) fn batch(url: &str, input: &Path, output: &Path) -> Command {
-    let mut command = Command::new(tool());
+    let mut command = Command::new(TOOL);
     command.arg(input).arg("-o").arg(output).args(["--model", "m"]);
     command.env("HOLYSHEEP_API_KEY", "sk-test-0123456789abcdef").env("HOLYSHEEP_BASE_URL", url);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());

@@ -1,7 +1,7 @@
 //! The handler's figures in the simulation of `examples/simulate`, in virtual time.
 #![allow(clippy::panic, reason = "a failed assumption must fail the test")]
 
-#[path = "../examples/simulate/world.rs"]
+#[path = "../src/world.rs"]
 mod world;
 
 use std::time::Duration;

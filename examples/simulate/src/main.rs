@@ -1,6 +1,6 @@
 //! Simulates many clients of one service through an outage, with three ways to retry; prints a table, draws a picture.
 //!
-//! cargo run --release --example simulate -- --clients 20 --svg simulation.svg
+//! cargo run --release -p holysheep-simulate -- --clients 20 --svg simulation.svg
 //!
 //! The threads of a client begin a new call when one was given up, so that a policy which loses many calls doesn't look as
 //! if it needed little. All chance is seeded: the same arguments give the same figures.
