@@ -58,7 +58,8 @@ pub(crate) struct RetryLoop<'a> {
 impl RetryLoop<'_> {
     /// Repeats `operation` until it succeeds, a failure isn't worth a retry, or retries or time are used up.
     pub(crate) fn run<O: Operation>(&self, operation: &mut O) -> Attempt<O::Output, Failure<O::Error>> {
-        let mut call = Retrier::new(self.clock.now(), self.deadline, self.background);
+        let mut call =
+            Retrier::new(self.clock.now(), self.deadline, self.background, self.retry.max_timeout_retries());
         let (mut step, mut permit, mut meta) = (Step::WaitForTurn, None, Meta::default());
         loop {
             step = match step {

@@ -8,7 +8,7 @@ use crate::client::core::{Core, IdempotencyKeys};
 use crate::client::event::Event;
 use crate::client::to_json;
 use crate::error::{Error, Reason, Result};
-use crate::http::request::{Deadline, HttpRequest};
+use crate::http::request::{Deadline, HttpRequest, TimeLimits};
 use crate::http::transport::HttpResponse;
 use crate::meta::{Attempt, Meta};
 use crate::policy::backoff::RetryConfig;
@@ -101,7 +101,10 @@ impl<T, F: Fn(&HttpRequest<'_>) -> Attempt<T>> Operation for Call<'_, F> {
             body: self.spec.body.as_deref(),
             idempotency_key: self.idempotency_key.as_deref(),
             fresh_connection: state.fresh_connection,
-            deadline: deadline.map(|(total, remaining)| Deadline { total, remaining }),
+            limits: TimeLimits {
+                timeout: grown_timeout(self.core.transport.timeout(), state.timeouts),
+                deadline: deadline.map(|(total, remaining)| Deadline { total, remaining }),
+            },
         });
         self.core.emit(|| Event::Answer {
             attempt,
@@ -146,6 +149,16 @@ impl<T, F: Fn(&HttpRequest<'_>) -> Attempt<T>> Operation for Call<'_, F> {
             }
         }
     }
+}
+
+/// The longest inactivity timeout that retries lead to: models that reason for longer are rare, and a caller who knows one
+/// can set a longer timeout.
+const MAX_GROWN_TIMEOUT: Duration = Duration::from_secs(10 * 60);
+
+/// The inactivity timeout of an attempt: twice as long after each attempt that timed out while waiting for the answer.
+fn grown_timeout(timeout: Duration, timeouts: u32) -> Duration {
+    let factor = 1u32.checked_shl(timeouts).unwrap_or(u32::MAX);
+    timeout.saturating_mul(factor).min(MAX_GROWN_TIMEOUT).max(timeout)
 }
 
 /// Whether a service refused to report the usage of a stream, which older ones can't.

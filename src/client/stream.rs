@@ -48,6 +48,8 @@ pub struct ChatStream {
     /// The time spent waiting for the server since the last content: pings and empty chunks are no content, and the time
     /// that the reader takes isn't the server's.
     idle: Duration,
+    /// A chunk with content arrived.
+    has_content: bool,
     /// It ended with an error, which was returned.
     failed: bool,
 }
@@ -101,6 +103,7 @@ impl ChatStream {
             meta: Meta::default(),
             bytes: 0,
             idle: Duration::ZERO,
+            has_content: false,
             failed: false,
         }
     }
@@ -169,7 +172,7 @@ impl ChatStream {
             match StreamEvent::read(event) {
                 Ok(StreamEvent::Chunk(chunk)) => {
                     if has_content(&chunk) {
-                        self.idle = Duration::ZERO;
+                        (self.has_content, self.idle) = (true, Duration::ZERO);
                     }
                     self.accumulator.add(&chunk).map_err(too_many)?;
                     return Ok(Some(chunk));
@@ -200,12 +203,17 @@ impl ChatStream {
         if self.core.shutdown.is_cancelled() {
             return Err(Error::Shutdown);
         }
-        let timeout = self.core.transport.timeout();
+        let timeout = body.timeout();
+        // Until there is content, the model is still being waited for, whatever else arrives.
+        let phase = if self.has_content { Phase::Reading } else { Phase::Waiting };
         if self.idle > timeout {
-            return Err(Error::Timeout { phase: Phase::Reading, after: timeout });
+            return Err(Error::Timeout { phase, after: timeout });
         }
         let asked = self.core.clock.now();
-        let arrived = body.fill()?;
+        let arrived = body.fill().map_err(|error| match error {
+            Error::Timeout { phase: Phase::Reading, after } => Error::Timeout { phase, after },
+            error => error,
+        })?;
         self.idle += self.core.clock.now().saturating_duration_since(asked);
         let (length, mut rest) = (arrived.len(), arrived);
         let event = if length == 0 { self.decoder.finish() } else { self.decoder.next(&mut rest) };
@@ -275,16 +283,15 @@ fn too_many(error: TooMany) -> Error {
 /// Whether a chunk contains a part of the answer.
 fn has_content(chunk: &ChatChunk) -> bool {
     let full = |text: Option<&str>| text.is_some_and(|text| !text.is_empty());
-    chunk.usage.is_some()
-        || chunk.choices.iter().any(|choice| {
-            let delta = &choice.delta;
-            choice.finish_reason.is_some()
-                || !delta.text().is_empty()
-                || full(delta.reasoning())
-                || full(delta.refusal.as_deref())
-                || !delta.tool_calls.is_empty()
-                || delta.function_call.is_some()
-        })
+    chunk.choices.iter().any(|choice| {
+        let delta = &choice.delta;
+        choice.finish_reason.is_some()
+            || !delta.text().is_empty()
+            || full(delta.reasoning())
+            || full(delta.refusal.as_deref())
+            || !delta.tool_calls.is_empty()
+            || delta.function_call.is_some()
+    })
 }
 
 impl fmt::Debug for ChatStream {

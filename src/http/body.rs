@@ -7,7 +7,7 @@ use std::time::Duration;
 use ureq::BodyReader;
 
 use crate::error::{Error, Phase, Result};
-use crate::http::request::Deadline;
+use crate::http::request::TimeLimits;
 use crate::http::transport::{ResponseHead, Transport};
 use crate::runtime::cancel::Cancel;
 
@@ -23,20 +23,25 @@ const DRAIN_BYTES: u64 = 64 * 1024;
 pub(crate) struct ResponseBody {
     reader: BufReader<BodyReader<'static>>,
     transport: Arc<Transport>,
-    deadline: Option<Deadline>,
+    limits: TimeLimits,
 }
 
 impl ResponseBody {
     pub(crate) fn new(head: ResponseHead, transport: Arc<Transport>) -> ResponseBody {
         let reader = BufReader::with_capacity(BUFFER, head.body.into_reader());
-        ResponseBody { reader, transport, deadline: head.deadline }
+        ResponseBody { reader, transport, limits: head.limits }
     }
 
     /// The bytes that have arrived and were not consumed; waits if there are none. Empty at the end.
     pub(crate) fn fill(&mut self) -> Result<&[u8]> {
-        let (transport, deadline) = (&self.transport, self.deadline);
+        let (transport, limits) = (&self.transport, &self.limits);
         let filled = self.reader.fill_buf();
-        filled.map_err(|error| transport.failures().error(error.into(), Phase::Reading, deadline))
+        filled.map_err(|error| transport.failures().error(error.into(), Phase::Reading, limits))
+    }
+
+    /// The inactivity timeout.
+    pub(crate) fn timeout(&self) -> Duration {
+        self.limits.timeout
     }
 
     /// Whether this may be an event stream: no line of one begins like a JSON document or an HTML page.

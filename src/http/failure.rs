@@ -7,7 +7,7 @@ use ureq::Timeout;
 
 use crate::error::{Error, Phase};
 use crate::http::connector::NotSent;
-use crate::http::request::Deadline;
+use crate::http::request::TimeLimits;
 use crate::http::transport::MAX_BODY_TIME;
 use crate::policy::backoff::RetryConfig;
 use crate::policy::classify::{Retryable, Verdict};
@@ -19,24 +19,23 @@ pub(super) struct FailureContext {
     /// Host and port of the service.
     pub(super) host: Arc<str>,
     pub(super) connect_timeout: Duration,
-    pub(super) timeout: Duration,
     /// Once it is cancelled, every failure is a consequence of that.
     pub(super) cancel: Cancel,
 }
 
 impl FailureContext {
     /// The error of an exchange. `phase` is how far it had come once it was connected.
-    pub(super) fn error(&self, error: ureq::Error, phase: Phase, deadline: Option<Deadline>) -> Error {
+    pub(super) fn error(&self, error: ureq::Error, phase: Phase, limits: &TimeLimits) -> Error {
         if self.cancel.is_cancelled() {
             return Error::Shutdown;
         }
         match error {
-            ureq::Error::Timeout(Timeout::Global) => Deadline::passed(deadline),
+            ureq::Error::Timeout(Timeout::Global) => limits.deadline_passed(),
             ureq::Error::Timeout(Timeout::RecvBody) => Error::Timeout { phase, after: MAX_BODY_TIME },
             ureq::Error::Timeout(Timeout::PerWrite) => {
-                Error::Timeout { phase: Phase::Sending, after: self.timeout }
+                Error::Timeout { phase: Phase::Sending, after: limits.timeout }
             }
-            ureq::Error::Timeout(_) => Error::Timeout { phase, after: self.timeout },
+            ureq::Error::Timeout(_) => Error::Timeout { phase, after: limits.timeout },
             ureq::Error::LargeResponseHeader(_, limit) => {
                 Error::TooLarge { part: "header", limit: limit as u64 }
             }
@@ -50,7 +49,7 @@ impl FailureContext {
                 Error::config("path", "is not a valid request path; use one such as /models")
             }
             ureq::Error::Other(source) => match source.downcast::<NotSent>() {
-                Ok(not_sent) => self.not_sent(not_sent.0, deadline),
+                Ok(not_sent) => self.not_sent(not_sent.0, limits),
                 Err(source) => Error::Transport { answered: phase == Phase::Reading, source },
             },
             ureq::Error::Io(source) => {
@@ -62,13 +61,13 @@ impl FailureContext {
     }
 
     /// The error of an exchange that failed before anything was sent.
-    fn not_sent(&self, error: ureq::Error, deadline: Option<Deadline>) -> Error {
+    fn not_sent(&self, error: ureq::Error, limits: &TimeLimits) -> Error {
         let after = self.connect_timeout;
         match error {
-            ureq::Error::Timeout(Timeout::Global) => Deadline::passed(deadline),
+            ureq::Error::Timeout(Timeout::Global) => limits.deadline_passed(),
             // ureq rounds the deadline's share of an address down, and then reports a connect timeout.
-            ureq::Error::Timeout(_) if deadline.is_some_and(|deadline| deadline.remaining < after) => {
-                Deadline::passed(deadline)
+            ureq::Error::Timeout(_) if limits.deadline.is_some_and(|deadline| deadline.remaining < after) => {
+                limits.deadline_passed()
             }
             ureq::Error::Timeout(_) => Error::Timeout { phase: Phase::Connect, after },
             error if is_tls(&error) => Error::Config {

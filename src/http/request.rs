@@ -13,6 +13,14 @@ pub(crate) struct HttpRequest<'a> {
     pub(crate) idempotency_key: Option<&'a str>,
     /// Use no pooled connection.
     pub(crate) fresh_connection: bool,
+    pub(crate) limits: TimeLimits,
+}
+
+/// How long an attempt may take.
+#[derive(Clone, Copy)]
+pub(crate) struct TimeLimits {
+    /// The inactivity timeout.
+    pub(crate) timeout: Duration,
     pub(crate) deadline: Option<Deadline>,
 }
 
@@ -25,9 +33,9 @@ pub(crate) struct Deadline {
     pub(crate) remaining: Duration,
 }
 
-impl Deadline {
+impl TimeLimits {
     /// The error of a call whose deadline passed.
-    pub(super) fn passed(deadline: Option<Deadline>) -> Error {
-        Error::Deadline { after: deadline.map_or(Duration::ZERO, |deadline| deadline.total) }
+    pub(super) fn deadline_passed(&self) -> Error {
+        Error::Deadline { after: self.deadline.map_or(Duration::ZERO, |deadline| deadline.total) }
     }
 }

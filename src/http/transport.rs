@@ -13,7 +13,7 @@ use crate::http::connector::HttpConnector;
 use crate::http::dns_cache::DnsCache;
 use crate::http::failure::FailureContext;
 use crate::http::options::{Endpoint, HttpOptions, MAX_LINE};
-use crate::http::request::{Deadline, HttpRequest};
+use crate::http::request::{HttpRequest, TimeLimits};
 use crate::runtime::cancel::{Cancel, Subscription};
 use crate::runtime::clock::Clock;
 use crate::wire::headers::Headers;
@@ -45,7 +45,7 @@ pub(crate) struct ResponseHead {
     pub(crate) status: u16,
     pub(crate) headers: Headers,
     pub(super) body: Body,
-    pub(super) deadline: Option<Deadline>,
+    pub(super) limits: TimeLimits,
 }
 
 /// An answer, read to its end.
@@ -61,6 +61,7 @@ pub(crate) struct Transport {
     connector: HttpConnector,
     base: Uri,
     headers: http::HeaderMap,
+    timeout: Duration,
     max_response_bytes: u64,
     clock: Clock,
     failures: FailureContext,
@@ -107,12 +108,12 @@ impl Transport {
             connector,
             base,
             headers,
+            timeout: options.timeout,
             max_response_bytes: options.max_response_bytes,
             clock,
             failures: FailureContext {
                 host: Arc::from(address.authority),
                 connect_timeout: options.connect_timeout,
-                timeout: options.timeout,
                 cancel,
             },
         })
@@ -130,6 +131,7 @@ impl Transport {
             headers: self.headers.clone(),
             clock: self.clock.clone(),
             failures: FailureContext { cancel, ..self.failures.clone() },
+            timeout: self.timeout,
             max_response_bytes: self.max_response_bytes,
         }
     }
@@ -141,20 +143,19 @@ impl Transport {
 
     /// Sends the request once and reads the head of the answer.
     pub(crate) fn send(&self, request: &HttpRequest<'_>) -> Result<ResponseHead> {
-        let response = self
-            .run(request)
-            .map_err(|error| self.failures.error(error, Phase::Waiting, request.deadline))?;
+        let response =
+            self.run(request).map_err(|error| self.failures.error(error, Phase::Waiting, &request.limits))?;
         let (parts, body) = response.into_parts();
         let fields = parts.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
         let headers = Headers::read(fields, || self.clock.wall());
-        Ok(ResponseHead { status: parts.status.as_u16(), headers, body, deadline: request.deadline })
+        Ok(ResponseHead { status: parts.status.as_u16(), headers, body, limits: request.limits })
     }
 
     /// Reads the rest of an answer.
     pub(crate) fn read_body(&self, head: ResponseHead) -> Result<HttpResponse> {
-        let ResponseHead { status, headers, body, deadline } = head;
+        let ResponseHead { status, headers, body, limits } = head;
         let body = if (200..300).contains(&status) {
-            self.read_to_end(body).map_err(|error| self.failures.error(error, Phase::Reading, deadline))?
+            self.read_to_end(body).map_err(|error| self.failures.error(error, Phase::Reading, &limits))?
         } else {
             read_excerpt(body)
         };
@@ -171,7 +172,7 @@ impl Transport {
 
     /// The inactivity timeout.
     pub(crate) fn timeout(&self) -> Duration {
-        self.failures.timeout
+        self.timeout
     }
 
     /// The largest answer allowed, in bytes.
@@ -197,9 +198,15 @@ impl Transport {
                 headers.remove(http::header::CONTENT_TYPE);
             }
         }
-        if request.fresh_connection || request.deadline.is_some() {
-            let remaining = request.deadline.map(|deadline| deadline.remaining);
-            let mut config = self.agent.configure_request(message).timeout_global(remaining);
+        let TimeLimits { timeout, deadline } = request.limits;
+        if request.fresh_connection || deadline.is_some() || timeout != self.timeout {
+            let mut config = self
+                .agent
+                .configure_request(message)
+                .timeout_global(deadline.map(|deadline| deadline.remaining))
+                .timeout_recv_response(Some(timeout))
+                .timeout_per_read(Some(timeout))
+                .timeout_per_write(Some(timeout));
             if request.fresh_connection {
                 config = config.max_idle_age(Duration::ZERO);
             }

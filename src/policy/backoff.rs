@@ -51,6 +51,7 @@ pub struct RetryConfig {
     statuses: Vec<u16>,
     status_max: Vec<(u16, Duration)>,
     retry_timeouts: bool,
+    timeout_retries: u32,
 }
 
 /// How a wait is randomised, so that clients that failed together don't come back together.
@@ -84,6 +85,7 @@ impl Default for RetryConfig {
                 .map(|&(status, secs)| (status, Duration::from_secs(secs)))
                 .collect(),
             retry_timeouts: true,
+            timeout_retries: 2,
         }
     }
 }
@@ -136,6 +138,13 @@ impl RetryConfig {
     /// the request.
     pub fn retry_timeouts(mut self, retry: bool) -> Self {
         self.retry_timeouts = retry;
+        self
+    }
+
+    /// How many of the retries may follow a timeout while waiting for the answer. Each attempt after one waits twice as long,
+    /// so that a model which reasons for three minutes answers, and a hung server costs few requests.
+    pub fn timeout_retries(mut self, retries: u32) -> Self {
+        self.timeout_retries = retries;
         self
     }
 
@@ -196,6 +205,11 @@ impl RetryConfig {
 
     pub(crate) fn retries_status(&self, status: u16) -> bool {
         self.statuses.contains(&status)
+    }
+
+    /// How many retries may follow timeouts while waiting for the answer.
+    pub(crate) fn max_timeout_retries(&self) -> u32 {
+        if self.retry_timeouts { self.timeout_retries } else { 0 }
     }
 
     pub(crate) fn retries_timeouts(&self) -> bool {

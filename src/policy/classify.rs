@@ -34,6 +34,8 @@ pub(crate) struct Classification {
     pub(crate) feedback: Feedback,
     /// The retry that may follow at once, if it wasn't made before.
     pub(crate) immediate: Option<Immediate>,
+    /// It is a timeout while waiting for the answer, after which the next attempt waits longer.
+    pub(crate) waiting_timeout: bool,
 }
 
 /// A retry without a wait, made at most once in a call.
@@ -63,7 +65,7 @@ impl Classification {
             Verdict::RetryAfter(asked) => Outcome::failed().retry_after(asked),
             Verdict::Retry | Verdict::GiveUp => Outcome::failed(),
         };
-        Classification { verdict, outcome, feedback, immediate: None }
+        Classification { verdict, outcome, feedback, immediate: None, waiting_timeout: false }
     }
 }
 
@@ -82,25 +84,31 @@ impl Classification {
 pub(crate) fn classify(error: &Error, retry: &RetryConfig) -> Classification {
     use Verdict::{GiveUp, Retry};
     match error {
-        Error::Api { status, code, kind, retry_after, should_retry, .. } => {
+        Error::Api { status, code, kind, message, retry_after, should_retry, .. } => {
             let billing = *status == 402 || (*status == 429 && (names_billing(code) || names_billing(kind)));
-            let again = should_retry.unwrap_or(retry.retries_status(*status) && !billing);
+            let hopeless = billing || (*status == 429 && exceeds_limit_alone(message));
+            let again = should_retry.unwrap_or(retry.retries_status(*status) && !hopeless);
             let asked = retry_after.map_or(Retry, Verdict::RetryAfter);
             let (outcome, feedback) = match status {
-                _ if billing => (Outcome::failed(), Feedback::Ignore),
+                _ if hopeless => (Outcome::failed(), Feedback::Ignore),
                 429 | 529 => (Outcome::throttled(), Feedback::Outcome),
                 503 if retry_after.is_some() => (Outcome::throttled(), Feedback::Outcome),
                 408 | 409 | 500.. => (Outcome::failed(), Feedback::Outcome),
+                // A refusal that is retried all the same must not earn what its retry costs the budget.
+                _ if again => (Outcome::failed(), Feedback::Ignore),
                 _ => (Outcome::failed(), Feedback::ServiceUp),
             };
             let outcome = retry_after.map_or(outcome, |asked| outcome.retry_after(asked)).status(*status);
-            Classification { verdict: if again { asked } else { GiveUp }, outcome, feedback, immediate: None }
+            let verdict = if again { asked } else { GiveUp };
+            Classification { outcome, ..Classification::new(verdict, feedback) }
         }
         Error::Connect { .. } | Error::Timeout { phase: Phase::Connect, .. } => {
             Classification::new(Retry, Feedback::Outcome)
         }
-        Error::Timeout { .. } => {
-            Classification::new(if retry.retries_timeouts() { Retry } else { GiveUp }, Feedback::Outcome)
+        Error::Timeout { phase, .. } => {
+            let verdict = if retry.retries_timeouts() { Retry } else { GiveUp };
+            let waiting_timeout = *phase == Phase::Waiting;
+            Classification { waiting_timeout, ..Classification::new(verdict, Feedback::Outcome) }
         }
         Error::Transport { answered, .. } => {
             let immediate = (!answered).then_some(Immediate::FreshConnection);
@@ -124,6 +132,17 @@ pub(crate) fn classify(error: &Error, retry: &RetryConfig) -> Classification {
 fn names_billing(word: &Option<String>) -> bool {
     let word = word.as_deref().unwrap_or_default().to_ascii_lowercase();
     ["quota", "billing", "credit", "balance"].iter().any(|billing| word.contains(billing))
+}
+
+/// Whether a 429 says that the request alone is larger than the limit, so that no wait helps. OpenAI: "Request too large
+/// … Limit 30000, Requested 41251".
+fn exceeds_limit_alone(message: &str) -> bool {
+    let number_after = |word: &str| {
+        let digits = message.split(word).nth(1)?.trim_start_matches([':', ' ']);
+        let digits: String = digits.chars().filter(|c| *c != ',').take_while(char::is_ascii_digit).collect();
+        digits.parse::<u64>().ok()
+    };
+    number_after("Limit").zip(number_after("Requested")).is_some_and(|(limit, requested)| requested > limit)
 }
 
 impl Error {
@@ -209,6 +228,50 @@ mod tests {
         for nothing in [quota, api(402), Error::Shutdown, Error::config("ca_file", "wrong")] {
             assert_eq!(learns(nothing).0, Feedback::Ignore);
         }
+    }
+
+    #[test]
+    fn a_request_that_alone_exceeds_the_limit_is_refused_and_teaches_nothing() {
+        let said = |text: &str| match api(429) {
+            Error::Api { status, code, kind, param, request_id, retry_after, should_retry, body, .. } => {
+                let message = text.to_owned();
+                Error::Api { status, code, kind, message, param, request_id, retry_after, should_retry, body }
+            }
+            other => other,
+        };
+        for (message, refused) in [
+            (
+                "Request too large for m in organization o on tokens per min (TPM): Limit 30000, Requested 41251.",
+                true,
+            ),
+            ("Request too large: Limit 30,000, Requested 30,001", true),
+            (
+                "Rate limit reached for m on tokens per min (TPM): Limit 30000, Used 29000, Requested 1500.",
+                false,
+            ),
+            ("Limit 30000, Requested 30000", false),
+            ("Requested 41251", false),
+            ("Limit: none, Requested: many", false),
+            ("Limit 1, Requested 99999999999999999999999", false),
+        ] {
+            let failure = classify(&said(message), &RetryConfig::default());
+            let seen = (failure.verdict == Verdict::GiveUp, failure.feedback == Feedback::Ignore);
+            assert_eq!(seen, (refused, refused), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_that_the_server_wants_retried_earns_no_retry_budget() {
+        let wanted = match api(400) {
+            Error::Api { status, code, kind, message, param, request_id, retry_after, body, .. } => {
+                let should_retry = Some(true);
+                Error::Api { status, code, kind, message, param, request_id, retry_after, should_retry, body }
+            }
+            other => other,
+        };
+        let failure = classify(&wanted, &RetryConfig::default());
+        assert_eq!((failure.verdict, failure.learned()), (Verdict::Retry, None));
+        assert_eq!(classify(&api(400), &RetryConfig::default()).feedback, Feedback::ServiceUp);
     }
 
     #[test]

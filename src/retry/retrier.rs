@@ -48,6 +48,8 @@ pub(crate) struct CallState {
     pub(crate) due: Option<Instant>,
     /// The next attempt must not use a pooled connection: the last one met a stale one.
     pub(crate) fresh_connection: bool,
+    /// Attempts that timed out while waiting for the answer.
+    pub(crate) timeouts: u32,
     /// The service refused an optional part of the request, which is left out from now on.
     pub(crate) fallback: bool,
 }
@@ -64,6 +66,8 @@ pub(crate) struct Retrier<E> {
     is_probe: bool,
     probes: u32,
     tries: Tries,
+    /// How many retries may follow timeouts while waiting for the answer.
+    max_timeout_retries: u32,
     /// The failure of the last attempt.
     last: Option<E>,
 }
@@ -88,7 +92,12 @@ pub(crate) enum Failure<E> {
 
 impl<E> Retrier<E> {
     /// A call that begins now. Its first step is [`Step::WaitForTurn`].
-    pub(crate) fn new(now: Instant, deadline: Option<Duration>, background: bool) -> Retrier<E> {
+    pub(crate) fn new(
+        now: Instant,
+        deadline: Option<Duration>,
+        background: bool,
+        max_timeout_retries: u32,
+    ) -> Retrier<E> {
         let state = CallState {
             started: now,
             attempts: 0,
@@ -96,11 +105,21 @@ impl<E> Retrier<E> {
             deadline,
             due: deadline.and_then(|deadline| now.checked_add(deadline)),
             fresh_connection: false,
+            timeouts: 0,
             fallback: false,
         };
         let (immediate_retry_used, is_probe, probes) = (false, false, 0);
         let tries = Tries::default();
-        Retrier { state, background, immediate_retry_used, is_probe, probes, tries, last: None }
+        Retrier {
+            state,
+            background,
+            immediate_retry_used,
+            is_probe,
+            probes,
+            tries,
+            max_timeout_retries,
+            last: None,
+        }
     }
 
     /// The handler granted the turn after this wait; `probes` says that the call probes a service that was down.
@@ -164,6 +183,9 @@ impl<E> Retrier<E> {
         let wait = match immediate {
             Some(Immediate::Fallback) => Duration::ZERO,
             None if failure.verdict == Verdict::GiveUp => return Err(Reason::NotRetryable),
+            None if failure.waiting_timeout && self.state.timeouts == self.max_timeout_retries => {
+                return Err(Reason::RetriesSpent);
+            }
             _ if self.is_probe => retry_delay(&mut Tries::default())?,
             _ => retry_delay(&mut self.tries)?,
         };
@@ -171,6 +193,7 @@ impl<E> Retrier<E> {
         if self.state.due.is_some_and(|due| due.saturating_duration_since(now) <= wait) {
             return Err(Reason::Deadline);
         }
+        self.state.timeouts += u32::from(failure.waiting_timeout);
         self.state.fresh_connection = immediate == Some(Immediate::FreshConnection);
         self.immediate_retry_used |= self.state.fresh_connection;
         self.state.fallback |= immediate == Some(Immediate::Fallback);
@@ -193,7 +216,7 @@ mod tests {
 
     /// A call with a deadline of 10 s that was granted its turn.
     fn sent(now: Instant, background: bool) -> Retrier<&'static str> {
-        let mut call = Retrier::new(now, Some(10 * SECOND), background);
+        let mut call = Retrier::new(now, Some(10 * SECOND), background, 2);
         let step: Ended = call.granted(Duration::ZERO, false);
         assert!(matches!(step, Step::Send));
         call
@@ -236,6 +259,20 @@ mod tests {
         assert!(matches!(step, Step::Done(Err(Failure::GaveUp { reason: Reason::BudgetSpent, .. }))));
         let step: Ended = sent(now, false).rejected(Error::Shutdown);
         assert!(matches!(step, Step::Done(Err(Failure::Rejected { by: Error::Shutdown, last: None }))));
+    }
+
+    #[test]
+    fn timeouts_while_waiting_have_a_limit_of_their_own() {
+        let now = Instant::now();
+        let mut call = Retrier::new(now, None, false, 2);
+        let timeout = Classification { waiting_timeout: true, ..failure(Verdict::Retry, None) };
+        let other = failure(Verdict::Retry, None);
+        for failure in [&timeout, &other, &timeout, &other] {
+            assert!(matches!(after(&mut call, now, failure, SECOND), Step::WaitUntil(_)));
+        }
+        let step = after(&mut call, now, &timeout, SECOND);
+        assert!(matches!(step, Step::Done(Err(Failure::GaveUp { reason: Reason::RetriesSpent, .. }))));
+        assert_eq!(call.state.timeouts, 2);
     }
 
     #[test]
