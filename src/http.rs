@@ -1,8 +1,11 @@
 //! HTTP by ureq: connections, requests, bodies. Nothing here decides about another attempt.
 
 pub(crate) mod body;
+mod connection;
 mod connector;
 mod dns_cache;
+mod early_answer;
+mod exchange;
 mod failure;
 pub(crate) mod options;
 mod redaction;

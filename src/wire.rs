@@ -8,6 +8,7 @@ pub(crate) mod date;
 pub(crate) mod error_body;
 pub(crate) mod headers;
 pub(crate) mod rate_limit_headers;
+pub(crate) mod raw_head;
 pub(crate) mod secrets;
 pub(crate) mod sse;
 pub(crate) mod stream_event;

@@ -8,8 +8,9 @@ use ureq::unversioned::transport::{
     ConnectProxyConnector, ConnectionDetails, Connector, NextTimeout, TcpConnector, Transport,
 };
 
+use crate::http::connection::HttpConnection;
 use crate::http::dns_cache::DnsCache;
-use crate::http::redaction::RedactingTransport;
+use crate::http::early_answer::EarlyAnswerConnector;
 use crate::runtime::cancel::{Abandoned, Cancel};
 use crate::wire::secrets::Secrets;
 
@@ -57,6 +58,7 @@ impl HttpConnector {
         #[cfg(feature = "socks-proxy")]
         let chain = chain.chain(ureq::unversioned::transport::SocksConnector::default());
         let chain = chain.chain(ConnectProxyConnector::default()).chain(TcpConnector::default());
+        let chain = chain.chain(EarlyAnswerConnector);
         #[cfg(feature = "rustls")]
         let chain = chain.chain(ureq::unversioned::transport::RustlsConnector::default());
         #[cfg(feature = "native-tls")]
@@ -108,8 +110,8 @@ impl Connector<()> for HttpConnector {
         let connected = self.dns.cancel.run_cancellable(*timeout.after, connect);
         match connected.map_err(|why| abandoned(why, timeout.reason)).and_then(|connected| connected) {
             Ok(transport) => {
-                let redacting = |transport| RedactingTransport::new(transport, Arc::clone(&self.secrets));
-                Ok(transport.map(|transport| Box::new(redacting(transport)) as Box<dyn Transport>))
+                let connection = |transport| HttpConnection::new(transport, Arc::clone(&self.secrets));
+                Ok(transport.map(|transport| Box::new(connection(transport)) as Box<dyn Transport>))
             }
             Err(error) => {
                 self.dns.clear();

@@ -11,12 +11,17 @@ use ureq::{Agent, Body};
 use crate::error::{Error, Phase, Result};
 use crate::http::connector::HttpConnector;
 use crate::http::dns_cache::DnsCache;
+use crate::http::exchange::{ReadLimit, take_unparsed_head};
 use crate::http::failure::FailureContext;
 use crate::http::options::{Endpoint, HttpOptions, MAX_LINE};
 use crate::http::request::{HttpRequest, TimeLimits};
 use crate::runtime::cancel::{Cancel, Subscription};
 use crate::runtime::clock::Clock;
 use crate::wire::headers::Headers;
+use crate::wire::raw_head;
+
+/// The largest head of an answer in bytes. Larger ones than the input buffer are rare, and grow a buffer of their own.
+const MAX_HEAD: usize = 64 * 1024;
 
 /// The most that is read of an error's body in bytes: the message of a provider fits, an error page is cut.
 const MAX_ERROR_BODY: u64 = 64 * 1024;
@@ -90,7 +95,7 @@ impl Transport {
             .timeout_recv_body(Some(MAX_BODY_TIME))
             .input_buffer_size(INPUT_BUFFER)
             .output_buffer_size(OUTPUT_BUFFER)
-            .max_response_header_size(INPUT_BUFFER - 1) // a full buffer without the end of the head is too much
+            .max_response_header_size(MAX_HEAD)
             .max_idle_connections(idle)
             .max_idle_connections_per_host(idle)
             .max_idle_age(MAX_IDLE_AGE)
@@ -143,12 +148,24 @@ impl Transport {
 
     /// Sends the request once and reads the head of the answer.
     pub(crate) fn send(&self, request: &HttpRequest<'_>) -> Result<ResponseHead> {
-        let response =
-            self.run(request).map_err(|error| self.failures.error(error, Phase::Waiting, &request.limits))?;
-        let (parts, body) = response.into_parts();
-        let fields = parts.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
-        let headers = Headers::read(fields, || self.clock.wall());
-        Ok(ResponseHead { status: parts.status.as_u16(), headers, body, limits: request.limits })
+        let limits = request.limits;
+        let wall = || self.clock.wall();
+        take_unparsed_head();
+        match self.run(request) {
+            Ok(response) => {
+                let (parts, body) = response.into_parts();
+                let fields = parts.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+                let headers = Headers::read(fields, wall);
+                Ok(ResponseHead { status: parts.status.as_u16(), headers, body, limits })
+            }
+            Err(error) => match raw_head::parse(&take_unparsed_head(), wall) {
+                Some((status, headers)) => {
+                    let body = Body::builder().data(Vec::new());
+                    Ok(ResponseHead { status, headers, body, limits })
+                }
+                None => Err(self.failures.error(error, Phase::Waiting, &limits)),
+            },
+        }
     }
 
     /// Reads the rest of an answer.
@@ -157,7 +174,7 @@ impl Transport {
         let body = if (200..300).contains(&status) {
             self.read_to_end(body).map_err(|error| self.failures.error(error, Phase::Reading, &limits))?
         } else {
-            read_excerpt(body)
+            read_excerpt(body, limits.timeout)
         };
         if self.failures.cancel.is_cancelled() {
             return Err(Error::Shutdown); // it may have cut the body
@@ -244,9 +261,10 @@ fn shut_down_with(cancel: &Cancel, agent: &Agent) -> Subscription {
     cancel.subscribe(move || agent.clone().shutdown())
 }
 
-/// Reads the beginning of an error's body, as far as it arrives: the status says enough without it.
-fn read_excerpt(body: Body) -> Vec<u8> {
+/// Reads the beginning of an error's body, as far as it arrives in this time: the status says enough without it.
+fn read_excerpt(body: Body, limit: Duration) -> Vec<u8> {
     let mut bytes = Vec::new();
+    let _limit = ReadLimit::new(limit);
     let _ = body.into_reader().take(MAX_ERROR_BODY).read_to_end(&mut bytes);
     bytes
 }

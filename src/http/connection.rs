@@ -1,0 +1,268 @@
+//! The connection that ureq's protocol code reads and writes: it substitutes secrets, lets a large head grow its buffer,
+//! prefers bytes that have arrived to a timeout, and keeps a head that can't be parsed.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ureq::Error;
+use ureq::unversioned::transport::{Buffers, NextTimeout, Transport};
+
+use crate::http::exchange::{keep_unparsed_head, remaining_read_time};
+use crate::http::redaction::Substitution;
+use crate::wire::secrets::Secrets;
+
+/// After a timeout, how long to look for bytes that arrived while the process was stopped.
+const LAST_READ: Duration = Duration::from_millis(1);
+
+/// How every answer begins.
+const HEAD: &[u8] = b"HTTP/";
+
+/// A connection to the service.
+pub(super) struct HttpConnection {
+    inner: Box<dyn Transport>,
+    substitution: Substitution,
+    /// The unread input, while it is more than the buffer of `inner` holds.
+    overflow: Option<InputBuffer>,
+}
+
+impl HttpConnection {
+    pub(super) fn new(inner: Box<dyn Transport>, secrets: Arc<Secrets>) -> HttpConnection {
+        HttpConnection { inner, substitution: Substitution::new(secrets), overflow: None }
+    }
+
+    /// Waits for input. Where time ran out while the process was stopped, the bytes that arrived meanwhile are read all
+    /// the same.
+    fn read(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
+        let Some(remaining) = remaining_read_time() else {
+            return match self.inner.await_input(timeout) {
+                Err(Error::Timeout(reason)) => {
+                    let again =
+                        NextTimeout { after: LAST_READ.into(), reason, per_read: None, per_write: None };
+                    self.inner.await_input(again)
+                }
+                ended => ended,
+            };
+        };
+        let after = remaining.max(LAST_READ).min(*timeout.after);
+        self.inner.await_input(NextTimeout { after: after.into(), ..timeout })
+    }
+}
+
+impl Transport for HttpConnection {
+    fn buffers(&mut self) -> &mut dyn Buffers {
+        self.overflow = self.overflow.take().filter(|overflow| !overflow.input().is_empty());
+        match &mut self.overflow {
+            Some(overflow) => overflow,
+            None => self.inner.buffers(),
+        }
+    }
+
+    fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
+        let output = self.inner.buffers().output();
+        let length = amount.min(output.len());
+        self.substitution.apply(&mut output[..length]);
+        self.inner.transmit_output(amount, timeout)
+    }
+
+    fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
+        // A full buffer of which nothing can be used is a large head.
+        if self.overflow.is_none() && self.inner.buffers().input_append_buf().is_empty() {
+            self.overflow = Some(InputBuffer::default());
+        }
+        let Some(overflow) = &mut self.overflow else { return self.read(timeout) };
+        overflow.take_from(self.inner.buffers());
+        let made_progress = self.read(timeout)?;
+        if let Some(overflow) = &mut self.overflow {
+            overflow.take_from(self.inner.buffers());
+        }
+        Ok(made_progress)
+    }
+
+    fn is_open(&mut self) -> bool {
+        let unread = self.overflow.as_ref().is_some_and(|overflow| !overflow.input().is_empty());
+        !unread && self.inner.is_open()
+    }
+
+    fn is_tls(&self) -> bool {
+        self.inner.is_tls()
+    }
+}
+
+impl Drop for HttpConnection {
+    fn drop(&mut self) {
+        let input = self.buffers().input();
+        if input.starts_with(HEAD) {
+            keep_unparsed_head(input);
+        }
+    }
+}
+
+impl fmt::Debug for HttpConnection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("HttpConnection").field(&self.inner).finish()
+    }
+}
+
+/// Input that grows as needed. How far is up to the reader: ureq stops at its limit for heads.
+#[derive(Default)]
+struct InputBuffer {
+    bytes: Vec<u8>,
+    consumed: usize,
+    /// The last attempt to use the input used some of it.
+    progress: bool,
+}
+
+impl InputBuffer {
+    fn take_from(&mut self, buffers: &mut dyn Buffers) {
+        let input = buffers.input();
+        let length = input.len();
+        self.bytes.extend_from_slice(input);
+        buffers.input_consume(length);
+    }
+}
+
+impl Buffers for InputBuffer {
+    fn output(&mut self) -> &mut [u8] {
+        &mut [] // while input is unread, no request is written
+    }
+
+    fn input(&self) -> &[u8] {
+        &self.bytes[self.consumed..]
+    }
+
+    fn input_append_buf(&mut self) -> &mut [u8] {
+        &mut [] // it is filled by `take_from`
+    }
+
+    fn input_appended(&mut self, _: usize) {}
+
+    fn input_consume(&mut self, amount: usize) {
+        self.progress = amount > 0;
+        self.consumed = (self.consumed + amount).min(self.bytes.len());
+    }
+
+    fn tmp_and_output(&mut self) -> (&mut [u8], &mut [u8]) {
+        (&mut [], &mut [])
+    }
+
+    fn can_use_input(&self) -> bool {
+        self.progress && !self.input().is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ureq::Timeout;
+    use ureq::unversioned::transport::LazyBuffers;
+
+    use super::*;
+
+    /// A connection whose reads end as they are told, the first one first.
+    #[derive(Debug)]
+    struct Scripted {
+        buffers: LazyBuffers,
+        reads: Vec<Option<Vec<u8>>>,
+        waits: Arc<std::sync::Mutex<Vec<Duration>>>,
+    }
+
+    impl Transport for Scripted {
+        fn buffers(&mut self) -> &mut dyn Buffers {
+            &mut self.buffers
+        }
+
+        fn transmit_output(&mut self, _: usize, _: NextTimeout) -> Result<(), Error> {
+            Ok(())
+        }
+
+        fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
+            self.waits.lock().unwrap().push(*timeout.after);
+            let Some(bytes) = self.reads.remove(0) else { return Err(Error::Timeout(timeout.reason)) };
+            let free = self.buffers.input_append_buf();
+            free[..bytes.len()].copy_from_slice(&bytes);
+            self.buffers.input_appended(bytes.len());
+            Ok(!bytes.is_empty())
+        }
+
+        fn is_open(&mut self) -> bool {
+            true
+        }
+    }
+
+    fn connection(reads: &[Option<&[u8]>]) -> (HttpConnection, Arc<std::sync::Mutex<Vec<Duration>>>) {
+        let waits = Arc::default();
+        let reads = reads.iter().map(|read| read.map(<[u8]>::to_vec)).collect();
+        let scripted = Scripted { buffers: LazyBuffers::new(8, 8), reads, waits: Arc::clone(&waits) };
+        (HttpConnection::new(Box::new(scripted), Arc::default()), waits)
+    }
+
+    fn minute() -> NextTimeout {
+        NextTimeout {
+            after: Duration::from_secs(60).into(),
+            reason: Timeout::PerRead,
+            ..NextTimeout::default()
+        }
+    }
+
+    #[test]
+    fn bytes_that_have_arrived_are_preferred_to_a_timeout() {
+        let (mut connection, waits) = connection(&[None, Some(b"late"), None, None]);
+        assert!(connection.await_input(minute()).unwrap());
+        assert_eq!(connection.buffers().input(), b"late");
+        assert_eq!(*waits.lock().unwrap(), [Duration::from_secs(60), LAST_READ]);
+        connection.buffers().input_consume(4);
+        assert!(matches!(connection.await_input(minute()), Err(Error::Timeout(Timeout::PerRead))));
+    }
+
+    #[test]
+    fn a_head_larger_than_the_buffer_is_read_and_consumed_in_any_parts() {
+        let parts: Vec<Option<&[u8]>> =
+            vec![Some(b"01234567"), Some(b"89abcdef"), Some(b"ghij"), Some(b"klmnopqr"), Some(b"tail")];
+        for step in 1..=20 {
+            let (mut connection, _) = connection(&parts);
+            let mut seen = Vec::new();
+            for read in 0..parts.len() {
+                connection.buffers().input_consume(0); // nothing can be used yet
+                if read == 4 {
+                    let head = connection.buffers().input().len();
+                    assert_eq!(head, 28, "all that came");
+                    while !connection.buffers().input().is_empty() {
+                        let input = connection.buffers().input();
+                        let part = input[..step.min(input.len())].to_vec();
+                        connection.buffers().input_consume(part.len());
+                        seen.extend(part);
+                    }
+                    assert!(connection.overflow.is_none() || connection.buffers().input().is_empty());
+                }
+                assert!(connection.await_input(minute()).unwrap());
+            }
+            seen.extend_from_slice(connection.buffers().input());
+            assert_eq!(seen, b"0123456789abcdefghijklmnopqrtail");
+            assert!(connection.overflow.is_none(), "the usual buffer is in use again");
+            assert!(!connection.buffers().output().is_empty());
+        }
+    }
+
+    #[test]
+    fn a_connection_with_unread_overflow_is_not_reused() {
+        let (mut connection, _) = connection(&[Some(b"01234567"), Some(b"8")]);
+        assert!(connection.await_input(minute()).unwrap() && connection.is_open());
+        connection.buffers().input_consume(0);
+        assert!(connection.await_input(minute()).unwrap());
+        assert!(!connection.is_open());
+    }
+
+    #[test]
+    fn a_head_that_is_dropped_unread_is_kept() {
+        let (mut connection, _) = connection(&[Some(b"HTTP/1.1"), Some(b" 429 x")]);
+        assert!(connection.await_input(minute()).unwrap());
+        connection.buffers().input_consume(0);
+        assert!(connection.await_input(minute()).unwrap());
+        drop(connection);
+        assert_eq!(crate::http::exchange::take_unparsed_head(), b"HTTP/1.1 429 x");
+        let (mut connection, _) = self::connection(&[Some(b"0123")]);
+        assert!(connection.await_input(minute()).unwrap());
+        drop(connection);
+        assert!(crate::http::exchange::take_unparsed_head().is_empty());
+    }
+}

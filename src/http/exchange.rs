@@ -1,0 +1,77 @@
+//! What a connection must know of the exchange that uses it, and the other way round. ureq passes nothing of a request down
+//! to its connection, but both run on one thread, so that thread-local state connects them.
+
+use std::cell::{Cell, RefCell};
+use std::time::{Duration, Instant};
+
+use crate::runtime::clock::Clock;
+
+thread_local! {
+    static READ_DEADLINE: Cell<Option<Instant>> = const { Cell::new(None) };
+    static UNPARSED_HEAD: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The most that is kept of a head that can't be parsed, in bytes: the status and `Retry-After` are in front.
+const MAX_UNPARSED_HEAD: usize = 64 * 1024;
+
+/// Limits how long this thread's reads may take in all, until it is dropped.
+pub(super) struct ReadLimit {
+    outer: Option<Instant>,
+}
+
+impl ReadLimit {
+    pub(super) fn new(limit: Duration) -> ReadLimit {
+        let deadline = Clock::system().now().checked_add(limit);
+        ReadLimit { outer: READ_DEADLINE.replace(deadline) }
+    }
+}
+
+impl Drop for ReadLimit {
+    fn drop(&mut self) {
+        READ_DEADLINE.set(self.outer);
+    }
+}
+
+/// The time that a read on this thread may take; none where it isn't limited.
+pub(super) fn remaining_read_time() -> Option<Duration> {
+    READ_DEADLINE.get().map(|deadline| deadline.saturating_duration_since(Clock::system().now()))
+}
+
+/// Keeps the head of an answer that is dropped with its connection, because it couldn't be parsed.
+pub(super) fn keep_unparsed_head(bytes: &[u8]) {
+    let kept = &bytes[..bytes.len().min(MAX_UNPARSED_HEAD)];
+    UNPARSED_HEAD.with_borrow_mut(|head| {
+        head.clear();
+        head.extend_from_slice(kept);
+    });
+}
+
+/// Takes the head that was kept on this thread; empty where there is none.
+pub(super) fn take_unparsed_head() -> Vec<u8> {
+    UNPARSED_HEAD.take()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_are_nested_and_end_with_their_scope() {
+        assert_eq!(remaining_read_time(), None);
+        let outer = ReadLimit::new(Duration::from_secs(100));
+        {
+            let _inner = ReadLimit::new(Duration::ZERO);
+            assert_eq!(remaining_read_time(), Some(Duration::ZERO));
+        }
+        assert!(remaining_read_time().is_some_and(|time| time > Duration::from_secs(50)));
+        drop(outer);
+        assert_eq!(remaining_read_time(), None);
+    }
+
+    #[test]
+    fn an_unparsed_head_is_kept_once_and_bounded() {
+        keep_unparsed_head(&vec![b'x'; MAX_UNPARSED_HEAD + 1]);
+        assert_eq!(take_unparsed_head().len(), MAX_UNPARSED_HEAD);
+        assert!(take_unparsed_head().is_empty());
+    }
+}
