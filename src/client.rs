@@ -98,14 +98,15 @@ impl Client {
     ///
     /// Failures before the first chunk are retried like those of [`chat`](Client::chat). After it the stream ends with an
     /// error, never with a success that isn't one. The usage is asked for, unless the request says otherwise; a service
-    /// that refuses to report it is asked once more without.
+    /// that refuses to report it is asked once more without, and that is remembered.
     ///
     /// # Errors
     /// As [`chat`](Client::chat).
     pub fn chat_stream(&self, request: &ChatRequest) -> Result<ChatStream> {
         request.check()?;
-        let body = to_json(&request.streamed(true))?;
-        let usage_of = request.asks_for_usage().then_some(request);
+        let ask_for_usage = self.core.may_ask_for_usage(request.model());
+        let body = to_json(&request.streamed(ask_for_usage))?;
+        let usage_of = (ask_for_usage && request.asks_for_usage()).then_some(request);
         let spec = CallSpec { usage_of, ..self.spec(request.model(), CHAT, Some(body)) };
         ChatStream::open(&self.core, spec, request.answers())
     }

@@ -8,6 +8,7 @@ mod early_answer;
 mod exchange;
 mod failure;
 pub(crate) mod options;
+mod proxy;
 mod redaction;
 pub(crate) mod request;
 #[cfg(any(feature = "rustls", feature = "native-tls"))]

@@ -138,7 +138,7 @@ mod tests {
         let shown = "can't read the answer (status 200) at byte 7 of 12: `[1, 2, oops]`";
         assert_eq!(error.to_string(), shown);
         assert_eq!((error.status(), error.request_id()), (Some(200), Some("req-1")));
-        assert!(fail("").to_string().ends_with("at byte 0 of 0: ``"));
+        assert!(fail("").to_string().ends_with("(status 200): byte 0 of 0"));
     }
 
     #[test]

@@ -2,8 +2,8 @@
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use crate::adaptive::HandlerRegistry;
 use crate::client::config::{Config, ConfigBuilder, Observer};
@@ -12,6 +12,10 @@ use crate::error::Result;
 use crate::http::transport::Transport;
 use crate::runtime::cancel::{Cancel, Subscription};
 use crate::runtime::clock::Clock;
+use crate::runtime::sync::lock;
+
+/// The most models that are remembered for refusing to report usage: as many as have handlers.
+const MAX_WITHOUT_USAGE: usize = 64;
 
 /// What all clones of a client and all its streams share.
 pub(crate) struct Core {
@@ -25,6 +29,8 @@ pub(crate) struct Core {
     pub(crate) observer: Option<Observer>,
     pub(crate) decoder: ResponseDecoder,
     pub(crate) idempotency: Option<IdempotencyKeys>,
+    /// The models whose service refuses to report the usage of a stream.
+    pub(crate) without_usage: Arc<Mutex<Vec<String>>>,
     /// Wakes the calls that wait for a permit, and whoever else waits for this client to end.
     _wake: Vec<Subscription>,
 }
@@ -48,6 +54,7 @@ impl Core {
             observer,
             decoder,
             idempotency: idempotency_key.then(IdempotencyKeys::new),
+            without_usage: Arc::default(),
         })
     }
 
@@ -63,9 +70,25 @@ impl Core {
             observer: self.observer.clone(),
             decoder: self.decoder.clone(),
             idempotency: self.idempotency.as_ref().map(|_| IdempotencyKeys::new()),
+            without_usage: Arc::clone(&self.without_usage),
             _wake: vec![wake(&draining, &self.handlers), draining.subscribe(ended)],
             shutdown,
             draining,
+        }
+    }
+}
+
+impl Core {
+    /// Whether a stream of this model may ask for usage: unless its service refused that before.
+    pub(crate) fn may_ask_for_usage(&self, model: &str) -> bool {
+        !lock(&self.without_usage).iter().any(|refusing| refusing == model)
+    }
+
+    /// Remembers that the service of this model refuses to report the usage of a stream.
+    pub(crate) fn remember_without_usage(&self, model: &str) {
+        let mut refusing = lock(&self.without_usage);
+        if refusing.len() < MAX_WITHOUT_USAGE && !refusing.iter().any(|known| known == model) {
+            refusing.push(model.to_owned());
         }
     }
 }

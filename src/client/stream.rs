@@ -54,11 +54,11 @@ pub struct ChatStream {
     failed: bool,
 }
 
-/// Chunks kept that arrive before the first one with an answer: services send one, about the prompt.
+/// Chunks kept that arrive before the first one with content: services send one about the prompt, and one with the role.
 const MAX_READY: usize = 64;
 
 impl ChatStream {
-    /// Makes a call whose answer is a stream, up to the first chunk of the answer. `choices` is how many were asked for.
+    /// Makes a call whose answer is a stream, up to the first chunk with content. `choices` is how many were asked for.
     pub(crate) fn open(core: &Arc<Core>, spec: CallSpec<'_>, choices: u64) -> Result<ChatStream> {
         let Attempt { result, meta } = core.run(spec, |request| ChatStream::attempt(core, request, choices));
         result.map(|stream| ChatStream { meta, ..stream })
@@ -76,7 +76,8 @@ impl ChatStream {
 
     /// Reads an answer up to its first chunk.
     fn start(core: &Arc<Core>, head: ResponseHead, meta: &Meta, choices: u64) -> Result<ChatStream> {
-        if !(200..300).contains(&head.status) || head.headers.json {
+        let is_plain = (200..300).contains(&head.status) && head.headers.content_encoding.is_none();
+        if !is_plain || head.headers.json {
             return ChatStream::of_whole(core, &core.transport.read_body(head)?);
         }
         let (status, headers) = (head.status, head.headers.clone());
@@ -144,14 +145,13 @@ impl ChatStream {
         Ok(response)
     }
 
-    /// Reads up to the first chunk with an answer. What comes before it is kept, but a retry is still possible.
+    /// Reads up to the first chunk with content. What comes before it is kept, but a retry is still possible.
     fn read_first_chunk(&mut self) -> Result<()> {
         loop {
             match self.next_chunk() {
                 Ok(Some(chunk)) => {
-                    let first = !chunk.choices.is_empty();
                     self.ready.push_back(chunk);
-                    if first || self.ready.len() == MAX_READY {
+                    if self.has_content || self.ready.len() == MAX_READY {
                         return Ok(());
                     }
                 }

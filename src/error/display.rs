@@ -13,12 +13,18 @@ impl fmt::Display for Error {
             }
             Error::Api { status, message, .. } => write!(f, "the service answered {status}: {message}"),
             Error::Connect { host, .. } => write!(f, "can't connect to {host}"),
-            Error::Timeout { phase, after } => write!(f, "no progress in {after:?} while {phase}"),
+            Error::Timeout { phase, after } => {
+                let setting = if *phase == Phase::Connect { "connect_timeout" } else { "timeout" };
+                write!(f, "no progress in {after:?} while {phase}; raise {setting} if that is too short")
+            }
             Error::Transport { answered: false, .. } => {
                 write!(f, "the connection broke before the answer; the request may have been processed")
             }
             Error::Transport { answered: true, .. } => {
                 write!(f, "the connection broke in the middle of the answer")
+            }
+            Error::Decode { status, at, excerpt, .. } if excerpt.is_empty() => {
+                write!(f, "can't read the answer (status {status}): {at}")
             }
             Error::Decode { status, at, excerpt, .. } => {
                 write!(f, "can't read the answer (status {status}) at {at}: `{excerpt}`")
@@ -160,10 +166,22 @@ mod tests {
             (Error::config("timeout", "is zero"), "timeout: is zero"),
             (api(), "the service answered 429 (rate_limit_exceeded): slow down"),
             (Error::Connect { host: "a:1".to_owned(), source: cause() }, "can't connect to a:1"),
-            (timeout(Phase::Connect), "no progress in 60s while connecting"),
-            (timeout(Phase::Sending), "no progress in 60s while sending the request"),
-            (timeout(Phase::Waiting), "no progress in 60s while waiting for the answer"),
-            (timeout(Phase::Reading), "no progress in 60s while reading the answer"),
+            (
+                timeout(Phase::Connect),
+                "no progress in 60s while connecting; raise connect_timeout if that is too short",
+            ),
+            (
+                timeout(Phase::Sending),
+                "no progress in 60s while sending the request; raise timeout if that is too short",
+            ),
+            (
+                timeout(Phase::Waiting),
+                "no progress in 60s while waiting for the answer; raise timeout if that is too short",
+            ),
+            (
+                timeout(Phase::Reading),
+                "no progress in 60s while reading the answer; raise timeout if that is too short",
+            ),
             (
                 Error::Transport { answered: false, source: cause() },
                 "the connection broke before the answer; the request may have been processed",

@@ -8,12 +8,15 @@ use std::time::Duration;
 use ureq::Error;
 use ureq::unversioned::transport::{Buffers, NextTimeout, Transport};
 
-use crate::http::exchange::{keep_unparsed_head, remaining_read_time};
+use crate::http::exchange::{MAX_HEAD, keep_unparsed_head, remaining_read_time};
 use crate::http::redaction::Substitution;
 use crate::wire::secrets::Secrets;
 
 /// After a timeout, how long to look for bytes that arrived while the process was stopped.
 const LAST_READ: Duration = Duration::from_millis(1);
+
+/// How long to wait for each further part of a head that was refused.
+const REST_OF_HEAD: Duration = Duration::from_millis(100);
 
 /// How every answer begins.
 const HEAD: &[u8] = b"HTTP/";
@@ -29,6 +32,22 @@ pub(super) struct HttpConnection {
 impl HttpConnection {
     pub(super) fn new(inner: Box<dyn Transport>, secrets: Arc<Secrets>) -> HttpConnection {
         HttpConnection { inner, substitution: Substitution::new(secrets), overflow: None }
+    }
+
+    /// Reads on to the end of a head that was refused before all of it had arrived.
+    fn read_rest_of_head(&mut self) {
+        let timeout = NextTimeout { after: REST_OF_HEAD.into(), ..NextTimeout::default() };
+        let ends = |bytes: &[u8]| {
+            bytes.windows(2).any(|two| two == b"\n\n") || bytes.windows(4).any(|four| four == b"\r\n\r\n")
+        };
+        loop {
+            let overflow = self.overflow.get_or_insert_default();
+            overflow.take_from(self.inner.buffers());
+            let is_over = overflow.bytes.len() >= MAX_HEAD || ends(overflow.input());
+            if is_over || !matches!(self.inner.await_input(timeout), Ok(true)) {
+                return;
+            }
+        }
     }
 
     /// Waits for input. Where time ran out while the process was stopped, the bytes that arrived meanwhile are read all
@@ -91,9 +110,9 @@ impl Transport for HttpConnection {
 
 impl Drop for HttpConnection {
     fn drop(&mut self) {
-        let input = self.buffers().input();
-        if input.starts_with(HEAD) {
-            keep_unparsed_head(input);
+        if self.buffers().input().starts_with(HEAD) {
+            self.read_rest_of_head();
+            keep_unparsed_head(self.buffers().input());
         }
     }
 }
@@ -254,12 +273,13 @@ mod tests {
 
     #[test]
     fn a_head_that_is_dropped_unread_is_kept() {
-        let (mut connection, _) = connection(&[Some(b"HTTP/1.1"), Some(b" 429 x")]);
+        let (mut connection, _) =
+            connection(&[Some(b"HTTP/1.1"), Some(b" 429 x"), Some(b"\r\na: b"), Some(b"\r\n\r\n")]);
         assert!(connection.await_input(minute()).unwrap());
         connection.buffers().input_consume(0);
         assert!(connection.await_input(minute()).unwrap());
         drop(connection);
-        assert_eq!(crate::http::exchange::take_unparsed_head(), b"HTTP/1.1 429 x");
+        assert_eq!(crate::http::exchange::take_unparsed_head(), b"HTTP/1.1 429 x\r\na: b\r\n\r\n");
         let (mut connection, _) = self::connection(&[Some(b"0123")]);
         assert!(connection.await_input(minute()).unwrap());
         drop(connection);

@@ -9,8 +9,9 @@ use std::time::Duration;
 use ureq::Error;
 use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, NextTimeout, Transport};
 
-/// How long to look for an answer after a write that timed out. After one that failed, reading ends by itself.
-const LOOK: Duration = Duration::from_millis(1);
+/// How long to wait for each part of an answer after a write that timed out: it was sent long before. After a write that
+/// failed, reading ends by itself.
+const ANSWER_TIME: Duration = Duration::from_millis(100);
 
 /// Makes connections that read an early answer.
 #[derive(Debug, Default)]
@@ -27,7 +28,8 @@ impl<In: Transport> Connector<In> for EarlyAnswerConnector {
 /// A connection that reads on after a failed write.
 pub(super) struct EarlyAnswerTransport<T> {
     inner: T,
-    /// The failure of a write, as long as no answer has arrived.
+    /// The failure of a write, to be returned where reading ends without an answer. TLS session tickets are no answer, but
+    /// look like one here, so it is kept until then.
     failed: Option<Error>,
     /// A write failed, so that nothing more is sent and the connection isn't reused.
     is_broken: bool,
@@ -51,14 +53,13 @@ impl<T: Transport> Transport for EarlyAnswerTransport<T> {
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
         let timeout = match self.failed {
             Some(Error::Timeout(reason)) => {
-                NextTimeout { after: LOOK.into(), reason, per_read: None, per_write: None }
+                NextTimeout { after: ANSWER_TIME.into(), reason, per_read: None, per_write: None }
             }
             _ => timeout,
         };
-        let read = self.inner.await_input(timeout);
-        match (self.failed.take(), &read) {
-            (Some(failed), Ok(false) | Err(_)) => Err(failed),
-            _ => read,
+        match self.inner.await_input(timeout) {
+            Ok(true) => Ok(true),
+            ended => self.failed.take().map_or(ended, Err),
         }
     }
 

@@ -11,8 +11,8 @@ thread_local! {
     static UNPARSED_HEAD: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// The most that is kept of a head that can't be parsed, in bytes: the status and `Retry-After` are in front.
-const MAX_UNPARSED_HEAD: usize = 64 * 1024;
+/// The largest head of an answer in bytes. One larger than the input buffer is rare, and grows a buffer of its own.
+pub(super) const MAX_HEAD: usize = 64 * 1024;
 
 /// Limits how long this thread's reads may take in all, until it is dropped.
 pub(super) struct ReadLimit {
@@ -39,7 +39,7 @@ pub(super) fn remaining_read_time() -> Option<Duration> {
 
 /// Keeps the head of an answer that is dropped with its connection, because it couldn't be parsed.
 pub(super) fn keep_unparsed_head(bytes: &[u8]) {
-    let kept = &bytes[..bytes.len().min(MAX_UNPARSED_HEAD)];
+    let kept = &bytes[..bytes.len().min(MAX_HEAD)];
     UNPARSED_HEAD.with_borrow_mut(|head| {
         head.clear();
         head.extend_from_slice(kept);
@@ -70,8 +70,8 @@ mod tests {
 
     #[test]
     fn an_unparsed_head_is_kept_once_and_bounded() {
-        keep_unparsed_head(&vec![b'x'; MAX_UNPARSED_HEAD + 1]);
-        assert_eq!(take_unparsed_head().len(), MAX_UNPARSED_HEAD);
+        keep_unparsed_head(&vec![b'x'; MAX_HEAD + 1]);
+        assert_eq!(take_unparsed_head().len(), MAX_HEAD);
         assert!(take_unparsed_head().is_empty());
     }
 }

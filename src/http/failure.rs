@@ -73,8 +73,9 @@ impl FailureContext {
             error if is_tls(&error) => Error::Config {
                 setting: "base_url",
                 message: format!(
-                    "the TLS handshake with {} failed; check the address, or name the certificate to trust with ca_file",
-                    self.host
+                    "the TLS handshake with {} failed: {}",
+                    self.host,
+                    tls_hint(&error.to_string())
                 ),
                 source: Some(error.into()),
             },
@@ -82,6 +83,27 @@ impl FailureContext {
             other => Error::Connect { host: self.host.to_string(), source: other.into() },
         }
     }
+}
+
+/// What to change about a certificate that isn't accepted, by what the TLS library's error says. Its errors reach this
+/// crate as text only; tests/tls.rs and tests/proxies_and_certificates.rs hold the texts.
+fn tls_hint(error: &str) -> &'static str {
+    const HINTS: [(&[&str], &str); 5] = [
+        (
+            &["CaUsedAsEndEntity"],
+            "the server uses a CA certificate as its own; make a server certificate with basicConstraints=CA:FALSE (openssl \
+             req -x509 … -addext basicConstraints=critical,CA:FALSE), or one that the CA signs",
+        ),
+        (&["Expired", "expired"], "the certificate has expired; renew it, or check this computer's clock"),
+        (&["NotValidYet", "not valid yet"], "the certificate is not valid yet; check this computer's clock"),
+        (
+            &["NotValidForName", "not valid for", "mismatch"],
+            "the certificate is for another host; use the name that it was issued for in base_url",
+        ),
+        (&["UnknownIssuer"], "the certificate's issuer is unknown; name the CA to trust with ca_file"),
+    ];
+    let known = HINTS.iter().find(|(signs, _)| signs.iter().any(|sign| error.contains(sign)));
+    known.map_or("check the address and the port, or name the CA to trust with ca_file", |(_, hint)| hint)
 }
 
 /// Whether the TLS handshake failed. One that fails for a certificate or a protocol will fail again; ureq reports it as

@@ -1,5 +1,6 @@
 //! The settings of the transport, and what they become once they are checked.
 
+use std::env;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,6 +9,7 @@ use ureq::http::uri::Uri;
 use ureq::http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::error::{Error, Result};
+use crate::http::proxy;
 use crate::wire::base_url::BaseUrl;
 use crate::wire::secrets::Secrets;
 
@@ -100,23 +102,23 @@ impl Endpoint {
     /// The proxy, if any.
     pub(super) fn proxy(&self, options: &HttpOptions) -> Result<Option<ureq::Proxy>> {
         use ureq::ProxyProtocol::{Socks4, Socks4A, Socks5, Socks5h};
-        let proxy = match &options.proxy {
+        let target = proxy::Target { https: self.base.https, authority: &self.base.authority };
+        let named = match &options.proxy {
             ProxyChoice::Environment if self.base.loopback => None,
-            ProxyChoice::Environment => ureq::Proxy::try_from_env(),
+            ProxyChoice::Environment => proxy::from_environment(target, |name| env::var(name).ok()),
             ProxyChoice::None => None,
-            ProxyChoice::Url(url) => Some(ureq::Proxy::new(url).map_err(|_| {
-                Error::config("proxy", "is not a valid proxy address, such as http://proxy.example:3128")
-            })?),
+            ProxyChoice::Url(url) => Some(("proxy", url.clone())),
         };
-        match &proxy {
-            Some(socks)
-                if matches!(socks.protocol(), Socks4 | Socks4A | Socks5 | Socks5h)
-                    && !cfg!(feature = "socks-proxy") =>
-            {
+        let Some((setting, url)) = named else { return Ok(None) };
+        let proxy = ureq::Proxy::new(&url).map_err(|_| {
+            Error::config(setting, "is not a valid proxy address, such as http://proxy.example:3128")
+        })?;
+        match proxy.protocol() {
+            Socks4 | Socks4A | Socks5 | Socks5h if !cfg!(feature = "socks-proxy") => {
                 let message = "is a socks proxy, which needs the feature socks-proxy of this crate";
-                Err(Error::config("proxy", message))
+                Err(Error::config(setting, message))
             }
-            _ => Ok(proxy),
+            _ => Ok(Some(proxy)),
         }
     }
 }

@@ -8,10 +8,10 @@ use ureq::http::uri::{PathAndQuery, Uri};
 use ureq::http::{self, HeaderName, HeaderValue, Method};
 use ureq::{Agent, Body};
 
-use crate::error::{Error, Phase, Result};
+use crate::error::{Error, Phase, Result, excerpt};
 use crate::http::connector::HttpConnector;
 use crate::http::dns_cache::DnsCache;
-use crate::http::exchange::{ReadLimit, take_unparsed_head};
+use crate::http::exchange::{MAX_HEAD, ReadLimit, take_unparsed_head};
 use crate::http::failure::FailureContext;
 use crate::http::options::{Endpoint, HttpOptions, MAX_LINE};
 use crate::http::request::{HttpRequest, TimeLimits};
@@ -19,9 +19,6 @@ use crate::runtime::cancel::{Cancel, Subscription};
 use crate::runtime::clock::Clock;
 use crate::wire::headers::Headers;
 use crate::wire::raw_head;
-
-/// The largest head of an answer in bytes. Larger ones than the input buffer are rare, and grow a buffer of their own.
-const MAX_HEAD: usize = 64 * 1024;
 
 /// The most that is read of an error's body in bytes: the message of a provider fits, an error page is cut.
 const MAX_ERROR_BODY: u64 = 64 * 1024;
@@ -158,19 +155,37 @@ impl Transport {
                 let headers = Headers::read(fields, wall);
                 Ok(ResponseHead { status: parts.status.as_u16(), headers, body, limits })
             }
-            Err(error) => match raw_head::parse(&take_unparsed_head(), wall) {
-                Some((status, headers)) => {
-                    let body = Body::builder().data(Vec::new());
-                    Ok(ResponseHead { status, headers, body, limits })
-                }
-                None => Err(self.failures.error(error, Phase::Waiting, &limits)),
-            },
+            Err(error) => self.without_body(error, &limits),
+        }
+    }
+
+    /// The answer whose head ureq refused, if it is an error: its status and what it asks for still count.
+    fn without_body(&self, error: ureq::Error, limits: &TimeLimits) -> Result<ResponseHead> {
+        let head = take_unparsed_head();
+        let is_too_large = head.len() >= MAX_HEAD;
+        match (raw_head::parse(&head, || self.clock.wall()), error) {
+            (Some((status, headers)), _) if !(200..300).contains(&status) => {
+                let body = Body::builder().data(Vec::new());
+                Ok(ResponseHead { status, headers, body, limits: *limits })
+            }
+            (Some(_), _) if is_too_large => Err(Error::TooLarge { part: "header", limit: MAX_HEAD as u64 }),
+            (Some((status, headers)), ureq::Error::Protocol(source)) => Err(Error::Decode {
+                status,
+                at: "the head".to_owned(),
+                excerpt: String::new(),
+                request_id: headers.request_id,
+                source: source.into(),
+            }),
+            (_, error) => Err(self.failures.error(error, Phase::Waiting, limits)),
         }
     }
 
     /// Reads the rest of an answer.
     pub(crate) fn read_body(&self, head: ResponseHead) -> Result<HttpResponse> {
         let ResponseHead { status, headers, body, limits } = head;
+        if let Some(coding) = &headers.content_encoding {
+            return unasked_coding(status, &headers, coding);
+        }
         let body = if (200..300).contains(&status) {
             self.read_to_end(body).map_err(|error| self.failures.error(error, Phase::Reading, &limits))?
         } else {
@@ -254,6 +269,25 @@ impl Transport {
         }
         Ok(bytes)
     }
+}
+
+/// An answer whose body is compressed although the request allowed no compression: of an error the status still counts.
+fn unasked_coding(status: u16, headers: &Headers, coding: &str) -> Result<HttpResponse> {
+    if !(200..300).contains(&status) {
+        return Ok(HttpResponse { status, headers: headers.clone(), body: Vec::new() });
+    }
+    let remedy = match coding.to_ascii_lowercase().as_str() {
+        "gzip" | "x-gzip" => "enable the feature gzip of this crate, or turn compression off at the server",
+        _ if cfg!(feature = "gzip") => "turn compression off at the server; only gzip is supported",
+        _ => "turn compression off at the server; only gzip is supported, by the feature gzip of this crate",
+    };
+    Err(Error::Decode {
+        status,
+        at: format!("content-encoding {}", excerpt(coding.as_bytes())),
+        excerpt: String::new(),
+        request_id: headers.request_id.clone(),
+        source: format!("the server compressed the answer unasked; {remedy}").into(),
+    })
 }
 
 fn shut_down_with(cancel: &Cancel, agent: &Agent) -> Subscription {

@@ -141,8 +141,9 @@ impl RetryConfig {
         self
     }
 
-    /// How many of the retries may follow a timeout while waiting for the answer. Each attempt after one waits twice as long,
-    /// so that a model which reasons for three minutes answers, and a hung server costs few requests.
+    /// How many of the retries may follow a timeout while waiting for or reading an answer. Each attempt after one waits twice
+    /// as long, up to 10 minutes, so that a model which reasons for three minutes answers, and a hung server costs few
+    /// requests.
     pub fn timeout_retries(mut self, retries: u32) -> Self {
         self.timeout_retries = retries;
         self
@@ -207,7 +208,7 @@ impl RetryConfig {
         self.statuses.contains(&status)
     }
 
-    /// How many retries may follow timeouts while waiting for the answer.
+    /// How many retries may follow timeouts while waiting for or reading an answer.
     pub(crate) fn max_timeout_retries(&self) -> u32 {
         if self.retry_timeouts { self.timeout_retries } else { 0 }
     }

@@ -34,8 +34,8 @@ pub(crate) struct Classification {
     pub(crate) feedback: Feedback,
     /// The retry that may follow at once, if it wasn't made before.
     pub(crate) immediate: Option<Immediate>,
-    /// It is a timeout while waiting for the answer, after which the next attempt waits longer.
-    pub(crate) waiting_timeout: bool,
+    /// It is a timeout while waiting for or reading the answer, after which the next attempt waits longer.
+    pub(crate) answer_timeout: bool,
 }
 
 /// A retry without a wait, made at most once in a call.
@@ -65,7 +65,7 @@ impl Classification {
             Verdict::RetryAfter(asked) => Outcome::failed().retry_after(asked),
             Verdict::Retry | Verdict::GiveUp => Outcome::failed(),
         };
-        Classification { verdict, outcome, feedback, immediate: None, waiting_timeout: false }
+        Classification { verdict, outcome, feedback, immediate: None, answer_timeout: false }
     }
 }
 
@@ -107,8 +107,8 @@ pub(crate) fn classify(error: &Error, retry: &RetryConfig) -> Classification {
         }
         Error::Timeout { phase, .. } => {
             let verdict = if retry.retries_timeouts() { Retry } else { GiveUp };
-            let waiting_timeout = *phase == Phase::Waiting;
-            Classification { waiting_timeout, ..Classification::new(verdict, Feedback::Outcome) }
+            let answer_timeout = *phase != Phase::Sending;
+            Classification { answer_timeout, ..Classification::new(verdict, Feedback::Outcome) }
         }
         Error::Transport { answered, .. } => {
             let immediate = (!answered).then_some(Immediate::FreshConnection);

@@ -48,7 +48,7 @@ pub(crate) struct CallState {
     pub(crate) due: Option<Instant>,
     /// The next attempt must not use a pooled connection: the last one met a stale one.
     pub(crate) fresh_connection: bool,
-    /// Attempts that timed out while waiting for the answer.
+    /// Attempts that timed out while waiting for or reading the answer.
     pub(crate) timeouts: u32,
     /// The service refused an optional part of the request, which is left out from now on.
     pub(crate) fallback: bool,
@@ -66,7 +66,7 @@ pub(crate) struct Retrier<E> {
     is_probe: bool,
     probes: u32,
     tries: Tries,
-    /// How many retries may follow timeouts while waiting for the answer.
+    /// How many retries may follow such timeouts.
     max_timeout_retries: u32,
     /// The failure of the last attempt.
     last: Option<E>,
@@ -183,7 +183,7 @@ impl<E> Retrier<E> {
         let wait = match immediate {
             Some(Immediate::Fallback) => Duration::ZERO,
             None if failure.verdict == Verdict::GiveUp => return Err(Reason::NotRetryable),
-            None if failure.waiting_timeout && self.state.timeouts == self.max_timeout_retries => {
+            None if failure.answer_timeout && self.state.timeouts == self.max_timeout_retries => {
                 return Err(Reason::RetriesSpent);
             }
             _ if self.is_probe => retry_delay(&mut Tries::default())?,
@@ -193,7 +193,7 @@ impl<E> Retrier<E> {
         if self.state.due.is_some_and(|due| due.saturating_duration_since(now) <= wait) {
             return Err(Reason::Deadline);
         }
-        self.state.timeouts += u32::from(failure.waiting_timeout);
+        self.state.timeouts += u32::from(failure.answer_timeout);
         self.state.fresh_connection = immediate == Some(Immediate::FreshConnection);
         self.immediate_retry_used |= self.state.fresh_connection;
         self.state.fallback |= immediate == Some(Immediate::Fallback);
@@ -262,10 +262,10 @@ mod tests {
     }
 
     #[test]
-    fn timeouts_while_waiting_have_a_limit_of_their_own() {
+    fn timeouts_of_answers_have_a_limit_of_their_own() {
         let now = Instant::now();
         let mut call = Retrier::new(now, None, false, 2);
-        let timeout = Classification { waiting_timeout: true, ..failure(Verdict::Retry, None) };
+        let timeout = Classification { answer_timeout: true, ..failure(Verdict::Retry, None) };
         let other = failure(Verdict::Retry, None);
         for failure in [&timeout, &other, &timeout, &other] {
             assert!(matches!(after(&mut call, now, failure, SECOND), Step::WaitUntil(_)));

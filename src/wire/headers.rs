@@ -15,6 +15,8 @@ pub(crate) struct Headers {
     pub(crate) should_retry: Option<bool>,
     /// The server's name for this exchange.
     pub(crate) request_id: Option<String>,
+    /// How the body is compressed, where it is.
+    pub(crate) content_encoding: Option<String>,
     /// Where a redirect points.
     pub(crate) location: Option<String>,
     /// The body is a JSON document, and no stream of events.
@@ -48,6 +50,11 @@ impl Headers {
                 "content-type" => {
                     headers.json =
                         value.len() >= JSON.len() && value[..JSON.len()].eq_ignore_ascii_case(JSON);
+                }
+                "content-encoding" => {
+                    let coding =
+                        text().map(str::trim).filter(|coding| !coding.eq_ignore_ascii_case("identity"));
+                    headers.content_encoding = coding.filter(|coding| !coding.is_empty()).map(str::to_owned);
                 }
                 "x-should-retry" => headers.should_retry = text().and_then(yes_or_no),
                 "date" => date = text(),

@@ -7,14 +7,13 @@ use crate::wire::headers::Headers;
 /// The most header fields that are read: proxies add dozens, and what matters here is among the first.
 const MAX_FIELDS: usize = 1024;
 
-/// The status and the headers of an error in a head that is too large, has too many fields or an invalid byte. None for
-/// anything else: a success without its body is of no use.
+/// The status and the headers in a head that is too large, has too many fields or an invalid byte; none for anything else.
 pub(crate) fn parse(head: &[u8], wall: impl Fn() -> SystemTime) -> Option<(u16, Headers)> {
     let mut lines = head.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
     let mut words = lines.next()?.split(|byte| *byte == b' ').filter(|word| !word.is_empty());
     words.next().filter(|version| version.starts_with(b"HTTP/"))?;
     let status: u16 = std::str::from_utf8(words.next()?).ok()?.parse().ok()?;
-    if !(300..600).contains(&status) {
+    if !(200..600).contains(&status) {
         return None;
     }
     let fields: Vec<(String, &[u8])> =
@@ -51,10 +50,16 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_head_of_an_error_is_none() {
-        for head in
-            ["", "HTTP/1.1", "HTTP/1.1 200 OK\r\n", "HTTP/1.1 x", "HTTP/1.1 999", "220 smtp", "HTTP/1.1 -429"]
-        {
+    fn what_is_no_final_head_is_none() {
+        for head in [
+            "",
+            "HTTP/1.1",
+            "HTTP/1.1 100 Continue\r\n",
+            "HTTP/1.1 x",
+            "HTTP/1.1 999",
+            "220 smtp",
+            "HTTP/1.1 -429",
+        ] {
             assert_eq!(read(head), None, "{head:?}");
         }
         let many = "a: b\n".repeat(MAX_FIELDS) + "retry-after: 2\n";

@@ -1,9 +1,9 @@
 //! Checks of a configuration, each with its remedy, and the environment variables.
 
-use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+use std::{env, fs};
 
 use crate::client::config::{Config, ConfigBuilder, KEY_VARIABLE, SIGN_UP, URL_VARIABLE};
 use crate::error::{Error, Result};
@@ -12,6 +12,9 @@ use crate::policy::backoff::MAX_TIME;
 use crate::wire::api_key;
 use crate::wire::base_url::BaseUrl;
 use crate::wire::secrets::Secrets;
+
+/// The environment variable that names the certificates to trust, as OpenSSL and its users read it.
+const CA_VARIABLE: &str = "SSL_CERT_FILE";
 
 /// Headers that the client sets itself, because a request doesn't work without them as they are or because they have a
 /// setting of their own.
@@ -57,7 +60,13 @@ impl ConfigBuilder {
         let mut secrets = Secrets::default();
         let fields =
             fields(std::mem::take(&mut self.headers), authorization, &http.user_agent, &mut secrets)?;
-        let roots = http.ca_file.as_deref().map(read_ca_file).transpose()?;
+        let roots = match (&http.ca_file, env::var_os(CA_VARIABLE)) {
+            (Some(path), _) => Some(read_ca_file("ca_file", path)?),
+            (None, Some(path)) if base.https && !path.is_empty() => {
+                Some(read_ca_file(CA_VARIABLE, Path::new(&path))?)
+            }
+            (None, _) => None,
+        };
         let endpoint = Endpoint { base, headers: headers(&fields)?, secrets: Arc::new(secrets), roots };
         endpoint.check(http)?;
         Ok(Config { settings: self, endpoint })
@@ -84,6 +93,10 @@ fn fields(
     }
     let mut add = |name: &str, value: &str| fields.push((name.to_owned(), value.to_owned()));
     add("user-agent", user_agent);
+    // ureq adds its own where it can decompress.
+    if cfg!(not(feature = "gzip")) {
+        add("accept-encoding", "identity");
+    }
     // For requests with a body; those without remove them. Replacing a field is cheaper than adding one.
     add("content-type", "application/json");
     add("idempotency-key", "none");
@@ -156,9 +169,9 @@ pub(crate) fn clamped_time(setting: &'static str, time: Duration) -> Duration {
     time.min(MAX_TIME)
 }
 
-fn read_ca_file(path: &Path) -> Result<Vec<u8>> {
+fn read_ca_file(setting: &'static str, path: &Path) -> Result<Vec<u8>> {
     fs::read(path).map_err(|source| Error::Config {
-        setting: "ca_file",
+        setting,
         message: format!("{} can't be read", path.display()),
         source: Some(source.into()),
     })

@@ -1,0 +1,166 @@
+//! Which proxy is used, and what is said of a certificate that can't be trusted.
+#![cfg(feature = "rustls")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't go on shall say so loudly")]
+
+#[path = "support/hostile.rs"]
+mod hostile;
+mod support;
+
+use std::env;
+
+use holysheep::{Clock, Config, Error, RetryConfig};
+use hostile::{Identity, KEY, RawServer, ask, build, child, each, told};
+use rcgen::{BasicConstraints, CertificateParams, IsCa};
+use support::{Server, ok, status};
+
+/// Asks an address beyond this computer, as the environment says; proxies on the loopback refuse.
+#[test]
+#[ignore = "run by other tests, in a process of its own"]
+fn child_that_asks_by_the_environments_proxy() {
+    let config = Config::builder().api_key(KEY).allow_plain_http(true).clock(Clock::fake());
+    let config = config.base_url(env::var("TEST_URL").unwrap());
+    let client = build(config.retry(RetryConfig::default().max_retries(0)));
+    println!("{}", told(&ask(&client).unwrap_err()));
+}
+
+/// The names of the variables whose proxy was asked.
+fn asked(url: &str, variables: &[&str]) -> Vec<String> {
+    let proxies: Vec<_> = variables.iter().map(|_| Server::always(status(403).then_close())).collect();
+    let urls: Vec<_> = proxies.iter().map(|proxy| format!("http://{}", proxy.address())).collect();
+    let mut set: Vec<(&str, &str)> = variables.iter().copied().zip(urls.iter().map(String::as_str)).collect();
+    set.push(("TEST_URL", url));
+    let output = child("child_that_asks_by_the_environments_proxy", &set);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let asked = variables.iter().zip(&proxies).filter(|(_, proxy)| !proxy.requests().is_empty());
+    asked.map(|(name, _)| (*name).to_owned()).collect()
+}
+
+#[test]
+fn the_proxy_is_that_of_the_addresss_scheme_lower_case_first() {
+    each(
+        [
+            ("http://api.example/v1", &["HTTP_PROXY", "HTTPS_PROXY"][..], "HTTP_PROXY"),
+            ("http://api.example/v1", &["http_proxy", "HTTP_PROXY", "HTTPS_PROXY"], "http_proxy"),
+            ("http://api.example/v1", &["HTTP_PROXY", "ALL_PROXY"], "HTTP_PROXY"),
+            ("http://api.example/v1", &["HTTPS_PROXY", "ALL_PROXY"], "ALL_PROXY"),
+            ("https://api.example/v1", &["HTTP_PROXY", "HTTPS_PROXY"], "HTTPS_PROXY"),
+            ("https://api.example/v1", &["https_proxy", "HTTPS_PROXY", "HTTP_PROXY"], "https_proxy"),
+            ("https://api.example/v1", &["HTTPS_PROXY", "ALL_PROXY"], "HTTPS_PROXY"),
+            ("https://api.example/v1", &["ALL_PROXY", "all_proxy"], "all_proxy"),
+        ],
+        |(url, variables, expected)| {
+            assert_eq!(asked(url, variables), [expected], "{url} with {variables:?}");
+        },
+    );
+}
+
+/// What a client says of a server that has this certificate, and trusts it by a file: the answer, or the error's own words.
+fn said(name: &str, change: impl FnOnce(&mut CertificateParams)) -> Result<String, String> {
+    let identity = Identity::new(change);
+    let server = RawServer::tls(&identity, |connection| {
+        if connection.request().is_some() {
+            connection.send(ok("over TLS").bytes());
+            connection.hold();
+        }
+    });
+    let clock = Clock::fake();
+    let config = hostile::config(server.tls_url()).clock(clock.clone()).ca_file(identity.file(name));
+    let answer = ask(&build(config));
+    answer.map(|answer| answer.text().to_owned()).map_err(|error| {
+        assert!(matches!(error, Error::Config { .. }), "{name}: {error:?}");
+        assert!(clock.sleeps().is_empty(), "{name}: not tried again");
+        error.to_string()
+    })
+}
+
+/// The hint to name the certificate as one to trust, which is of no use where that was done.
+const USELESS: &str = "with ca_file";
+
+#[test]
+fn a_certificate_as_openssl_makes_it_is_trusted_or_has_its_own_hint() {
+    match said("authority", |parameters| parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained)) {
+        Ok(text) => assert_eq!(text, "over TLS"),
+        Err(text) => {
+            assert!(text.contains("CA:FALSE") || text.contains("basicConstraints"), "{text}");
+            assert!(!text.contains(USELESS), "{text}");
+        }
+    }
+}
+
+#[test]
+fn an_expired_certificate_is_said_to_be_expired() {
+    let text = said("expired", |parameters| {
+        parameters.not_before = rcgen::date_time_ymd(2020, 1, 1);
+        parameters.not_after = rcgen::date_time_ymd(2021, 1, 1);
+    })
+    .unwrap_err();
+    assert!(text.contains("expired") && !text.contains(USELESS), "{text}");
+}
+
+#[test]
+fn a_certificate_that_is_not_valid_yet_is_said_to_be_so() {
+    let text = said("early", |parameters| {
+        parameters.not_before = rcgen::date_time_ymd(4000, 1, 1);
+        parameters.not_after = rcgen::date_time_ymd(4001, 1, 1);
+    })
+    .unwrap_err();
+    assert!(text.contains("not valid yet") || text.contains("not yet valid"), "{text}");
+    assert!(!text.contains(USELESS), "{text}");
+}
+
+#[test]
+fn a_certificate_of_another_host_is_said_to_be_so() {
+    let text = said("host", |parameters| {
+        parameters.subject_alt_names = vec![rcgen::SanType::DnsName("llm.example".try_into().unwrap())];
+    })
+    .unwrap_err();
+    assert!(text.contains("localhost") && text.contains("host") && text.contains("certificate"), "{text}");
+    assert!(
+        text.contains("another host") || text.contains("not valid for") || text.contains("not for"),
+        "{text}"
+    );
+    assert!(!text.contains(USELESS), "{text}");
+}
+
+#[test]
+#[ignore = "run by another test, in a process of its own"]
+fn child_that_asks_over_tls() {
+    let config = hostile::config(env::var("TEST_URL").unwrap()).clock(Clock::fake());
+    let config = env::var("TEST_CA").ok().iter().fold(config, |config, path| config.ca_file(path));
+    match ask(&build(config)) {
+        Ok(answer) => println!("answer: {}", answer.text()),
+        Err(error) => println!("error: {}", told(&error)),
+    }
+}
+
+#[test]
+fn certificates_come_from_ca_file_then_from_the_variable() {
+    let (right, wrong) = (Identity::new(|_| {}), Identity::new(|_| {}));
+    let server = RawServer::tls(&right, |connection| {
+        if connection.request().is_some() {
+            connection.send(ok("over TLS").bytes());
+            connection.hold();
+        }
+    });
+    let url = server.tls_url();
+    let [right, wrong] =
+        [right.file("right"), wrong.file("wrong")].map(|file| file.to_str().unwrap().to_owned());
+    each(
+        [
+            (vec![("SSL_CERT_FILE", &right)], true),
+            (vec![("SSL_CERT_FILE", &wrong)], false),
+            (vec![("SSL_CERT_FILE", &wrong), ("TEST_CA", &right)], true),
+            (vec![("SSL_CERT_FILE", &right), ("TEST_CA", &wrong)], false),
+            (vec![], false),
+            (vec![("SSL_CERT_FILE", &right), ("ssl_cert_file", &wrong)], true),
+        ],
+        |(files, trusted)| {
+            let mut variables = vec![("TEST_URL", url.as_str())];
+            variables.extend(files.iter().map(|(name, file)| (*name, file.as_str())));
+            let output = child("child_that_asks_over_tls", &variables);
+            let said = String::from_utf8_lossy(&output.stdout).into_owned();
+            assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+            assert_eq!(said.contains("answer: over TLS"), trusted, "{variables:?}: {said}");
+        },
+    );
+}

@@ -1,0 +1,346 @@
+//! Servers that misbehave below the level of a scripted reply, with or without TLS, and what tests of them share.
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+
+use std::error::Error as _;
+use std::io::{BufReader, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::{Command, Output};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+use std::{env, fs, thread};
+
+use holysheep::{
+    AdaptiveConfig, ChatRequest, ChatResponse, ChatStream, Client, Clock, Config, ConfigBuilder, Error,
+    Jitter, Result, RetryConfig,
+};
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+
+use super::support::{Reply, Request, read_head, status};
+
+pub(crate) const KEY: &str = "sk-test-0123456789abcdef";
+
+pub(crate) const FINISH: &str =
+    "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n";
+pub(crate) const USAGE: &str =
+    "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":1,\"completion_tokens\":2,\"total_tokens\":3}}\n\n";
+pub(crate) const DONE: &str = "data: [DONE]\n\n";
+pub(crate) const ROLE: &str =
+    "data: {\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\"}}]}\n\n";
+
+/// The head of an answer that is a stream of events in chunks.
+pub(crate) const STREAM_HEAD: &str =
+    "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+
+/// A piece of a chunked body.
+pub(crate) fn chunk(text: &str) -> String {
+    format!("{:x}\r\n{text}\r\n", text.len())
+}
+
+/// A reply whose body is a stream of events.
+pub(crate) fn events(body: &str) -> Reply {
+    status(200).header("content-type", "text/event-stream").body(body)
+}
+
+/// An event that brings a piece of text.
+pub(crate) fn delta(text: &str) -> String {
+    format!("data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"{text}\"}}}}]}}\n\n")
+}
+
+/// The events of the answer "Hello".
+pub(crate) fn whole() -> String {
+    [ROLE, &delta("Hel"), &delta("lo"), FINISH, USAGE, DONE].concat()
+}
+
+/// The JSON document of the answer "Hello".
+pub(crate) const HELLO: &str = r#"{"id":"c","choices":[{"index":0,"message":{"role":"assistant","content":"Hello"},"finish_reason":"stop"}]}"#;
+
+pub(crate) fn config(url: impl Into<String>) -> ConfigBuilder {
+    Config::builder().api_key(KEY).base_url(url).no_proxy()
+}
+
+pub(crate) fn build(config: ConfigBuilder) -> Client {
+    Client::new(config.build().unwrap()).unwrap()
+}
+
+/// A client whose waits are exact and pretended: no jitter, no pacing, no breaker, no budget.
+pub(crate) fn exact(url: impl Into<String>) -> (Client, Clock) {
+    let clock = Clock::fake();
+    let retry = RetryConfig::default().jitter(Jitter::None);
+    (build(config(url).clock(clock.clone()).retry(retry).adaptive(AdaptiveConfig::off())), clock)
+}
+
+/// A client with the default settings, in pretended time.
+pub(crate) fn adaptive(url: impl Into<String>) -> (Client, Clock) {
+    let clock = Clock::fake();
+    (build(config(url).clock(clock.clone()).adaptive(AdaptiveConfig::default().seed(1))), clock)
+}
+
+/// A client in real time that waits a millisecond between attempts, with this inactivity timeout.
+pub(crate) fn hasty(url: impl Into<String>, timeout: Duration) -> Client {
+    let retry = RetryConfig::default().jitter(Jitter::None).base_delay(Duration::from_millis(1));
+    let retry = retry.max_delay(Duration::from_millis(1));
+    build(config(url).retry(retry).timeout(timeout).adaptive(AdaptiveConfig::off()))
+}
+
+pub(crate) fn request() -> ChatRequest {
+    ChatRequest::new("gpt-4.1").user("Say hello.")
+}
+
+pub(crate) fn ask(client: &Client) -> Result<ChatResponse> {
+    client.chat(&request())
+}
+
+pub(crate) fn stream(client: &Client) -> Result<ChatStream> {
+    client.chat_stream(&request())
+}
+
+/// A chat by a stream, put together.
+pub(crate) fn streamed(client: &Client) -> Result<ChatResponse> {
+    stream(client)?.into_response()
+}
+
+/// The texts of all chunks, and the error at the end, if there is one.
+pub(crate) fn read(stream: &mut ChatStream) -> (String, Option<Error>) {
+    let mut text = String::new();
+    for chunk in stream {
+        match chunk {
+            Ok(chunk) => text += chunk.text(),
+            Err(error) => return (text, Some(error)),
+        }
+    }
+    (text, None)
+}
+
+/// The error with its causes, as a program would print it.
+pub(crate) fn told(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text += &format!(": {error}");
+        cause = error.source();
+    }
+    text
+}
+
+/// What the innermost error is, by the name of its variant.
+pub(crate) fn kind(error: &Error) -> String {
+    match error {
+        Error::GaveUp { last, .. } => kind(last),
+        error => format!("{error:?}").split([' ', '{', '(']).next().unwrap().to_owned(),
+    }
+}
+
+/// A server whose connections a function serves, byte by byte.
+pub(crate) struct RawServer {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    requests: Mutex<Vec<Request>>,
+    connections: AtomicUsize,
+    over: Mutex<bool>,
+    ended: Condvar,
+}
+
+pub(crate) trait Wire: Read + Write + Send {}
+
+impl<T: Read + Write + Send> Wire for T {}
+
+/// A connection to a [`RawServer`].
+pub(crate) struct Connection {
+    pub(crate) wire: BufReader<Box<dyn Wire>>,
+    socket: TcpStream,
+    number: usize,
+    shared: Arc<Shared>,
+}
+
+impl RawServer {
+    pub(crate) fn new(serve: impl Fn(&mut Connection) + Send + Sync + 'static) -> RawServer {
+        RawServer::start(None, serve)
+    }
+
+    /// A server that speaks TLS.
+    pub(crate) fn tls(
+        identity: &Identity,
+        serve: impl Fn(&mut Connection) + Send + Sync + 'static,
+    ) -> RawServer {
+        RawServer::start(Some(Arc::clone(&identity.config)), serve)
+    }
+
+    fn start(
+        tls: Option<Arc<ServerConfig>>,
+        serve: impl Fn(&mut Connection) + Send + Sync + 'static,
+    ) -> RawServer {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let shared = Arc::new(Shared::default());
+        let (serve, server) = (Arc::new(serve), Arc::clone(&shared));
+        thread::spawn(move || {
+            for socket in listener.incoming().flatten() {
+                if *server.over.lock().unwrap() {
+                    return;
+                }
+                let number = server.connections.fetch_add(1, Ordering::Relaxed) + 1;
+                let wire: Box<dyn Wire> = match &tls {
+                    None => Box::new(socket.try_clone().unwrap()),
+                    Some(config) => {
+                        let session = ServerConnection::new(Arc::clone(config)).unwrap();
+                        Box::new(StreamOwned::new(session, socket.try_clone().unwrap()))
+                    }
+                };
+                let (wire, shared, serve) = (BufReader::new(wire), Arc::clone(&server), Arc::clone(&serve));
+                let mut connection = Connection { wire, socket, number, shared };
+                thread::spawn(move || serve(&mut connection));
+            }
+        });
+        RawServer { address, shared }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}/v1", self.address)
+    }
+
+    /// The address under the name of which an [`Identity`] is made.
+    pub(crate) fn tls_url(&self) -> String {
+        format!("https://localhost:{}/v1", self.address.port())
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub(crate) fn requests(&self) -> Vec<Request> {
+        self.shared.requests.lock().unwrap().clone()
+    }
+
+    pub(crate) fn connections(&self) -> usize {
+        self.shared.connections.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for RawServer {
+    fn drop(&mut self) {
+        *self.shared.over.lock().unwrap() = true;
+        self.shared.ended.notify_all();
+        let _ = TcpStream::connect(self.address); // wakes the acceptor
+    }
+}
+
+impl Connection {
+    /// Reads the head of a request; says how many requests came to the server before it, and the length of the body.
+    pub(crate) fn head(&mut self) -> Option<(usize, usize)> {
+        let request = read_head(&mut self.wire, self.number)?;
+        let length = request.header("content-length").map_or(0, |length| length.parse().unwrap());
+        let mut requests = self.shared.requests.lock().unwrap();
+        requests.push(request);
+        Some((requests.len() - 1, length))
+    }
+
+    /// Reads a request; says how many came to the server before it.
+    pub(crate) fn request(&mut self) -> Option<usize> {
+        let (number, length) = self.head()?;
+        let mut body = vec![0; length];
+        self.wire.read_exact(&mut body).ok()?;
+        self.shared.requests.lock().unwrap()[number].body = String::from_utf8_lossy(&body).into_owned();
+        Some(number)
+    }
+
+    /// Says whether it could be sent.
+    pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
+        let wire = self.wire.get_mut();
+        wire.write_all(bytes.as_ref()).and_then(|()| wire.flush()).is_ok()
+    }
+
+    /// Lets time pass; says whether the server is still there afterwards.
+    pub(crate) fn pause(&self, time: Duration) -> bool {
+        let over = self.shared.over.lock().unwrap();
+        self.shared.ended.wait_timeout_while(over, time, |over| !*over).unwrap().1.timed_out()
+    }
+
+    /// Holds the connection until the server is dropped.
+    pub(crate) fn hold(&self) {
+        let over = self.shared.over.lock().unwrap();
+        drop(self.shared.ended.wait_while(over, |over| !*over).unwrap());
+    }
+
+    /// Says that nothing more will be sent, and reads on until the other side has closed.
+    pub(crate) fn linger(&mut self) {
+        let _ = self.socket.shutdown(Shutdown::Write);
+        let _ = std::io::copy(&mut self.socket, &mut std::io::sink());
+    }
+
+    /// The connection will be reset instead of closed.
+    pub(crate) fn reset(&self) {
+        socket2::SockRef::from(&self.socket).set_linger(Some(Duration::ZERO)).unwrap();
+    }
+}
+
+/// A certificate for `localhost` that its own key has signed, and the server's settings with it.
+pub(crate) struct Identity {
+    pub(crate) pem: String,
+    config: Arc<ServerConfig>,
+}
+
+impl Identity {
+    /// With changed parameters.
+    pub(crate) fn new(change: impl FnOnce(&mut rcgen::CertificateParams)) -> Identity {
+        let mut parameters = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
+        change(&mut parameters);
+        let pair = rcgen::KeyPair::generate().unwrap();
+        let made = parameters.self_signed(&pair).unwrap();
+        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(pair.serialize_der()));
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let config = config.unwrap().with_no_client_auth();
+        let config = config.with_single_cert(vec![made.der().clone()], key).unwrap();
+        Identity { pem: made.pem(), config: Arc::new(config) }
+    }
+
+    /// A file that holds the certificate.
+    pub(crate) fn file(&self, name: &str) -> std::path::PathBuf {
+        let file = std::path::PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
+            .join(format!("{name}-{}.pem", std::process::id()));
+        fs::write(&file, &self.pem).unwrap();
+        file
+    }
+}
+
+/// Runs a test of this binary that is ignored otherwise in a process of its own.
+pub(crate) fn child(test: &str, variables: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(env::current_exe().unwrap());
+    command.args(["--exact", test, "--ignored", "--nocapture", "--test-threads", "1"]);
+    for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE"] {
+        command.env_remove(name).env_remove(name.to_lowercase());
+    }
+    command.envs(variables.iter().copied()).output().unwrap()
+}
+
+/// The number of threads of this process.
+pub(crate) fn threads() -> usize {
+    fs::read_dir("/proc/self/task").unwrap().count()
+}
+
+/// The number of sockets of this process.
+pub(crate) fn sockets() -> usize {
+    let files = fs::read_dir("/proc/self/fd").unwrap().flatten();
+    let targets = files.filter_map(|file| fs::read_link(file.path()).ok());
+    targets.filter(|target| target.to_string_lossy().starts_with("socket:")).count()
+}
+
+/// Runs a test for each case, all of them even where some fail, and then tells of all that failed.
+#[track_caller]
+pub(crate) fn each<T>(cases: impl IntoIterator<Item = T>, test: impl Fn(T)) {
+    let mut failures = Vec::new();
+    for (number, case) in cases.into_iter().enumerate() {
+        let Err(panic) = catch_unwind(AssertUnwindSafe(|| test(case))) else { continue };
+        let words = panic.downcast_ref::<String>().cloned();
+        let words = words.or_else(|| panic.downcast_ref::<&str>().map(|words| (*words).to_owned()));
+        failures.push(format!("case {number}: {}", words.unwrap_or_default()));
+    }
+    assert!(failures.is_empty(), "{} cases failed:\n{}", failures.len(), failures.join("\n"));
+}
