@@ -161,6 +161,6 @@ fn an_upload_that_nobody_reads_is_a_timeout_while_sending() {
         let started = Instant::now();
         let error = client.chat(&large()).unwrap_err();
         assert!(matches!(error, Error::Timeout { phase: Phase::Sending, .. }), "TLS {tls}: {error:?}");
-        assert!(started.elapsed() < Duration::from_secs(1), "TLS {tls}: {:?}", started.elapsed());
+        assert!(started.elapsed() < Duration::from_secs(10), "TLS {tls}: {:?}", started.elapsed());
     });
 }

@@ -185,6 +185,7 @@ impl RawServer {
                 if *server.over.lock().unwrap() {
                     return;
                 }
+                socket.set_nodelay(true).unwrap(); // an early answer is not held back for an acknowledgement
                 let number = server.connections.fetch_add(1, Ordering::Relaxed) + 1;
                 let wire: Box<dyn Wire> = match &tls {
                     None => Box::new(socket.try_clone().unwrap()),
