@@ -3,7 +3,6 @@
 pub(crate) mod accumulate;
 pub(crate) mod api_key;
 pub(crate) mod base_url;
-mod corpora;
 pub(crate) mod date;
 pub(crate) mod error_body;
 pub(crate) mod headers;
@@ -12,10 +11,3 @@ pub(crate) mod raw_head;
 pub(crate) mod secrets;
 pub(crate) mod sse;
 pub(crate) mod stream_event;
-
-/// Says that a test is skipped, past the capture of what tests print.
-#[cfg(test)]
-pub(crate) fn skipped(missing: &str) {
-    use std::io::Write;
-    let _ = writeln!(std::io::stderr(), "skipped: there is no {missing}");
-}

@@ -186,44 +186,4 @@ mod tests {
         assert_eq!(id(&[("request-id", "req"), ("cf-ray", "ray")]).as_deref(), Some("req"));
         assert_eq!(id(&[("server", "nginx")]), None);
     }
-
-    /// Tables of dates and forms that servers and libraries agree on, where they are at hand.
-    #[test]
-    fn the_collected_forms_are_read() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/corpora/retry_after.json");
-        let Ok(text) = std::fs::read_to_string(path) else {
-            crate::wire::skipped(path);
-            return;
-        };
-        let corpus: serde_json::Value = serde_json::from_str(&text).unwrap();
-        let rows = |name: &str| {
-            let table = corpus["tables"].as_array().unwrap().iter().find(|table| table["name"] == name);
-            table.unwrap()["rows"].as_array().unwrap().clone()
-        };
-        for row in rows("httpdate_valid") {
-            assert_eq!(http_date(row["date"].as_str().unwrap(), NOW as i64), row["epoch"].as_i64(), "{row}");
-        }
-        for row in rows("urllib3_valid") {
-            assert_eq!(
-                asked(&[("retry-after", row["retry_after"].as_str().unwrap())]),
-                row["wait_s"].as_f64(),
-                "{row}"
-            );
-        }
-        for row in rows("openai_python") {
-            let value = row["retry_after"].as_str().unwrap();
-            let (wait, expected) = (asked(&[("retry-after", value)]), row["wait_s"].as_f64().unwrap());
-            // Waits of 8 s and less are that library's own, where it reads nothing or obeys nothing.
-            assert!(expected <= 8.0 || wait == Some(expected), "{row}: {wait:?}");
-        }
-        for row in rows("ratelimit_reset_forms").iter().filter(|row| row["seconds"].is_number()) {
-            let fields = [
-                ("ratelimit-limit", "9"),
-                ("ratelimit-remaining", "9"),
-                ("ratelimit-reset", row["value"].as_str().unwrap()),
-            ];
-            let reset = read(&fields).rate_limits.requests.map(|limit| limit.reset.as_secs_f64());
-            assert_eq!(reset, row["seconds"].as_f64(), "{row}");
-        }
-    }
 }

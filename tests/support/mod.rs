@@ -1,6 +1,6 @@
-//! A server on a loopback port that says exactly what it is told, byte for byte, and remembers what it was asked.
+//! A scripted HTTP server on a loopback port: it sends the replies of its script byte for byte and records the requests.
 #![allow(dead_code, unreachable_pub, reason = "each test binary and example uses a part of it")]
-#![allow(clippy::unwrap_used, reason = "a test server that can't go on shall say so loudly")]
+#![allow(clippy::unwrap_used, reason = "a broken test server must fail the test")]
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -9,7 +9,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
 
-/// Ends with all its connections when it is dropped.
+/// Closes all its connections when it is dropped.
 pub struct Server {
     address: SocketAddr,
     shared: Arc<Shared>,
@@ -24,14 +24,14 @@ struct Shared {
 #[derive(Default)]
 struct State {
     script: VecDeque<Reply>,
-    /// The answer to what comes after the script.
+    /// The reply to every request after the end of the script.
     otherwise: Option<Reply>,
     requests: Vec<Request>,
     connections: usize,
     over: bool,
 }
 
-/// A request as it came.
+/// A recorded request.
 #[derive(Clone, Debug)]
 pub struct Request {
     pub line: String,
@@ -47,12 +47,14 @@ pub struct Reply {
     status: u16,
     headers: Vec<(String, String)>,
     body: Vec<u8>,
-    /// Bytes of the reply that are sent at most.
+    /// The most bytes of the reply that are sent.
     cut: usize,
-    /// The wait before each byte, but for the first ones.
+    /// The wait before each byte after the first `unpaced` bytes.
     pace: Option<Duration>,
     unpaced: usize,
-    /// Bytes that the length promises beyond the body.
+    /// The size of the chunks of a body with `transfer-encoding: chunked`.
+    chunk: Option<usize>,
+    /// The bytes by which `content-length` exceeds the body.
     missing: usize,
     after: After,
     length: bool,
@@ -77,6 +79,7 @@ pub fn status(status: u16) -> Reply {
         cut: usize::MAX,
         pace: None,
         unpaced: 0,
+        chunk: None,
         missing: 0,
         after: After::KeepOpen,
         length: true,
@@ -85,7 +88,7 @@ pub fn status(status: u16) -> Reply {
     }
 }
 
-/// A chat completion that says this.
+/// A chat completion with this text.
 pub fn ok(text: &str) -> Reply {
     status(200).json(&serde_json::json!({
         "id": "chatcmpl-1",
@@ -96,17 +99,17 @@ pub fn ok(text: &str) -> Reply {
     }))
 }
 
-/// The connection is reset once the request's head was read.
+/// Resets the connection after reading the head of the request.
 pub fn reset() -> Reply {
     Reply { after: After::Reset, cut: 0, ..status(200) }
 }
 
-/// The connection is closed without an answer.
+/// Closes the connection without an answer.
 pub fn hang_up() -> Reply {
     status(200).cut(0)
 }
 
-/// The request is read and never answered.
+/// Reads the request and never answers.
 pub fn silence() -> Reply {
     status(200).stall_after(0)
 }
@@ -115,6 +118,11 @@ impl Reply {
     pub fn header(mut self, name: &str, value: &str) -> Reply {
         self.headers.push((name.to_owned(), value.to_owned()));
         self
+    }
+
+    /// Sets `Retry-After` to this many seconds.
+    pub fn retry_after(self, seconds: u64) -> Reply {
+        self.header("retry-after", &seconds.to_string())
     }
 
     pub fn body(mut self, body: impl Into<Vec<u8>>) -> Reply {
@@ -131,73 +139,94 @@ impl Reply {
         Reply { cut: bytes, after: After::Close, ..self }
     }
 
-    /// Says nothing more after this many bytes.
+    /// Stops sending after this many bytes and keeps the connection open.
     pub fn stall_after(self, bytes: usize) -> Reply {
         Reply { cut: bytes, after: After::Stall, ..self }
     }
 
-    /// Sends a byte at a time.
+    /// Sends one byte at a time.
     pub fn trickle(self, pace: Duration) -> Reply {
         Reply { pace: Some(pace), ..self }
     }
 
-    /// Says nothing for this long first.
+    /// Waits this long before the first byte.
     pub fn after(self, latency: Duration) -> Reply {
         Reply { latency, ..self }
     }
 
-    /// Sends the first bytes at once, whatever the pace.
+    /// Sends the first bytes without waiting.
     pub fn skip_pace(self, bytes: usize) -> Reply {
         Reply { unpaced: bytes, ..self }
     }
 
-    /// Promises a longer body than there is.
+    /// Announces a body that is longer than what is sent.
     pub fn longer_by(self, bytes: usize) -> Reply {
         Reply { missing: bytes, ..self }
     }
 
-    /// Leaves out the length: the body ends with the connection.
+    /// Leaves out `content-length`: the body ends with the connection.
     pub fn until_close(self) -> Reply {
         Reply { length: false, after: After::Close, ..self }
     }
 
-    /// Closes the connection after the whole reply.
+    /// Sends the body in chunks of this size (`transfer-encoding: chunked`).
+    pub fn chunked(self, size: usize) -> Reply {
+        Reply { chunk: Some(size), length: false, ..self }
+    }
+
+    /// Closes the connection after the complete reply.
     pub fn then_close(self) -> Reply {
         Reply { after: After::Close, ..self }
     }
 
-    /// Answers before the request's body was read.
+    /// Answers before reading the body of the request.
     pub fn early(self) -> Reply {
         Reply { early: true, ..self }
     }
 
     /// The number of bytes before the body.
     pub fn head_len(&self) -> usize {
-        self.bytes().len() - self.body.len()
+        self.head().len()
     }
 
     pub fn body_len(&self) -> usize {
         self.body.len()
     }
 
+    /// All bytes of the reply.
     pub fn bytes(&self) -> Vec<u8> {
-        let mut bytes = format!("HTTP/1.1 {} Scripted\r\n", self.status).into_bytes();
+        let mut bytes = self.head();
+        match self.chunk {
+            None => bytes.extend_from_slice(&self.body),
+            Some(size) => {
+                for chunk in self.body.chunks(size) {
+                    bytes.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());
+                    bytes.extend_from_slice(chunk);
+                    bytes.extend_from_slice(b"\r\n");
+                }
+                bytes.extend_from_slice(b"0\r\n\r\n");
+            }
+        }
+        bytes
+    }
+
+    fn head(&self) -> Vec<u8> {
+        let mut head = format!("HTTP/1.1 {} Scripted\r\n", self.status);
         for (name, value) in &self.headers {
-            bytes.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
+            head += &format!("{name}: {value}\r\n");
         }
         if self.length {
-            bytes.extend_from_slice(
-                format!("content-length: {}\r\n", self.body.len() + self.missing).as_bytes(),
-            );
+            head += &format!("content-length: {}\r\n", self.body.len() + self.missing);
         }
-        bytes.extend_from_slice(b"\r\n");
-        bytes.extend_from_slice(&self.body);
-        bytes
+        if self.chunk.is_some() {
+            head += "transfer-encoding: chunked\r\n";
+        }
+        (head + "\r\n").into_bytes()
     }
 }
 
 impl Server {
-    /// Answers the requests in the order in which they come; what comes after the last reply is answered with 418.
+    /// Answers the requests in order; every request after the end of the script is answered with 418.
     pub fn script(replies: impl IntoIterator<Item = Reply>) -> Server {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -210,7 +239,7 @@ impl Server {
         Server { address, shared }
     }
 
-    /// Answers every request alike.
+    /// Answers every request with the same reply.
     pub fn always(reply: Reply) -> Server {
         let server = Server::script([]);
         server.shared.state.lock().unwrap().otherwise = Some(reply);
@@ -237,7 +266,7 @@ impl Server {
         self.shared.state.lock().unwrap().connections
     }
 
-    /// Waits until this many requests have come.
+    /// Waits until this many requests have arrived.
     pub fn wait_for_requests(&self, count: usize) {
         let state = self.shared.state.lock().unwrap();
         drop(self.shared.changed.wait_while(state, |state| state.requests.len() < count).unwrap());
