@@ -1,5 +1,5 @@
-//! The handler allocates when it is made and never again.
-#![allow(clippy::panic, reason = "a test that can't go on shall say so loudly")]
+//! The handler allocates memory when it is created and not afterwards.
+#![allow(clippy::panic, reason = "a test that can't continue must fail")]
 
 use std::time::{Duration, Instant};
 
@@ -27,6 +27,6 @@ fn a_call_allocates_nothing() {
             gone += 1;
         }
     });
-    assert!(gone > 1000, "{gone} calls went");
+    assert!(gone > 1000, "{gone} calls were admitted");
     assert_eq!(counted.count_total, 0, "allocations in {gone} calls");
 }

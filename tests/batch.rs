@@ -1,5 +1,5 @@
-//! Batches: every request becomes one item, the input is pulled as needed, and every way to an end is an end.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't go on shall say so loudly")]
+//! Batches: every request becomes one item, the input is read as needed, and every end of a batch ends its threads.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't continue must fail")]
 
 mod support;
 
@@ -55,7 +55,7 @@ fn every_request_becomes_one_item() {
 }
 
 #[test]
-fn in_order_the_first_comes_first_however_long_it_takes() {
+fn in_order_returns_items_in_the_order_of_the_input() {
     let server = Server::script([ok("slow").after(Duration::from_millis(300))]);
     server.add((0..199).map(|_| ok("hi")));
     let items: Vec<_> = client(&server).batch((0..200).map(request)).in_order(true).run().collect();
@@ -63,7 +63,7 @@ fn in_order_the_first_comes_first_however_long_it_takes() {
     assert!(items.iter().map(|item| item.index).eq(0..200));
     let server = Server::script([silence(), ok("hi"), ok("hi")]);
     let items: Vec<_> = client(&server).batch((0..3).map(request)).run().take(2).collect();
-    assert_eq!(answered(&items), 2, "otherwise it comes when it is finished");
+    assert_eq!(answered(&items), 2, "without in_order items are returned as they are finished");
 }
 
 #[test]
@@ -78,7 +78,7 @@ fn a_failed_call_is_one_failed_item() {
     assert_eq!(answered(&items), 30);
 }
 
-/// Counts what is pulled from it.
+/// An input that counts the requests that are read from it.
 fn counted(pulled: &Arc<AtomicUsize>, count: usize) -> impl Iterator<Item = ChatRequest> + Send + 'static {
     let pulled = Arc::clone(pulled);
     (0..count).map(move |number| {
@@ -88,7 +88,7 @@ fn counted(pulled: &Arc<AtomicUsize>, count: usize) -> impl Iterator<Item = Chat
 }
 
 #[test]
-fn no_more_is_pulled_than_there_is_room_for() {
+fn the_input_is_not_read_further_ahead_than_the_buffer() {
     for (in_order, most) in [(false, 8), (true, 36)] {
         let server = Server::always(ok("hi"));
         let pulled = Arc::default();
@@ -97,7 +97,7 @@ fn no_more_is_pulled_than_there_is_room_for() {
         for taken in 1..200 {
             items.next().unwrap();
             let ahead = pulled.load(Ordering::SeqCst) - taken;
-            assert!(ahead <= most, "{ahead} pulled and not taken");
+            assert!(ahead <= most, "{ahead} read and not returned");
         }
         server.wait_for_requests(200);
         drop(items);
@@ -106,7 +106,7 @@ fn no_more_is_pulled_than_there_is_room_for() {
 }
 
 #[test]
-fn an_input_that_waits_for_the_output_gets_it() {
+fn an_input_that_depends_on_the_output_makes_progress() {
     let server = Server::always(ok("hi"));
     let (send, receive) = mpsc::channel();
     let mut items = client(&server).batch(receive).concurrency(64).run();
@@ -119,7 +119,7 @@ fn an_input_that_waits_for_the_output_gets_it() {
 }
 
 #[test]
-fn dropping_it_closes_its_connections_at_once_and_spares_the_client() {
+fn dropping_a_batch_closes_its_connections_and_not_the_clients() {
     let server = Server::script(iter::repeat_n(silence(), 8).chain([ok("hi")]));
     let (client, pulled) = (client(&server), Arc::default());
     let items = client.batch(counted(&pulled, 100)).run();
@@ -131,7 +131,7 @@ fn dropping_it_closes_its_connections_at_once_and_spares_the_client() {
 }
 
 #[test]
-fn a_shutdown_ends_it_and_what_had_begun_says_so() {
+fn a_shutdown_ends_a_batch_and_fails_its_calls_in_flight() {
     let server = Server::always(silence());
     let client = client(&server);
     let mut items = client.batch(iter::repeat_with(|| request(0))).run();
@@ -141,13 +141,13 @@ fn a_shutdown_ends_it_and_what_had_begun_says_so() {
         assert!(matches!(items.next().unwrap().result, Err(Error::Shutdown)));
     }
     assert!(items.next().is_none());
-    assert_eq!(client.batch([request(0)]).run().count(), 0, "nothing begins after it");
+    assert_eq!(client.batch([request(0)]).run().count(), 0, "no call starts after a shutdown");
 }
 
 #[test]
-fn a_drain_lets_what_is_on_the_wire_finish_and_ends_all_waits() {
+fn a_drain_lets_requests_in_flight_finish_and_ends_all_waits() {
     let server = Server::always(ok("hi").after(Duration::from_millis(200)));
-    let adaptive = AdaptiveConfig::default().max_rate(1.0); // one goes, and the others wait for minutes
+    let adaptive = AdaptiveConfig::default().max_rate(1.0); // one call is sent, and the others wait for minutes
     let client = Client::new(config(&server).adaptive(adaptive).build().unwrap()).unwrap();
     let items = client.batch(iter::repeat_with(|| request(0))).concurrency(4).run();
     server.wait_for_requests(1);
@@ -164,8 +164,8 @@ fn a_drain_lets_what_is_on_the_wire_finish_and_ends_all_waits() {
 }
 
 #[test]
-fn a_drain_comes_between_two_attempts() {
-    let server = Server::always(status(500).header("retry-after", "60"));
+fn a_drain_ends_the_wait_between_two_attempts() {
+    let server = Server::always(status(500).retry_after(60));
     let client = client(&server);
     let call = thread::spawn({
         let client = client.clone();
@@ -177,7 +177,7 @@ fn a_drain_comes_between_two_attempts() {
 }
 
 #[test]
-fn a_shutdown_doesnt_wait_for_an_input_that_says_nothing() {
+fn a_shutdown_does_not_wait_for_a_blocked_input() {
     let server = Server::always(ok("hi"));
     let client = client(&server);
     let (send, receive) = mpsc::channel();
@@ -206,7 +206,7 @@ fn a_panic_in_a_call_is_one_failed_item() {
 }
 
 #[test]
-fn a_panic_in_the_input_is_passed_on_after_what_had_begun() {
+fn a_panic_in_the_input_is_propagated_after_the_calls_in_flight() {
     let server = Server::always(ok("hi"));
     let input = (0..20).map(|number| {
         assert!(number < 15, "the input panics, as it should in this test");
@@ -221,12 +221,12 @@ fn a_panic_in_the_input_is_passed_on_after_what_had_begun() {
 }
 
 #[test]
-fn threads_are_added_only_while_calls_need_not_wait_for_their_turn() {
+fn threads_are_added_only_while_calls_are_not_paced() {
     let server = Server::always(silence());
     server.add(iter::repeat_n(ok("hi"), 2000));
     let mut items = client(&server).batch(iter::repeat_with(|| request(0))).concurrency(32).run();
     (0..2000).for_each(|_| assert!(items.next().unwrap().result.is_ok()));
-    server.wait_for_requests(2032); // the last ones aren't answered, so that each has a thread of its own
+    server.wait_for_requests(2032); // the last ones aren't answered, so that each occupies a thread
     assert_eq!(server.requests().len(), 2032);
     drop(items);
 
@@ -236,13 +236,13 @@ fn threads_are_added_only_while_calls_need_not_wait_for_their_turn() {
     let items: Vec<_> = client.batch((0..100).map(request)).concurrency(32).run().collect();
     assert_complete(&items, 100);
     let connections = server.connections();
-    assert!(connections <= 10, "{connections} connections, though two are enough for a call every 5 ms");
+    assert!(connections <= 10, "{connections} connections; two are enough for a call every 5 ms");
 }
 
 #[test]
-fn an_outage_is_waited_out_and_fails_nothing() {
+fn an_outage_delays_a_batch_and_fails_no_item() {
     for failure in [status(503), hang_up()] {
-        // With one thread, because on a fake clock the sleeps of several add up.
+        // With one thread, because the sleeps of several threads add up on a fake clock.
         let server = Server::script(iter::repeat_n(failure, 25).chain(iter::repeat_n(ok("hi"), 20)));
         let adaptive = AdaptiveConfig::default().error_threshold(3).seed(1);
         let config = config(&server).clock(Clock::fake()).adaptive(adaptive);
@@ -251,15 +251,15 @@ fn an_outage_is_waited_out_and_fails_nothing() {
         assert_complete(&items, 20);
         assert_eq!(answered(&items), 20, "{:?}", items[0].result);
         let attempts = items[0].result.as_ref().unwrap().meta().attempts;
-        assert_eq!(attempts, 26, "it tried whether the service is back, and was not charged for it");
+        assert_eq!(attempts, 26, "trial calls of the circuit breaker do not count as retries");
         assert!(client.handler("gpt-4.1").snapshot().openings > 15);
     }
 }
 
 #[test]
-fn a_call_that_always_fails_ends_all_the_same() {
+fn a_call_that_always_fails_ends_with_an_error() {
     let server = Server::always(status(500));
-    // Without a seed all five waits of a call can be short, so that it fails before the breaker may open.
+    // Without a seed all five waits of a call can be short, so that it fails before the breaker opens.
     let adaptive = AdaptiveConfig::default().error_threshold(1).seed(1);
     let config = config(&server).clock(Clock::fake()).adaptive(adaptive);
     let client = Client::new(config.build().unwrap()).unwrap();
@@ -269,8 +269,8 @@ fn a_call_that_always_fails_ends_all_the_same() {
 }
 
 #[test]
-fn many_failures_spend_no_budget() {
-    // Nine in ten calls fail, each of them after a wait: the budget of 20 that single calls share would soon be empty.
+fn a_batch_does_not_use_the_retry_budget() {
+    // Nine in ten requests fail: the retry budget of 20 that single calls share would soon be empty.
     let server = Server::script((0..5000).map(|call| if call % 10 == 9 { ok("hi") } else { status(500) }));
     let adaptive = AdaptiveConfig::default().error_threshold(u32::MAX).seed(7);
     let retry = holysheep::RetryConfig::default().max_retries(100);
@@ -282,24 +282,24 @@ fn many_failures_spend_no_budget() {
 }
 
 #[test]
-fn the_deadline_stands_still_while_a_call_waits_for_its_turn() {
+fn the_deadline_of_an_item_does_not_run_while_it_is_paced() {
     let server = Server::always(ok("hi"));
-    // One call a minute, and half a minute for each.
+    // One call a minute, and a deadline of half a minute for each.
     let adaptive = AdaptiveConfig::default().max_rate(1.0).initial_rate(1.0);
     let config =
         config(&server).clock(Clock::fake()).adaptive(adaptive).deadline(Some(Duration::from_secs(30)));
     let client = Client::new(config.build().unwrap()).unwrap();
-    // With one thread, because on a fake clock the waits of others take this one's time.
+    // With one thread, because the waits of other threads use up its deadline on a fake clock.
     let items: Vec<_> = client.batch((0..30).map(request)).concurrency(1).run().collect();
     assert_eq!(answered(&items), 30);
     assert!(
         matches!(client.chat(&request(0)), Err(Error::Deadline { .. })),
-        "a single call waits for nothing else"
+        "the deadline of a single call includes pacing"
     );
 }
 
 #[test]
-fn whatever_ends_it_no_thread_is_left_behind() {
+fn every_end_of_a_batch_ends_its_threads() {
     for (reply, shut_down) in [(ok("hi"), false), (ok("hi"), true), (silence(), false), (silence(), true)] {
         let server = Server::always(reply);
         let client = client(&server);
@@ -309,13 +309,13 @@ fn whatever_ends_it_no_thread_is_left_behind() {
             request(number)
         });
         let items = client.batch(input).concurrency(4).run();
-        server.wait_for_requests(4); // after that they wait for the reader, or for the service
+        server.wait_for_requests(4); // then the threads wait for the consumer or for the service
         if shut_down {
             client.shutdown();
         }
         drop(items);
-        // A connection that isn't closed would be waited on for a minute.
+        // A connection that isn't closed would be waited for until the timeout of a minute.
         let end = ended.recv_timeout(Duration::from_secs(20));
-        assert_eq!(end, Err(mpsc::RecvTimeoutError::Disconnected), "the last thread lets go of the input");
+        assert_eq!(end, Err(mpsc::RecvTimeoutError::Disconnected), "the last thread drops the input");
     }
 }

@@ -1,5 +1,5 @@
-//! Calls against a scripted server: what is tried again, when, and what is said in the end. Time is pretended.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't go on shall say so loudly")]
+//! Calls against a scripted server: what is retried, when, and with which error a call ends. The clock is a fake one.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't continue must fail")]
 
 mod support;
 
@@ -25,7 +25,7 @@ fn config(server: &Server, clock: &Clock) -> ConfigBuilder {
     Config::builder().api_key(KEY).base_url(server.url()).clock(clock.clone())
 }
 
-/// A client whose waits are exact and pretended: no chance in them, and no pacing beside the backoff.
+/// A client with exact waits on a fake clock: without jitter and without pacing.
 fn client(server: &Server) -> (Client, Clock) {
     let clock = Clock::fake();
     let retry = RetryConfig::default().jitter(Jitter::None);
@@ -33,14 +33,14 @@ fn client(server: &Server) -> (Client, Clock) {
     (Client::new(config.build().unwrap()).unwrap(), clock)
 }
 
-/// A client as it is by default, but in pretended time.
+/// A client with the default settings, on a fake clock.
 fn adaptive(server: &Server) -> (Client, Clock) {
     let clock = Clock::fake();
     (Client::new(config(server, &clock).build().unwrap()).unwrap(), clock)
 }
 
-/// A client that waits in earnest, but never for long.
-fn hasty(server: &Server) -> Client {
+/// A client with a timeout of 150 ms and one retry.
+fn short_timeout(server: &Server) -> Client {
     let retry = RetryConfig::default().jitter(Jitter::None).max_retries(1);
     let config = config(server, &Clock::fake()).retry(retry).timeout(Duration::from_millis(150));
     Client::new(config.build().unwrap()).unwrap()
@@ -54,8 +54,8 @@ fn ask(client: &Client) -> Result<ChatResponse> {
     client.chat(&request())
 }
 
-/// The whole error, causes included, as a program would print it.
-fn told(error: &Error) -> String {
+/// The error with all its causes, as a program would print it.
+fn full_message(error: &Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -66,7 +66,7 @@ fn told(error: &Error) -> String {
 }
 
 #[track_caller]
-fn rides_through(replies: impl IntoIterator<Item = Reply>, waits: &[u64]) -> Server {
+fn succeeds_after(replies: impl IntoIterator<Item = Reply>, waits: &[u64]) -> Server {
     let server = Server::script(replies);
     let (client, clock) = client(&server);
     let answer = ask(&client).unwrap();
@@ -78,7 +78,7 @@ fn rides_through(replies: impl IntoIterator<Item = Reply>, waits: &[u64]) -> Ser
 }
 
 #[track_caller]
-fn fails_at_once(reply: Reply) -> Error {
+fn fails_without_retry(reply: Reply) -> Error {
     let server = Server::script([reply]);
     let (client, clock) = client(&server);
     let error = ask(&client).unwrap_err();
@@ -87,7 +87,7 @@ fn fails_at_once(reply: Reply) -> Error {
 }
 
 #[test]
-fn a_plain_call_sends_what_was_asked_and_reads_the_answer() {
+fn a_call_sends_the_request_and_reads_the_answer() {
     let server = Server::script([ok("hello").header("x-request-id", "req-1")]);
     let (client, _) = client(&server);
     let answer = ask(&client).unwrap();
@@ -108,26 +108,26 @@ fn a_plain_call_sends_what_was_asked_and_reads_the_answer() {
 }
 
 #[test]
-fn every_retryable_status_is_tried_again_with_growing_waits() {
+fn every_retryable_status_is_retried_with_exponential_backoff() {
     for code in [408, 409, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529] {
-        rides_through([status(code), status(code), status(code), ok("hi")], &[1, 2, 4]);
+        succeeds_after([status(code), status(code), status(code), ok("hi")], &[1, 2, 4]);
     }
 }
 
 #[test]
-fn a_body_that_cannot_be_read_does_not_change_what_the_status_says() {
+fn an_unreadable_body_does_not_change_the_classification_of_a_status() {
     let html = "<html><head><title>502 Bad Gateway</title></head></html>";
-    rides_through([status(502).body(html), ok("hi")], &[1]);
-    rides_through([status(429), ok("hi")], &[1]);
+    succeeds_after([status(502).body(html), ok("hi")], &[1]);
+    succeeds_after([status(429), ok("hi")], &[1]);
     let cut = status(503).body("{\"error\": {\"mess");
     let head = cut.head_len();
-    rides_through([cut.cut(head + 5), ok("hi")], &[1]);
+    succeeds_after([cut.cut(head + 5), ok("hi")], &[1]);
 }
 
 #[test]
-fn what_is_refused_is_not_tried_again() {
+fn a_refused_request_is_not_retried() {
     for code in [400, 401, 403, 404, 405, 413, 422, 501, 418] {
-        let error = fails_at_once(
+        let error = fails_without_retry(
             status(code).body(r#"{"error":{"message":"no","code":"c","type":"t","param":"p"}}"#),
         );
         assert_eq!((error.status(), error.attempts(), error.is_retryable()), (Some(code), 1, false));
@@ -140,8 +140,8 @@ fn what_is_refused_is_not_tried_again() {
 }
 
 #[test]
-fn a_refused_key_is_said_to_be_unknown_or_not_allowed() {
-    let said = |code| fails_at_once(status(code).body(r#"{"error":"no"}"#)).to_string();
+fn the_errors_for_401_and_403_explain_what_is_wrong_with_the_key() {
+    let said = |code| fails_without_retry(status(code).body(r#"{"error":"no"}"#)).to_string();
     let unknown =
         "the service answered 401: no; the key is missing, mistyped, revoked or for another service";
     assert_eq!(said(401), unknown);
@@ -149,7 +149,7 @@ fn a_refused_key_is_said_to_be_unknown_or_not_allowed() {
 }
 
 #[test]
-fn a_quota_that_is_used_up_is_final_but_a_message_about_quota_is_not() {
+fn an_exhausted_quota_is_final_but_a_message_that_mentions_quota_is_not() {
     let with = |code: &str, kind: &str| {
         status(429)
             .body(format!(r#"{{"error":{{"message":"check quota","code":"{code}","type":"{kind}"}}}}"#))
@@ -162,53 +162,53 @@ fn a_quota_that_is_used_up_is_final_but_a_message_about_quota_is_not() {
         with("out_of_credits", ""),
         status(402),
     ] {
-        fails_at_once(reply);
+        fails_without_retry(reply);
     }
-    rides_through([with("rate_limit_exceeded", "tokens"), ok("hi")], &[1]);
-    rides_through([with("429", "RESOURCE_EXHAUSTED"), ok("hi")], &[1]);
+    succeeds_after([with("rate_limit_exceeded", "tokens"), ok("hi")], &[1]);
+    succeeds_after([with("429", "RESOURCE_EXHAUSTED"), ok("hi")], &[1]);
 }
 
 #[test]
-fn the_servers_word_wins_over_the_table() {
-    rides_through([status(400).header("x-should-retry", "true"), ok("hi")], &[1]);
-    rides_through([status(402).header("x-should-retry", "true"), ok("hi")], &[1]);
-    fails_at_once(status(503).header("x-should-retry", "false"));
+fn x_should_retry_overrides_the_retryable_statuses() {
+    succeeds_after([status(400).header("x-should-retry", "true"), ok("hi")], &[1]);
+    succeeds_after([status(402).header("x-should-retry", "true"), ok("hi")], &[1]);
+    fails_without_retry(status(503).header("x-should-retry", "false"));
     let mut replies = vec![status(400).header("x-should-retry", "true"); 6];
     let server = Server::script(replies.drain(..));
     let error = ask(&client(&server).0).unwrap_err();
     assert!(
         matches!(error, Error::GaveUp { reason: Reason::RetriesSpent, attempts: 6, .. }),
-        "but not over the limits"
+        "the limits still hold"
     );
 }
 
 #[test]
-fn the_server_decides_when_to_come_back() {
-    rides_through([status(429).header("retry-after", "20"), ok("hi")], &[20]);
-    rides_through([status(503).header("retry-after-ms", "7000"), ok("hi")], &[7]);
+fn retry_after_decides_the_wait() {
+    succeeds_after([status(429).retry_after(20), ok("hi")], &[20]);
+    succeeds_after([status(503).header("retry-after-ms", "7000"), ok("hi")], &[7]);
     let date = |second| format!("Fri, 29 Sep 2023 16:26:{second} GMT");
     let dated = status(429).header("date", &date(10)).header("retry-after", &date(40));
-    rides_through([dated, ok("hi")], &[30]);
-    rides_through([status(429).header("retry-after", "soon"), ok("hi")], &[1]);
-    rides_through([status(429).header("retry-after", "-5"), ok("hi")], &[1]);
-    let upfront = ok("hi").header("retry-after", "3600");
-    rides_through([upfront], &[]); // on a success it is no order
+    succeeds_after([dated, ok("hi")], &[30]);
+    succeeds_after([status(429).header("retry-after", "soon"), ok("hi")], &[1]);
+    succeeds_after([status(429).header("retry-after", "-5"), ok("hi")], &[1]);
+    let upfront = ok("hi").retry_after(3600);
+    succeeds_after([upfront], &[]); // ignored on a success
 }
 
 #[test]
-fn a_wait_longer_than_allowed_is_neither_made_nor_shortened() {
+fn a_retry_after_beyond_the_longest_wait_fails_the_call_at_once() {
     for (code, most) in [(429, 120), (500, 64), (502, 64), (503, 128), (504, 64), (408, 60), (529, 60)] {
-        rides_through([status(code).header("retry-after", &most.to_string()), ok("hi")], &[most]);
-        let error = fails_at_once(status(code).header("retry-after", &(most + 1).to_string()));
+        succeeds_after([status(code).header("retry-after", &most.to_string()), ok("hi")], &[most]);
+        let error = fails_without_retry(status(code).header("retry-after", &(most + 1).to_string()));
         assert!(matches!(error, Error::GaveUp { reason: Reason::WaitTooLong, attempts: 1, .. }), "{error:?}");
         assert_eq!(error.retry_after(), Some(secs(most + 1)));
     }
 }
 
 #[test]
-fn jitter_only_ever_adds_to_what_the_server_asked() {
+fn jitter_never_shortens_retry_after() {
     for _ in 0..20 {
-        let server = Server::script([status(429).header("retry-after", "10"), ok("hi")]);
+        let server = Server::script([status(429).retry_after(10), ok("hi")]);
         let clock = Clock::fake();
         ask(&Client::new(config(&server, &clock).build().unwrap()).unwrap()).unwrap();
         let [wait] = clock.sleeps()[..] else { panic!() };
@@ -217,8 +217,8 @@ fn jitter_only_ever_adds_to_what_the_server_asked() {
 }
 
 #[test]
-fn five_failures_cost_five_retries_and_not_one_request_more() {
-    rides_through(
+fn max_retries_bounds_the_requests() {
+    succeeds_after(
         [status(500), status(500), status(500), status(500), status(500), ok("hi")],
         &[1, 2, 4, 8, 16],
     );
@@ -228,12 +228,12 @@ fn five_failures_cost_five_retries_and_not_one_request_more() {
     assert_eq!((server.requests().len(), error.attempts()), (6, 6));
     assert_eq!((error.elapsed(), clock.sleeps().len()), (Some(secs(31)), 5));
     let text = "gave up after 6 attempts in 31.0 s: no retries left: the service answered 503: busy";
-    assert_eq!(told(&error), text);
+    assert_eq!(full_message(&error), text);
     assert!(error.is_retryable(), "later it may work");
 }
 
 #[test]
-fn a_refusal_after_retries_counts_them() {
+fn a_refusal_after_retries_reports_all_attempts() {
     let server = Server::script([status(503), status(401)]);
     let error = ask(&client(&server).0).unwrap_err();
     assert!(matches!(error, Error::GaveUp { reason: Reason::NotRetryable, attempts: 2, .. }));
@@ -241,15 +241,15 @@ fn a_refusal_after_retries_counts_them() {
 }
 
 #[test]
-fn a_lost_connection_is_first_replaced_at_once_and_then_with_patience() {
-    let server = rides_through([reset(), ok("hi")], &[]);
+fn a_lost_connection_is_retried_once_immediately_and_then_with_backoff() {
+    let server = succeeds_after([reset(), ok("hi")], &[]);
     assert_eq!(server.connections(), 2);
-    rides_through([hang_up(), ok("hi")], &[]);
-    rides_through([reset(), reset(), hang_up(), ok("hi")], &[2, 4]);
+    succeeds_after([hang_up(), ok("hi")], &[]);
+    succeeds_after([reset(), reset(), hang_up(), ok("hi")], &[2, 4]);
 }
 
 #[test]
-fn a_stale_pooled_connection_costs_nothing_but_the_new_one() {
+fn a_stale_pooled_connection_is_replaced_without_a_wait() {
     let server = Server::script([ok("one"), reset(), ok("two")]);
     let (client, clock) = client(&server);
     ask(&client).unwrap();
@@ -260,7 +260,7 @@ fn a_stale_pooled_connection_costs_nothing_but_the_new_one() {
 }
 
 #[test]
-fn connections_are_kept_and_ones_that_the_server_closed_are_not_used() {
+fn connections_are_reused_unless_the_server_closed_them() {
     let server = Server::script([ok("a"), ok("b"), ok("c").then_close(), ok("d")]);
     let (client, clock) = client(&server);
     for text in ["a", "b", "c", "d"] {
@@ -271,86 +271,88 @@ fn connections_are_kept_and_ones_that_the_server_closed_are_not_used() {
 }
 
 #[test]
-fn an_answer_cut_in_its_body_is_asked_for_again() {
+fn an_answer_with_a_truncated_body_is_retried() {
     for reply in [ok("hi"), ok("hi").until_close()] {
         let cut = reply.head_len() + 40;
-        rides_through([reply.cut(cut), ok("hi")], &[1]);
+        succeeds_after([reply.cut(cut), ok("hi")], &[1]);
     }
 }
 
 #[test]
-fn nobody_listening_is_tried_again_and_said() {
+fn a_refused_connection_is_retried_and_reported() {
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let clock = Clock::fake();
     let config = Config::builder().api_key(KEY).base_url(format!("http://{address}/v1")).clock(clock.clone());
     let retry = RetryConfig::default().jitter(Jitter::None).max_retries(2);
     let error = ask(&Client::new(config.retry(retry).build().unwrap()).unwrap()).unwrap_err();
     assert_eq!(clock.sleeps(), [secs(1), secs(2)]);
-    let text = told(&error);
+    let text = full_message(&error);
     let start = format!("gave up after 3 attempts in 3.0 s: no retries left: can't connect to {address}: ");
     assert!(text.starts_with(&start), "{text}");
 }
 
+/// A label of 64 bytes is longer than DNS allows (RFC 1035 section 2.3.4), so the resolver fails without asking a server.
 #[test]
-fn a_name_that_does_not_exist_is_a_failure_to_connect() {
+fn an_unresolvable_host_is_a_connect_error() {
+    let host = format!("{}.test", "a".repeat(64));
     let clock = Clock::fake();
-    let config =
-        Config::builder().api_key(KEY).base_url("http://nobody.invalid/v1").allow_plain_http(true).no_proxy();
-    let error = ask(&Client::new(config.clock(clock.clone()).build().unwrap()).unwrap()).unwrap_err();
+    let config = Config::builder().api_key(KEY).base_url(format!("http://{host}/v1")).allow_plain_http(true);
+    let config = config.no_proxy().clock(clock.clone());
+    let error = ask(&Client::new(config.build().unwrap()).unwrap()).unwrap_err();
     assert_eq!((error.attempts(), clock.sleeps().len()), (6, 5));
-    assert!(told(&error).contains("can't connect to nobody.invalid"), "{}", told(&error));
+    assert!(full_message(&error).contains(&format!("can't connect to {host}")), "{}", full_message(&error));
 }
 
 #[test]
-fn a_proxy_that_refuses_is_a_failure_to_connect() {
+fn a_refusing_proxy_is_a_connect_error() {
     let proxy = Server::script([status(403).then_close(), status(403).then_close()]);
     let clock = Clock::fake();
     let config = Config::builder().api_key(KEY).base_url("http://api.example/v1").allow_plain_http(true);
     let config = config.proxy(format!("http://{}", proxy.address())).clock(clock.clone());
     let retry = RetryConfig::default().jitter(Jitter::None).max_retries(1);
     let error = ask(&Client::new(config.retry(retry).build().unwrap()).unwrap()).unwrap_err();
-    assert!(told(&error).contains("can't connect to api.example"), "{}", told(&error));
+    assert!(full_message(&error).contains("can't connect to api.example"), "{}", full_message(&error));
     assert_eq!(clock.sleeps(), [secs(1)]);
 }
 
 #[test]
-fn silence_is_a_timeout_that_says_in_which_phase() {
+fn a_timeout_reports_its_phase() {
     let waiting = Server::script([silence(), silence()]);
     let reply = ok("hi");
     let in_body = reply.head_len() + 3;
     let reading = Server::script([reply.clone().stall_after(in_body), reply.stall_after(in_body)]);
     for (server, phase) in [(waiting, Phase::Waiting), (reading, Phase::Reading)] {
-        let error = ask(&hasty(&server)).unwrap_err();
+        let error = ask(&short_timeout(&server)).unwrap_err();
         let Error::GaveUp { last, attempts: 2, .. } = &error else { panic!("{error:?}") };
         assert!(matches!(**last, Error::Timeout { phase: found, .. } if found == phase), "{error:?}");
         assert!(error.is_timeout());
     }
-    // A header that comes a byte at a time is silence too: the answer never begins.
+    // A header that arrives a byte at a time is no progress: the answer doesn't begin.
     let trickle = Server::script([ok("hi").trickle(Duration::from_millis(40)), ok("hi")]);
-    assert_eq!(ask(&hasty(&trickle)).unwrap().meta().attempts, 2);
+    assert_eq!(ask(&short_timeout(&trickle)).unwrap().meta().attempts, 2);
 }
 
 #[test]
-fn timeouts_are_final_where_the_request_must_not_be_paid_twice() {
+fn timeouts_are_not_retried_with_retry_timeouts_off() {
     let server = Server::script([silence(), ok("hi")]);
-    let client = hasty(&server).with_retry(RetryConfig::default().retry_timeouts(false));
+    let client = short_timeout(&server).with_retry(RetryConfig::default().retry_timeouts(false));
     let error = ask(&client).unwrap_err();
     assert!(matches!(error, Error::Timeout { phase: Phase::Waiting, .. }), "{error:?}");
     assert_eq!(error.to_string(), "no progress in 150ms while waiting for the answer");
 }
 
 #[test]
-fn an_error_inside_a_success_counts_as_its_code() {
+fn an_error_inside_a_200_has_the_status_of_its_code() {
     let inside = |code: &str| status(200).body(format!(r#"{{"error":{{"message":"no","code":{code}}}}}"#));
-    rides_through([inside("429"), inside("\"503\""), inside("\"overloaded\""), ok("hi")], &[1, 2, 4]);
-    assert_eq!(fails_at_once(inside("400")).status(), Some(400));
-    assert_eq!(fails_at_once(inside("402")).status(), Some(402));
-    rides_through([inside("429").header("retry-after", "3600"), ok("hi")], &[1]);
+    succeeds_after([inside("429"), inside("\"503\""), inside("\"overloaded\""), ok("hi")], &[1, 2, 4]);
+    assert_eq!(fails_without_retry(inside("400")).status(), Some(400));
+    assert_eq!(fails_without_retry(inside("402")).status(), Some(402));
+    succeeds_after([inside("429").retry_after(3600), ok("hi")], &[1]);
 }
 
 #[test]
-fn a_redirect_is_not_followed_but_said() {
-    let error = fails_at_once(status(307).header("location", "https://elsewhere.example/v1"));
+fn a_redirect_is_reported_and_not_followed() {
+    let error = fails_without_retry(status(307).header("location", "https://elsewhere.example/v1"));
     assert_eq!(
         error.to_string(),
         "the service answered 307: redirected to https://elsewhere.example/v1; \
@@ -359,20 +361,20 @@ fn a_redirect_is_not_followed_but_said() {
 }
 
 #[test]
-fn an_answer_that_cannot_be_read_is_an_error_with_an_excerpt() {
-    let error = fails_at_once(status(200).body("<html>Welcome to the hotel's network</html>"));
+fn an_unreadable_answer_is_an_error_with_an_excerpt() {
+    let error = fails_without_retry(status(200).body("<html>Welcome to the hotel's network</html>"));
     assert!(matches!(error, Error::Decode { status: 200, .. }));
     let text =
         "can't read the answer (status 200) at byte 0 of 43: `<html>Welcome to the hotel's network</html>`";
     assert_eq!(error.to_string(), text);
-    fails_at_once(status(200));
-    fails_at_once(status(200).body("{}"));
-    let garbage = fails_at_once(status(200).body(vec![0xf5; 10_000_000]));
+    fails_without_retry(status(200));
+    fails_without_retry(status(200).body("{}"));
+    let garbage = fails_without_retry(status(200).body(vec![0xf5; 10_000_000]));
     assert!(garbage.to_string().len() < 2_000, "{} bytes", garbage.to_string().len());
 }
 
 #[test]
-fn what_is_larger_than_allowed_is_refused() {
+fn an_oversized_answer_is_an_error() {
     let client = |server: &Server| {
         let config = config(server, &Clock::fake()).max_response_bytes(1000);
         Client::new(config.build().unwrap()).unwrap()
@@ -388,7 +390,7 @@ fn what_is_larger_than_allowed_is_refused() {
 }
 
 #[test]
-fn all_attempts_of_a_call_carry_one_key_and_no_two_calls_the_same() {
+fn the_idempotency_key_is_the_same_for_all_attempts_and_unique_per_call() {
     let server = Server::script([status(500), status(500), ok("hi"), ok("hi"), ok("hi")]);
     let (first, _) = client(&server);
     ask(&first).unwrap();
@@ -405,7 +407,7 @@ fn all_attempts_of_a_call_carry_one_key_and_no_two_calls_the_same() {
 }
 
 #[test]
-fn the_deadline_is_checked_before_a_wait_and_not_after_it() {
+fn a_wait_that_would_cross_the_deadline_fails_the_call_at_once() {
     let server = Server::script([status(503), status(503), ok("hi")]);
     let (client, clock) = client(&server);
     let error = ask(&client.with_deadline(Some(Duration::from_millis(2500)))).unwrap_err();
@@ -418,8 +420,8 @@ fn the_deadline_is_checked_before_a_wait_and_not_after_it() {
 }
 
 #[test]
-fn a_shutdown_ends_waits_and_calls_of_all_clones_at_once() {
-    let server = Server::script([status(503).header("retry-after", "100"), silence()]);
+fn a_shutdown_ends_waits_and_calls_of_all_clones_immediately() {
+    let server = Server::script([status(503).retry_after(100), silence()]);
     let config = config(&server, &Clock::system()).adaptive(AdaptiveConfig::off());
     let client = Client::new(config.build().unwrap()).unwrap();
     let waiting = thread::spawn({
@@ -441,7 +443,7 @@ fn a_shutdown_ends_waits_and_calls_of_all_clones_at_once() {
 
 #[test]
 fn a_shutdown_does_not_wait_for_a_connection() {
-    // A listener whose queue is full leaves further connections hanging.
+    // A listener with a full queue leaves further connections pending.
     let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     listener.bind(&"127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap().into()).unwrap();
     listener.listen(0).unwrap();
@@ -469,8 +471,8 @@ fn a_shutdown_does_not_wait_for_a_connection() {
 }
 
 #[test]
-fn events_tell_what_happens_as_data() {
-    let server = Server::script([status(429).header("retry-after", "2"), reset(), ok("hi")]);
+fn events_report_attempts_answers_and_retries() {
+    let server = Server::script([status(429).retry_after(2), reset(), ok("hi")]);
     let seen = Arc::new(Mutex::new(Vec::new()));
     let clock = Clock::fake();
     let retry = RetryConfig::default().jitter(Jitter::None);
@@ -503,7 +505,7 @@ fn events_tell_what_happens_as_data() {
 }
 
 #[test]
-fn settings_of_a_clone_that_cannot_work_are_replaced_by_the_nearest_that_can() {
+fn invalid_settings_of_a_clone_are_replaced_by_the_nearest_valid_ones() {
     let server = Server::script([status(503), ok("hi")]);
     let (client, clock) = client(&server);
     // The base delay is lowered to the cap, and the deadline to a day: it still is one.
@@ -511,7 +513,7 @@ fn settings_of_a_clone_that_cannot_work_are_replaced_by_the_nearest_that_can() {
     ask(&client.with_retry(exact)).unwrap();
     assert_eq!(clock.sleeps(), [secs(32)]);
     let day = secs(24 * 3600);
-    let server = Server::always(status(503).header("retry-after", "86399"));
+    let server = Server::always(status(503).retry_after(86399));
     let (client, clock) = self::client(&server);
     let retry = RetryConfig::default().jitter(Jitter::None).status_max_delay(503, secs(48 * 3600));
     let error = ask(&client.with_retry(retry).with_deadline(Some(day + secs(3600)))).unwrap_err();
@@ -520,7 +522,7 @@ fn settings_of_a_clone_that_cannot_work_are_replaced_by_the_nearest_that_can() {
 }
 
 #[test]
-fn a_request_that_cannot_work_is_not_sent() {
+fn an_invalid_request_is_not_sent() {
     let server = Server::script([]);
     let (client, _) = client(&server);
     let said = |request: ChatRequest| client.chat(&request).unwrap_err().to_string();
@@ -560,7 +562,7 @@ fn other_endpoints_can_be_reached() {
 }
 
 #[test]
-fn a_key_is_valid_if_the_service_lists_its_models() {
+fn a_key_is_valid_if_the_models_can_be_listed() {
     let server =
         Server::script([status(200).json(&serde_json::json!({"data": []})), status(401), status(503)]);
     let (client, clock) = client(&server);
@@ -568,7 +570,7 @@ fn a_key_is_valid_if_the_service_lists_its_models() {
     assert!(matches!(client.validate_api_key(), Err(Error::Api { status: 401, .. })));
     assert!(
         matches!(client.validate_api_key(), Err(Error::Api { status: 503, .. })),
-        "says nothing about the key"
+        "a 503 is no statement about the key"
     );
     assert_eq!((server.requests().len(), clock.sleeps().len()), (3, 0), "one attempt each");
     assert_eq!(server.requests()[0].line, "GET /v1/models HTTP/1.1");
@@ -581,14 +583,14 @@ fn a_key_is_valid_if_the_service_lists_its_models() {
 }
 
 #[test]
-fn a_key_never_shows_even_where_the_server_repeats_it() {
+fn the_api_key_is_redacted_even_where_the_server_echoes_it() {
     let echo = format!(r#"{{"error":{{"message":"Incorrect API key provided: {KEY}."}}}}"#);
-    let error = fails_at_once(status(401).body(echo));
+    let error = fails_without_retry(status(401).body(echo));
     let server = Server::script([]);
     let (client, _) = client(&server);
     let config = config(&server, &Clock::fake()).header("x-secret", KEY);
     let shown = [
-        told(&error),
+        full_message(&error),
         format!("{error:?}"),
         format!("{client:?}"),
         format!("{config:?}"),
@@ -611,7 +613,7 @@ fn a_throttled_model_is_paced_and_others_are_not() {
     });
     let client = Client::new(config.build().unwrap()).unwrap();
     let answer = ask(&client).unwrap();
-    // After the first 429 of all, the pause is one to two slots of the rate that the server let through.
+    // The pause after the first 429 is one to two intervals of the rate that the server accepted.
     assert_eq!(answer.meta().attempts, 2);
     assert!(answer.meta().waited >= secs(1) && answer.meta().waited <= secs(4), "{:?}", answer.meta());
     assert_eq!(clock.sleeps().iter().sum::<Duration>(), answer.meta().waited);
@@ -628,18 +630,18 @@ fn a_throttled_model_is_paced_and_others_are_not() {
     assert_eq!(client.handler("gpt-4.1-mini").snapshot().rate_per_minute, None);
     let slept = clock.sleeps().len();
     client.chat(&ChatRequest::new("gpt-4.1-mini").user("hi")).unwrap();
-    assert_eq!(clock.sleeps().len(), slept, "another model knows nothing of it");
+    assert_eq!(clock.sleeps().len(), slept, "another model is not paced");
 }
 
 #[test]
-fn a_throttled_call_gets_twice_as_many_retries() {
+fn a_throttled_call_has_twice_as_many_retries() {
     let server = Server::script(vec![status(429); 20]);
     let error = ask(&adaptive(&server).0).unwrap_err();
     assert!(matches!(error, Error::GaveUp { reason: Reason::RetriesSpent, attempts: 11, .. }), "{error:?}");
 }
 
 #[test]
-fn a_service_that_is_down_is_left_alone() {
+fn the_circuit_breaker_opens_when_the_service_is_down() {
     let server = Server::script(vec![status(503); 40]);
     let (client, clock) = adaptive(&server);
     let steady = RetryConfig::default().base_delay(Duration::from_millis(300)).exponential_base(1.0);
@@ -658,7 +660,7 @@ fn a_service_that_is_down_is_left_alone() {
     );
     assert_eq!(client.handler("gpt-4.1").snapshot().breaker, BreakerState::Open);
 
-    // Later one call tries, and finds the service back.
+    // Later one trial call succeeds and closes the breaker.
     let back = Server::script([ok("hi")]);
     let handler = client.handler("gpt-4.1");
     let shared = Client::new(config(&back, &clock).handler(handler).build().unwrap()).unwrap();
@@ -668,7 +670,7 @@ fn a_service_that_is_down_is_left_alone() {
 }
 
 #[test]
-fn a_breaker_can_be_waited_out_and_a_deadline_ends_that() {
+fn wait_when_open_waits_for_the_circuit_breaker_within_the_deadline() {
     let server = Server::script(vec![status(503); 12]);
     let clock = Clock::fake();
     let patient = AdaptiveConfig::default().wait_when_open(true).seed(5);
@@ -685,8 +687,8 @@ fn a_breaker_can_be_waited_out_and_a_deadline_ends_that() {
 }
 
 #[test]
-fn a_shutdown_ends_the_wait_for_a_turn() {
-    let server = Server::script([status(429).header("retry-after", "100")]);
+fn a_shutdown_ends_the_wait_for_a_permit() {
+    let server = Server::script([status(429).retry_after(100)]);
     let handler = AdaptiveHandler::new(AdaptiveConfig::default());
     let client = Client::new(config(&server, &Clock::system()).handler(handler).build().unwrap()).unwrap();
     let callers: Vec<_> = (0..8)
@@ -705,7 +707,7 @@ fn a_shutdown_ends_the_wait_for_a_turn() {
 }
 
 #[test]
-fn money_and_mistakes_teach_the_handler_nothing_bad() {
+fn billing_errors_and_refused_requests_do_not_affect_the_limiter() {
     let money = r#"{"error":{"message":"pay","code":"insufficient_quota"}}"#;
     let server =
         Server::script([status(429).body(money), status(401), status(404), status(200).body("oops")]);
@@ -734,11 +736,11 @@ fn limits_in_headers_reach_the_handler_and_the_caller() {
     let slept: Duration = clock.sleeps().iter().sum();
     assert!(
         slept >= secs(20) && slept <= secs(22),
-        "what is left is spread over the time that is left: {slept:?}"
+        "the remaining requests are spread over the time to the reset: {slept:?}"
     );
 }
 
-/// A logger that keeps what all crates log on a thread, at every level.
+/// A logger that records what all crates log on a thread, at every level.
 struct Capture;
 
 thread_local! {
@@ -752,7 +754,7 @@ impl log::Log for Capture {
 
     fn log(&self, record: &log::Record<'_>) {
         let text = record.args().to_string();
-        // The parser of HTTP dumps bytes in rows of 16, as numbers and then as characters.
+        // The HTTP parser dumps bytes in rows of 16, as numbers and then as characters.
         let text = if record.target() == "ureq_proto::util" {
             text[text.len() - 16..].to_owned()
         } else {
@@ -768,15 +770,15 @@ impl log::Log for Capture {
 fn no_crate_logs_the_key() {
     log::set_logger(&Capture).unwrap();
     log::set_max_level(log::LevelFilter::Trace);
-    let server = Server::script([status(429).header("retry-after", "1"), ok("hi")]);
+    let server = Server::script([status(429).retry_after(1), ok("hi")]);
     let config = config(&server, &Clock::fake()).header("api-key", "another-secret-0123456789");
     ask(&Client::new(config.build().unwrap()).unwrap()).unwrap();
     let sent = &server.requests()[1];
-    assert_eq!(sent.header("authorization"), Some(&*format!("Bearer {KEY}")), "the server is told");
+    assert_eq!(sent.header("authorization"), Some(&*format!("Bearer {KEY}")), "the key is sent");
     assert_eq!(sent.header("api-key"), Some("another-secret-0123456789"));
     let logged = LOGGED.take();
     for seen in ["POST./v1/chat/completions", "authorization:.", "api-key:.", "attempt 1"] {
-        assert!(logged.contains(seen), "the test sees what is logged: {seen}");
+        assert!(logged.contains(seen), "the log is recorded: {seen}");
     }
     for secret in [KEY, &KEY[3..], "another-secret", "Say hello"] {
         assert!(!logged.contains(secret), "{secret}");
@@ -784,7 +786,7 @@ fn no_crate_logs_the_key() {
 }
 
 #[test]
-fn a_server_that_repeats_a_secret_does_not_show_it() {
+fn secrets_that_the_server_echoes_are_redacted() {
     const OTHER: &str = "another-secret-0123456789";
     let echo = |code: u16, body: &str| status(code).header("x-request-id", KEY).body(body.replace('$', KEY));
     let server = Server::script([
@@ -805,7 +807,7 @@ fn a_server_that_repeats_a_secret_does_not_show_it() {
     let mut shown = Vec::new();
     for _ in 0..4 {
         let error = ask(&client).unwrap_err();
-        shown.push(format!("{error:?} {}", told(&error)));
+        shown.push(format!("{error:?} {}", full_message(&error)));
     }
     shown.extend(events.lock().unwrap().iter().cloned());
     for text in shown {
@@ -814,7 +816,7 @@ fn a_server_that_repeats_a_secret_does_not_show_it() {
 }
 
 #[test]
-fn a_deadline_beyond_reason_is_none_and_one_that_cuts_an_attempt_keeps_the_evidence() {
+fn a_deadline_that_ends_an_attempt_keeps_the_previous_error() {
     let failed = status(503).header("x-request-id", "r1");
     let server = Server::script([ok("hi"), failed, silence()]);
     let retry = RetryConfig::default().base_delay(Duration::from_millis(1));
@@ -826,12 +828,12 @@ fn a_deadline_beyond_reason_is_none_and_one_that_cuts_an_attempt_keeps_the_evide
 }
 
 #[test]
-fn an_early_refusal_is_read() {
-    assert_eq!(fails_at_once(status(413).early()).status(), Some(413));
+fn an_answer_before_the_end_of_the_request_is_read() {
+    assert_eq!(fails_without_retry(status(413).early()).status(), Some(413));
 }
 
 #[test]
-fn a_proxy_that_trickles_cannot_stretch_a_deadline() {
+fn a_slow_proxy_cannot_extend_a_deadline() {
     let head = "x: y\r\n".repeat(200);
     let proxy = Server::always(status(200).header("x-long", &head).trickle(Duration::from_millis(20)));
     let config = Config::builder().api_key(KEY).base_url("http://api.example/v1").allow_plain_http(true);
@@ -844,13 +846,13 @@ fn a_proxy_that_trickles_cannot_stretch_a_deadline() {
 }
 
 #[test]
-fn a_portal_in_between_does_not_make_a_key_valid() {
+fn a_captive_portal_does_not_make_a_key_valid() {
     let server = Server::script([status(200).body("<html>Welcome</html>")]);
     assert!(client(&server).0.validate_api_key().is_err());
 }
 
 #[test]
-fn what_is_no_http_is_not_taken_for_a_stale_connection() {
+fn an_answer_that_is_not_http_is_not_retried_immediately() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     thread::spawn(move || {
@@ -867,5 +869,5 @@ fn what_is_no_http_is_not_taken_for_a_stale_connection() {
         matches!(&error, Error::GaveUp { last, .. } if matches!(**last, Error::Transport { answered: true, .. })),
         "{error:?}"
     );
-    assert_eq!(clock.sleeps(), [secs(1)], "no hurried retry");
+    assert_eq!(clock.sleeps(), [secs(1)], "no immediate retry");
 }

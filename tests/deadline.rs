@@ -1,5 +1,5 @@
-//! A deadline is kept whatever the server does. Against real sockets, so in real time: two seconds, all cases at once.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't go on shall say so loudly")]
+//! A deadline is kept whatever the server does. With real sockets and in real time: two seconds, all cases in parallel.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't continue must fail")]
 
 mod support;
 
@@ -11,11 +11,11 @@ use support::{Reply, Server, ok, silence, status};
 
 const DEADLINE: Duration = Duration::from_secs(2);
 
-/// What a deadline may be missed by, either way.
+/// The tolerance, early and late.
 const SLACK: Duration = Duration::from_millis(50);
 
 #[test]
-fn two_seconds_are_two_seconds() {
+fn a_deadline_of_two_seconds_is_kept() {
     let second = Duration::from_secs(1);
     let reply = ok(&"hi ".repeat(1000));
     let head = reply.head_len();

@@ -1,5 +1,5 @@
-//! Connections are shared between threads and kept between calls.
-#![allow(clippy::unwrap_used, reason = "a test that can't go on shall say so loudly")]
+//! Connections are shared between threads and reused between calls.
+#![allow(clippy::unwrap_used, reason = "a test that can't continue must fail")]
 
 mod support;
 
@@ -11,7 +11,7 @@ use holysheep::{ChatRequest, Client, Config};
 use support::{Server, ok};
 
 #[test]
-fn as_many_connections_as_threads_and_not_one_more() {
+fn there_are_no_more_connections_than_threads() {
     const THREADS: usize = 64;
     const CALLS: usize = 10_000;
     let server = Server::always(ok("hi").after(Duration::from_millis(5)));

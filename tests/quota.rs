@@ -1,18 +1,18 @@
-//! The client against a service that really has a quota: sockets, threads, processes, and the computer's own clock.
+//! The client against a service with a real quota: sockets, threads, processes, and the system clock.
 //!
-//! Time can't be compressed here. What the handler knows about time is absolute: a gap of a second is idle, a rate doubles
-//! after 150 s, a pause is a minute at most. The first minute at 20 calls a second pressed into six seconds at 200 makes it
-//! use 38 % of the quota, in the simulator: a first guess made within a second is too low, and has no time to grow. So
-//! these tests take the time that they are about. They are ignored by `cargo test`; the gate runs them in release, beside
-//! its other steps:
+//! Time can't be compressed here, because the handler's time constants are absolute: a gap of a second counts as idle, a
+//! rate doubles after 150 s, a pause lasts a minute at most. With the first minute at 20 calls a second compressed into six
+//! seconds at 200, it uses 38 % of the quota in the simulator: its first estimate, made within a second, is too low and has
+//! no time to grow. So these tests run in real time. `cargo test` ignores them; the gate runs them in release, in parallel
+//! to its other steps:
 //!
 //! ```sh
 //! cargo test --release --test quota -- --ignored --nocapture
 //! ```
 //!
-//! `QUOTA_SECONDS=600` makes them as long as one likes. The same in virtual time, and with many seeds, is in
+//! `QUOTA_SECONDS=600` sets their length. The same in virtual time, and with many seeds, is in
 //! `examples/simulate/tests/simulation.rs`.
-#![allow(clippy::unwrap_used, reason = "a test that can't go on shall say so loudly")]
+#![allow(clippy::unwrap_used, reason = "a test that can't continue must fail")]
 
 #[path = "support/quota.rs"]
 mod quota;
@@ -25,17 +25,17 @@ use std::{env, thread};
 use holysheep::{ChatRequest, Client, Config};
 use quota::{Count, Service};
 
-/// Calls a second that the service lets through, and at once after a pause.
+/// Calls a second that the service accepts, and the burst after a pause.
 const PER_SECOND: f64 = 20.0;
 const BURST: f64 = 20.0;
 
 const THREADS: usize = 16;
 
-/// Where a process of the second test finds the service; only the child processes have it.
+/// The variable with the address of the service; set in the child processes of the second test only.
 const SERVICE: &str = "QUOTA_SERVICE";
 
-/// From when on each of two processes must have had three tenths: the goal is about ten minutes. Before that one of them may
-/// be further ahead, because it learned its rate while the other was pausing.
+/// The length from which on each of two processes must have had three tenths. In shorter runs one of them may be further
+/// ahead, because it learned its rate while the other was pausing.
 const LONG: Duration = Duration::from_secs(600);
 
 fn length() -> Duration {
@@ -43,8 +43,7 @@ fn length() -> Duration {
     Duration::from_secs(seconds.unwrap_or(60))
 }
 
-/// Calls as fast as the client lets it, from all threads with one client, until the time is over; the calls that were
-/// answered and those that were lost.
+/// Makes calls from all threads with one client until the time is over; returns the answered and the failed calls.
 fn work(url: &str, program: &str) -> (u64, u64) {
     let config = Config::builder().api_key("sk-test-0123456789abcdef").base_url(url).user_agent(program);
     let client = Client::new(config.build().unwrap()).unwrap();
@@ -69,8 +68,8 @@ fn work(url: &str, program: &str) -> (u64, u64) {
     })
 }
 
-/// Prints what the service counted, and returns the sum and the part of the quota that was used.
-fn tell(service: &Service) -> (Count, f64) {
+/// Prints the service's counts, and returns their sum and the used share of the quota.
+fn report(service: &Service) -> (Count, f64) {
     let mut sum = Count::default();
     for (program, count) in service.counts() {
         println!("{program}: {} accepted, {} refused", count.accepted, count.refused);
@@ -85,10 +84,10 @@ fn tell(service: &Service) -> (Count, f64) {
 
 #[test]
 #[ignore = "takes a minute of real time; the gate runs it"]
-fn a_quota_is_used_with_few_refusals_and_no_call_lost() {
+fn a_quota_is_used_with_few_refusals_and_no_lost_call() {
     let service = Service::new(PER_SECOND, BURST);
     let (answered, lost) = work(&service.url(), "one process");
-    let (sum, used) = tell(&service);
+    let (sum, used) = report(&service);
     assert_eq!((answered, lost), (sum.accepted, 0));
     assert!(sum.refused as f64 <= 0.03 * sum.accepted as f64, "{sum:?}");
     assert!(used >= 0.9, "{used}");
@@ -112,7 +111,7 @@ fn of_two_processes_on_one_quota_neither_starves() {
     for mut process in processes {
         assert!(process.wait().unwrap().success(), "a process lost calls");
     }
-    let (sum, _) = tell(&service);
+    let (sum, _) = report(&service);
     let counts = service.counts();
     assert_eq!(counts.len(), 2);
     let least = counts.values().map(|count| count.accepted).min().unwrap_or_default();

@@ -1,5 +1,5 @@
-//! What the README says of the adaptive handler, held against the code and against the picture that it shows.
-#![allow(clippy::unwrap_used, reason = "a test that can't go on shall say so loudly")]
+//! The README's statements about the adaptive handler agree with the code and with its picture.
+#![allow(clippy::unwrap_used, reason = "a test that can't continue must fail")]
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ fn lists(row: &str) {
     assert!(README.contains(row), "the README has no {row}");
 }
 
-/// What the settings are by default, from how they print themselves.
+/// The default of a setting, from the debug output of all settings.
 fn setting(name: &str) -> String {
     let all = format!("{:?}", AdaptiveConfig::default());
     let value = all.split(&format!("{name}: ")).nth(1).unwrap();
@@ -21,7 +21,7 @@ fn setting(name: &str) -> String {
 }
 
 #[test]
-fn the_handlers_defaults_are_as_listed() {
+fn the_handlers_defaults_are_as_documented() {
     let rate = |name: &str| match setting(name).parse::<f64>().unwrap() {
         f64::INFINITY => "none".to_owned(),
         rate => format!("{rate} a minute"),
@@ -35,7 +35,7 @@ fn the_handlers_defaults_are_as_listed() {
 }
 
 #[test]
-fn the_breaker_and_the_budget_are_as_told() {
+fn the_breaker_and_the_budget_are_as_documented() {
     let (handler, start) = (AdaptiveHandler::new(AdaptiveConfig::default().seed(1)), Instant::now());
     let fail = |after: Duration| {
         let Admission::Go(permit) = handler.admit(start + after) else { return };
@@ -51,7 +51,7 @@ fn the_breaker_and_the_budget_are_as_told() {
 }
 
 #[test]
-fn the_figures_beside_the_picture_are_those_in_it() {
+fn the_figures_beside_the_picture_are_the_same_as_in_it() {
     let captions: Vec<&str> = PICTURE.lines().filter(|line| line.contains(" calls done, ")).collect();
     assert_eq!(captions.len(), 3);
     for caption in captions {

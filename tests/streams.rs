@@ -1,5 +1,5 @@
-//! Streams against a scripted server: what is delivered, what is tried again, and that a cut one never passes for whole.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't go on shall say so loudly")]
+//! Streams against a scripted server: what is delivered, what is retried, and that a truncated stream is never complete.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't continue must fail")]
 
 mod support;
 
@@ -50,7 +50,7 @@ fn whole() -> String {
     [&delta("Hel"), &delta("lo"), FINISH, USAGE, DONE].concat()
 }
 
-/// The texts of all pieces, and how it ended.
+/// The texts of all chunks, and the error that ended the stream.
 fn read(stream: &mut ChatStream) -> (Vec<String>, Option<Error>) {
     let mut texts = Vec::new();
     for chunk in stream {
@@ -63,7 +63,7 @@ fn read(stream: &mut ChatStream) -> (Vec<String>, Option<Error>) {
 }
 
 #[test]
-fn a_stream_is_delivered_and_put_together() {
+fn a_stream_is_delivered_in_chunks_and_assembled() {
     let server = Server::script([events(&whole()).header("x-request-id", "r1"), events(&whole())]);
     let (client, _) = client(&server);
     let mut stream = ask(&client).unwrap();
@@ -77,11 +77,11 @@ fn a_stream_is_delivered_and_put_together() {
     assert_eq!((response.meta().attempts, response.meta().status), (1, 200));
     let body: serde_json::Value = serde_json::from_str(&server.requests()[0].body).unwrap();
     assert_eq!((&body["stream"], &body["stream_options"]["include_usage"]), (&true.into(), &true.into()));
-    assert_eq!(server.connections(), 1, "read to its end, so that the connection is kept");
+    assert_eq!(server.connections(), 1, "read to its end, so that the connection is reused");
 }
 
 #[test]
-fn what_fails_before_the_first_delta_is_tried_again() {
+fn a_failure_before_the_first_delta_is_retried() {
     let failing = "data: {\"error\":{\"message\":\"busy\",\"code\":503}}\n\n";
     let only_filter = "data: {\"choices\":[],\"prompt_filter_results\":[]}\n\n";
     for first in [
@@ -105,7 +105,7 @@ fn what_fails_before_the_first_delta_is_tried_again() {
 }
 
 #[test]
-fn a_refusal_is_one_at_once() {
+fn a_refused_stream_is_not_retried() {
     let inside = "data: {\"error\":{\"message\":\"no\",\"code\":400}}\n\n";
     let json = status(200).json(&serde_json::json!({"error": {"message": "no", "code": 401}}));
     for (reply, code) in [(status(404), 404), (events(inside), 400), (json, 401)] {
@@ -116,11 +116,11 @@ fn a_refusal_is_one_at_once() {
 }
 
 #[test]
-fn a_stream_cut_anywhere_is_never_whole() {
+fn a_stream_cut_anywhere_is_never_complete() {
     let body = whole();
     let reply = events(&body);
     let head = reply.head_len();
-    let finish = body.find(FINISH).unwrap() + FINISH.len() - 2; // the finish reason's line has come
+    let finish = body.find(FINISH).unwrap() + FINISH.len() - 2; // the line with the finish reason has arrived
     let first = delta("Hel").len();
     for kept in (first..body.len()).step_by(7) {
         for reply in [reply.clone().cut(head + kept), events(&body[..kept]).until_close()] {
@@ -130,7 +130,7 @@ fn a_stream_cut_anywhere_is_never_whole() {
             let arrived = if kept < first + delta("lo").len() - 2 { "Hel" } else { "Hello" };
             assert_eq!((texts.concat().as_str(), stream.partial()), (arrived, arrived), "{kept}");
             if kept >= finish {
-                assert!(error.is_none(), "{kept}: the finish reason had come: {error:?}");
+                assert!(error.is_none(), "{kept}: the finish reason had arrived: {error:?}");
                 continue;
             }
             let Some(Error::StreamTruncated { received, .. }) = error else { panic!("{kept}: {error:?}") };
@@ -141,7 +141,7 @@ fn a_stream_cut_anywhere_is_never_whole() {
 }
 
 #[test]
-fn an_error_after_the_first_delta_is_told_and_not_tried_again() {
+fn an_error_after_the_first_delta_is_returned_and_not_retried() {
     let failing = "data: {\"error\":{\"message\":\"fell over\",\"code\":503}}\n\n";
     let server = Server::script([events(&[&delta("Hel"), failing].concat())]);
     let mut stream = ask(&client(&server).0).unwrap();
@@ -152,7 +152,7 @@ fn an_error_after_the_first_delta_is_told_and_not_tried_again() {
 }
 
 #[test]
-fn the_first_piece_does_not_wait_for_the_second() {
+fn the_first_chunk_does_not_wait_for_the_second() {
     let body = delta("now") + &delta("later");
     let reply = events(&body);
     let first = reply.head_len() + delta("now").len();
@@ -164,7 +164,7 @@ fn the_first_piece_does_not_wait_for_the_second() {
 }
 
 #[test]
-fn silence_and_pings_without_content_end_a_stream() {
+fn a_stream_without_content_times_out_despite_pings() {
     let timeout = Duration::from_millis(200);
     let reply = events(&whole());
     let first = reply.head_len() + delta("Hel").len();
@@ -180,13 +180,13 @@ fn silence_and_pings_without_content_end_a_stream() {
         assert!(start.elapsed() < 3 * timeout, "{:?}", start.elapsed());
     }
     let server = Server::script([silence()]);
-    let hasty = config(&server).timeout(timeout).retry(RetryConfig::default().max_retries(0));
-    let error = ask(&Client::new(hasty.build().unwrap()).unwrap()).unwrap_err();
+    let short_timeout = config(&server).timeout(timeout).retry(RetryConfig::default().max_retries(0));
+    let error = ask(&Client::new(short_timeout.build().unwrap()).unwrap()).unwrap_err();
     assert!(matches!(error, Error::Timeout { phase: Phase::Waiting, .. }), "{error:?}");
 }
 
 #[test]
-fn a_server_that_lingers_after_the_end_holds_nobody_up() {
+fn a_connection_left_open_after_done_does_not_delay_the_end() {
     let reply = events(&whole());
     let end = reply.head_len() + whole().len();
     let server = Server::script([reply.longer_by(1).stall_after(end)]);
@@ -197,7 +197,7 @@ fn a_server_that_lingers_after_the_end_holds_nobody_up() {
 }
 
 #[test]
-fn the_finish_reason_is_enough() {
+fn a_finish_reason_without_done_completes_a_stream() {
     let reply = events(&[&delta("Hello"), FINISH].concat());
     let server = Server::script([reply.clone().until_close(), reply]);
     let (client, _) = client(&server);
@@ -223,9 +223,9 @@ fn a_shutdown_and_a_deadline_end_a_stream() {
         }
     });
     begins.recv().unwrap();
-    let hasty = client.with_deadline(Some(Duration::from_millis(300)));
+    let short_deadline = client.with_deadline(Some(Duration::from_millis(300)));
     let start = Instant::now();
-    let (texts, error) = read(&mut ask(&hasty).unwrap());
+    let (texts, error) = read(&mut ask(&short_deadline).unwrap());
     assert_eq!(texts, ["Hel"]);
     assert!(matches!(error, Some(Error::Deadline { .. })), "{error:?}");
     assert!(start.elapsed() < Duration::from_millis(400));
@@ -234,7 +234,7 @@ fn a_shutdown_and_a_deadline_end_a_stream() {
 }
 
 #[test]
-fn a_service_that_does_not_know_the_option_is_asked_without_it() {
+fn a_service_that_refuses_stream_options_is_asked_without_it() {
     let refusal =
         status(400).body(r#"{"error":{"message":"Unrecognized request argument: stream_options"}}"#);
     let server = Server::script([refusal, events(&whole())]);
@@ -271,7 +271,7 @@ fn the_fallback_without_the_option_shares_deadline_meta_and_idempotency_key() {
 }
 
 #[test]
-fn a_service_that_answers_in_one_piece_is_read_all_the_same() {
+fn an_answer_that_is_not_a_stream_is_one_chunk() {
     let server = Server::script([support::ok("all at once")]);
     let response = ask(&client(&server).0).unwrap().into_response().unwrap();
     assert_eq!((response.text(), response.finish_reason()), ("all at once", Some("stop")));
@@ -279,7 +279,7 @@ fn a_service_that_answers_in_one_piece_is_read_all_the_same() {
 }
 
 #[test]
-fn streams_and_clients_can_go_to_other_threads() {
+fn streams_clients_and_errors_can_be_sent_to_other_threads() {
     fn is_send<T: Send>() {}
     fn is_shared<T: Send + Sync + Clone>() {}
     is_send::<ChatStream>();
@@ -288,7 +288,7 @@ fn streams_and_clients_can_go_to_other_threads() {
 }
 
 #[test]
-fn what_is_no_stream_is_read_for_what_it_is() {
+fn the_body_decides_what_an_answer_is_and_not_its_content_type() {
     let error = r#"{"error":{"message":"bad key","code":401}}"#;
     let answer = r#"{"choices":[{"message":{"content":"all at once"},"finish_reason":"stop"}]}"#;
     for kind in ["text/event-stream", "text/plain", "APPLICATION/JSON"] {
@@ -298,30 +298,30 @@ fn what_is_no_stream_is_read_for_what_it_is() {
         assert!(ask(&client).unwrap_err().is_auth(), "{kind}");
         assert_eq!(ask(&client).unwrap().into_response().unwrap().text(), "all at once", "{kind}");
         assert!(matches!(ask(&client).unwrap_err(), Error::Decode { .. }), "{kind}");
-        assert_eq!(server.requests().len(), 3, "none of them was tried again");
+        assert_eq!(server.requests().len(), 3, "none of them was retried");
     }
 }
 
 #[test]
-fn fewer_answers_than_asked_for_are_not_the_whole() {
+fn fewer_choices_than_requested_are_not_complete() {
     let one = [&delta("Hello"), FINISH].concat();
     let server = Server::script([events(&one).until_close(), events(&[&one, DONE].concat())]);
     let (client, _) = client(&server);
     let two = ChatRequest::new("gpt-4.1").user("hi").n(2);
     let cut = client.chat_stream(&two).unwrap().into_response();
     assert!(matches!(cut, Err(Error::StreamTruncated { .. })), "{cut:?}");
-    assert!(client.chat_stream(&two).unwrap().into_response().is_ok(), "the service said that this was all");
+    assert!(client.chat_stream(&two).unwrap().into_response().is_ok(), "the service sent [DONE]");
 }
 
 #[test]
-fn the_readers_own_time_is_no_silence_and_empty_chunks_are() {
+fn empty_chunks_count_as_inactivity_and_the_callers_own_time_does_not() {
     let timeout = Duration::from_millis(150);
     let server = Server::script([events(&whole())]);
     let client = Client::new(config(&server).timeout(timeout).build().unwrap()).unwrap();
     let mut stream = ask(&client).unwrap();
     stream.next().unwrap().unwrap();
     let (_hold, never) = mpsc::channel::<()>();
-    let _ = never.recv_timeout(2 * timeout); // the reader is busy
+    let _ = never.recv_timeout(2 * timeout); // the caller is busy
     assert_eq!(stream.into_response().unwrap().text(), "Hello");
 
     let empty = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"\"}}]}\n\n";
@@ -336,7 +336,7 @@ fn the_readers_own_time_is_no_silence_and_empty_chunks_are() {
 }
 
 #[test]
-fn a_stream_that_ended_stays_ended_after_a_shutdown() {
+fn a_shutdown_ends_open_streams_and_spares_complete_ones() {
     let server =
         Server::script([events(&whole()), events(&delta("Hel")).longer_by(9).stall_after(usize::MAX)]);
     let client = Client::new(config(&server).build().unwrap()).unwrap();
@@ -351,7 +351,7 @@ fn a_stream_that_ended_stays_ended_after_a_shutdown() {
 }
 
 #[test]
-fn chunks_before_the_first_piece_are_not_hoarded() {
+fn many_chunks_before_the_first_delta_are_not_buffered_without_bound() {
     let nothing = "data: {\"choices\":[]}\n\n".repeat(1000);
     let server = Server::script([events(&[nothing.as_str(), &whole()].concat())]);
     assert_eq!(ask(&client(&server).0).unwrap().into_response().unwrap().text(), "Hello");

@@ -1,6 +1,6 @@
-//! TLS: a certificate that isn't trusted is a matter of configuration, and a file makes it trusted.
+//! TLS: an untrusted certificate is a configuration error, and `ca_file` makes it trusted.
 #![cfg(feature = "rustls")]
-#![allow(clippy::unwrap_used, reason = "a test that can't go on shall say so loudly")]
+#![allow(clippy::unwrap_used, reason = "a test that can't continue must fail")]
 
 mod support;
 
@@ -16,7 +16,7 @@ use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::{ServerConfig, ServerConnection, Stream};
 use support::ok;
 
-/// Serves chats over TLS, with a certificate that it signed itself; tells where, and the certificate in PEM form.
+/// Serves chats over TLS with a self-signed certificate; returns the address and the certificate in PEM form.
 fn tls_server() -> (SocketAddr, String) {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
@@ -51,7 +51,7 @@ fn ask(base_url: String, ca_file: Option<&PathBuf>) -> (Result<String, Error>, u
 }
 
 #[test]
-fn a_certificate_is_trusted_if_a_file_says_so() {
+fn a_certificate_in_ca_file_is_trusted() {
     let (address, pem) = tls_server();
     let url = format!("https://localhost:{}/v1", address.port());
 
@@ -70,7 +70,7 @@ fn a_certificate_is_trusted_if_a_file_says_so() {
 }
 
 #[test]
-fn a_server_without_tls_is_said_to_be_one() {
+fn a_server_without_tls_is_a_configuration_error() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("https://{}/v1", listener.local_addr().unwrap());
     thread::spawn(move || {
@@ -85,7 +85,7 @@ fn a_server_without_tls_is_said_to_be_one() {
 }
 
 #[test]
-fn a_file_without_certificates_is_refused() {
+fn a_ca_file_without_certificates_is_refused() {
     let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("no-certificate.pem");
     std::fs::write(&file, "nothing").unwrap();
     let error = Config::builder().api_key("sk-test").ca_file(file).build().unwrap_err();

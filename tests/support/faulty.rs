@@ -1,4 +1,4 @@
-//! A service on a loopback port that fails as often as it is told, in every way there is, and keeps account of what it did.
+//! A service on a loopback port that fails at a given rate, in five different ways, and counts what it did.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,28 +10,28 @@ use std::time::Duration;
 
 use super::support::{Reply, ok, read_head, status};
 
-/// Serves for as long as the process lives.
+/// Serves until the process ends.
 pub(crate) struct Service {
     address: SocketAddr,
     shared: Arc<Shared>,
 }
 
 struct Shared {
-    /// The share of the requests that fail.
+    /// The share of requests that fail.
     failing: f64,
     latency: Duration,
     books: Mutex<Books>,
     changed: Condvar,
 }
 
-/// What the service did.
+/// The service's counts.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Books {
     pub(crate) requests: usize,
-    /// Under way at the same time, now and at most.
+    /// Requests in flight, now and at most.
     pub(crate) now: usize,
     pub(crate) most: usize,
-    /// Whole answers, by prompt.
+    /// Complete answers, by prompt.
     pub(crate) answered: BTreeMap<String, usize>,
     pub(crate) failures: BTreeMap<&'static str, usize>,
     /// The idempotency keys of all attempts, by prompt.
@@ -67,7 +67,7 @@ impl Service {
         self.shared.books.lock().unwrap().clone()
     }
 
-    /// Waits until it has had this many requests, or `over` says that none will come; `over` is asked now and then.
+    /// Waits until it has received this many requests, or until `over` returns true; `over` is polled.
     pub(crate) fn wait_for(&self, requests: usize, mut over: impl FnMut() -> bool) {
         let mut books = self.shared.books.lock().unwrap();
         while books.requests < requests && !over() {
@@ -80,7 +80,7 @@ impl Shared {
     fn begin(&self, prompt: &str, key: Option<&str>) {
         let mut books = self.books.lock().unwrap();
         if self.failing > 0.0 {
-            // Otherwise there are no further attempts, and it would cost those who send keys more time than others.
+            // Without failures there are no retries, and keeping the keys would distort measurements of speed.
             books.keys.entry(prompt.to_owned()).or_default().insert(key.unwrap_or_default().to_owned());
         }
         books.now += 1;
@@ -128,7 +128,7 @@ fn serve(mut stream: TcpStream, shared: &Shared) {
             Some("cut") => &bytes[..bytes.len() - 20],
             _ => &bytes[..],
         };
-        shared.note(failure, prompt); // before it is sent, so that who has the answer finds it noted
+        shared.note(failure, prompt); // before it is sent, so that it is counted when the client has the answer
         if stream.write_all(sent).is_err() {
             return;
         }
@@ -138,7 +138,7 @@ fn serve(mut stream: TcpStream, shared: &Shared) {
                 return;
             }
             Some("stall") => {
-                let _ = reader.read(&mut [0]); // until the other side has had enough
+                let _ = reader.read(&mut [0]); // until the client closes the connection
                 return;
             }
             Some("cut") => return,

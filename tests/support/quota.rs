@@ -1,4 +1,4 @@
-//! A service on a loopback port with a quota: a token bucket in calls a second, and a bare 429 when it is empty.
+//! A service on a loopback port with a quota: a token bucket in calls a second, and a 429 without a body when it is empty.
 
 use std::collections::BTreeMap;
 use std::io::{BufReader, Read, Write};
@@ -9,29 +9,29 @@ use std::time::{Duration, Instant};
 
 use super::support::{ok, read_head, status};
 
-/// How long a refusal takes. An answer takes from `ANSWER.0` to `ANSWER.1`, as a short one of a fast model does: 16 threads
+/// The duration of a refusal. An answer takes from `ANSWER.0` to `ANSWER.1`, like a short one of a fast model: 16 threads
 /// could make more than twice the 20 calls a second that the tests allow.
 const REFUSAL: Duration = Duration::from_millis(20);
 const ANSWER: (Duration, Duration) = (Duration::from_millis(150), Duration::from_millis(450));
 
-/// Serves for as long as the process lives.
+/// Serves until the process ends.
 pub(crate) struct Service {
     address: SocketAddr,
     books: Arc<Mutex<Books>>,
 }
 
-/// What the service keeps account of.
+/// The token bucket and the counts.
 struct Books {
     per_second: f64,
     burst: f64,
-    /// Calls that it would let through at once, as of a moment.
+    /// Calls that it would accept immediately, at the time `at`.
     level: f64,
     at: Instant,
     served: u32,
     counts: BTreeMap<String, Count>,
 }
 
-/// What became of a program's calls.
+/// The results of a program's calls.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Count {
     pub(crate) accepted: u64,
@@ -39,7 +39,7 @@ pub(crate) struct Count {
 }
 
 impl Service {
-    /// Lets so many calls through a second, and `burst` at once after a pause. Refusals cost nothing.
+    /// Accepts this many calls a second, and `burst` calls immediately after a pause. Refusals use no quota.
     pub(crate) fn new(per_second: f64, burst: f64) -> Service {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -69,7 +69,7 @@ impl Service {
 }
 
 impl Books {
-    /// Whether a call that comes now is let through, and how long its answer takes.
+    /// Whether a call that arrives now is accepted, and the duration of its answer.
     fn serve(&mut self, program: &str) -> (bool, Duration) {
         let now = Instant::now();
         let refilled = self.level + (now - self.at).as_secs_f64() * self.per_second;
@@ -82,7 +82,7 @@ impl Books {
         self.level -= 1.0;
         count.accepted += 1;
         self.served += 1;
-        // Steps of the golden ratio: all over the range, without a generator.
+        // Steps of the golden ratio cover the range evenly without a random generator.
         let part = (f64::from(self.served) * 0.618_034).fract();
         (true, ANSWER.0 + (ANSWER.1 - ANSWER.0).mul_f64(part))
     }
