@@ -1,18 +1,18 @@
-//! The walls of the house, so that nobody has to remember them: who may name what, and what every file begins with.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't go on shall say so loudly")]
+//! Rules for the sources: which module may use what, how long a function may be, and what every file begins with.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't continue must fail")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Longest function: it can be seen whole on a screen.
+/// The longest function in lines: it fits on a screen.
 const LONGEST_FUNCTION: usize = 70;
 
-/// Longest file before its tests: it can be held in the head.
+/// The longest file in lines, without its tests.
 const LONGEST_FILE: usize = 360;
 
 struct Source {
     path: String,
-    /// Without the tests at the end.
+    /// The text without the tests at the end.
     code: String,
     whole: String,
 }
@@ -47,7 +47,7 @@ fn code_lines(source: &Source) -> impl Iterator<Item = (usize, &str)> {
 }
 
 #[track_caller]
-fn only(words: &[&str], allowed: impl Fn(&str) -> bool) {
+fn assert_only_in(words: &[&str], allowed: impl Fn(&str) -> bool) {
     for source in sources("src").iter().filter(|source| !allowed(&source.path)) {
         for (number, line) in code_lines(source) {
             let word = words.iter().find(|word| line.contains(**word));
@@ -57,12 +57,12 @@ fn only(words: &[&str], allowed: impl Fn(&str) -> bool) {
 }
 
 #[test]
-fn the_http_library_is_named_in_http_only() {
-    only(&["ureq::", "use ureq"], |path| path.starts_with("src/http/"));
+fn ureq_is_named_in_http_only() {
+    assert_only_in(&["ureq::", "use ureq"], |path| path.starts_with("src/http/"));
 }
 
 #[test]
-fn time_is_read_and_slept_in_one_file() {
+fn the_clock_is_read_in_one_file() {
     let clocks = [
         "Instant::now",
         "SystemTime::now",
@@ -72,11 +72,11 @@ fn time_is_read_and_slept_in_one_file() {
         "wait_timeout",
         "recv_timeout",
     ];
-    only(&clocks, |path| path == "src/runtime/clock.rs");
+    assert_only_in(&clocks, |path| path == "src/runtime/clock.rs");
 }
 
 #[test]
-fn deciding_and_saying_touch_nothing() {
+fn pure_modules_have_no_side_effects() {
     let effects = [
         "crate::http",
         "crate::runtime",
@@ -91,13 +91,13 @@ fn deciding_and_saying_touch_nothing() {
         "env::",
     ];
     let pure = ["src/policy/", "src/api/", "src/wire/", "src/json/"];
-    only(&effects, |path| !pure.iter().any(|folder| path.starts_with(folder)));
+    assert_only_in(&effects, |path| !pure.iter().any(|folder| path.starts_with(folder)));
 }
 
 #[test]
-fn a_file_uses_only_what_is_below_it() {
-    // The layers, from the lowest; modules of one layer don't see each other.
-    let floors: [&[&str]; 9] = [
+fn a_module_uses_only_modules_of_lower_layers() {
+    // The layers, from the lowest; modules of one layer don't use each other.
+    let layers: [&[&str]; 9] = [
         &["error", "limits"],
         &["json", "meta"],
         &["api", "policy"],
@@ -108,37 +108,39 @@ fn a_file_uses_only_what_is_below_it() {
         &["retry"],
         &["client"],
     ];
-    let floor_of = |room: &str| floors.iter().position(|rooms| rooms.contains(&room));
+    let layer_of = |module: &str| layers.iter().position(|modules| modules.contains(&module));
     for source in sources("src") {
-        let room = source.path.trim_start_matches("src/").split(['/', '.']).next().unwrap();
-        if room == "lib" {
+        let module = source.path.trim_start_matches("src/").split(['/', '.']).next().unwrap();
+        if module == "lib" {
             continue;
         }
-        let here = floor_of(room).unwrap_or_else(|| panic!("{} is on no floor", source.path));
+        let layer = layer_of(module).unwrap_or_else(|| panic!("{} is in no layer", source.path));
         for (number, line) in code_lines(&source) {
-            let Some((_, used)) = line.split_once("crate::") else { continue };
-            let used: String = used.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
-            let Some(there) = floor_of(&used) else { continue };
-            assert!(
-                there < here || used == room,
-                "{}:{number} uses {used}, which isn't below it",
-                source.path
-            );
+            for (start, path) in line.match_indices("crate::") {
+                let used = &line[start + path.len()..];
+                let used: String = used.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+                let is_lower = layer_of(&used).is_none_or(|used| used < layer);
+                assert!(
+                    is_lower || used == module,
+                    "{}:{number} uses {used}, which is in no lower layer",
+                    source.path
+                );
+            }
         }
     }
 }
 
 #[test]
-fn every_file_says_first_what_it_is_for() {
+fn every_file_begins_with_its_purpose() {
     for folder in ["src", "tests", "examples"] {
         for source in sources(folder) {
-            assert!(source.whole.starts_with("//! "), "{} doesn't begin with what it is for", source.path);
+            assert!(source.whole.starts_with("//! "), "{} doesn't begin with a //! sentence", source.path);
         }
     }
 }
 
 #[test]
-fn no_function_is_out_of_sight_and_no_file_out_of_mind() {
+fn functions_and_files_are_short() {
     for source in sources("src") {
         let length = source.code.lines().count();
         assert!(length <= LONGEST_FILE, "{} has {length} lines", source.path);
@@ -167,8 +169,8 @@ fn no_function_is_out_of_sight_and_no_file_out_of_mind() {
 }
 
 #[test]
-fn nothing_is_left_lying_about() {
-    let litter = [
+fn no_leftovers_of_work_in_progress() {
+    let leftovers = [
         concat!("TO", "DO"),
         concat!("FIX", "ME"),
         concat!("dbg", "!("),
@@ -177,15 +179,15 @@ fn nothing_is_left_lying_about() {
     ];
     for folder in ["src", "tests", "examples"] {
         for source in sources(folder) {
-            for word in litter {
-                assert!(!source.whole.contains(word), "{} holds {word}", source.path);
+            for word in leftovers {
+                assert!(!source.whole.contains(word), "{} contains {word}", source.path);
             }
         }
     }
 }
 
 #[test]
-fn the_runtime_dependencies_are_the_five_of_the_card() {
+fn there_are_five_runtime_dependencies() {
     let manifest = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml")).unwrap();
     let section = manifest.split("[dependencies]").nth(1).unwrap().split("\n[").next().unwrap();
     let named =
@@ -193,4 +195,16 @@ fn the_runtime_dependencies_are_the_five_of_the_card() {
     let mut names: Vec<&str> = named.map(|(name, _)| name.trim()).collect();
     names.sort_unstable();
     assert_eq!(names, ["fastrand", "log", "serde", "serde_json", "ureq"]);
+}
+
+/// A test that needs files from outside of the repository is ignored: it never passes without having run.
+#[test]
+fn tests_with_files_from_outside_of_the_repository_are_ignored() {
+    let folder = concat!("..", "/shared");
+    for source in ["src", "tests"].into_iter().flat_map(sources) {
+        let reads = [format!("\"{folder}"), format!("\"/{folder}")];
+        let reads = reads.iter().any(|path| source.whole.contains(path));
+        let ignores = source.whole.contains(&format!("#[ignore = \"needs {folder}"));
+        assert_eq!(reads, ignores, "{} reads files from outside of the repository", source.path);
+    }
 }
