@@ -131,8 +131,9 @@ fn fields(response: &ChatResponse) -> Map<String, Value> {
         fields.insert("choices".to_owned(), response.choices.len().into());
     }
     if let Some(choice) = response.choices.first() {
-        let function = choice.message.function_call.as_ref();
-        word(&mut fields, "function_call", function.map(|call| call.name.as_str()));
+        if let Some(function) = &choice.message.function_call {
+            fields.insert("function_call".to_owned(), function.name.as_str().into());
+        }
         let logprobs = choice.logprobs.as_ref().map_or(0, |logprobs| logprobs.content.len());
         if logprobs > 0 {
             fields.insert("logprobs".to_owned(), logprobs.into());
