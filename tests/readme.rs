@@ -57,7 +57,7 @@ fn the_figures_beside_the_picture_are_the_same_as_in_it() {
     for caption in captions {
         let (name, figures) = caption.trim().split_once(": ").unwrap();
         let (done, figures) = figures.split_once(" calls done, ").unwrap();
-        let (lost, vain) = figures.split_once(" lost; ").unwrap();
-        lists(&format!("| {name} | {done} | {lost} | {} |", vain.trim_end_matches(" of requests in vain")));
+        let (lost, wasted) = figures.split_once(" lost; ").unwrap();
+        lists(&format!("| {name} | {done} | {lost} | {} |", wasted.trim_end_matches(" of requests wasted")));
     }
 }
