@@ -7,7 +7,7 @@
 //! ```
 //!
 //! `LOAD=10` makes them ten times as long.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't go on shall say so loudly")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't continue must fail")]
 
 #[path = "support/faulty.rs"]
 mod faulty;
@@ -22,12 +22,12 @@ use std::{env, thread};
 use faulty::Service;
 use holysheep::{ChatRequest, Client, Config};
 
-/// How many times as long as in the gate.
+/// The length of the tests, as a multiple of their length in the gate.
 fn load() -> usize {
     env::var("LOAD").ok().map_or(1, |load| load.parse().unwrap())
 }
 
-/// Calls as fast as a quota of 600 a minute lets it; the part of the quota that was used, and of the calls that were refused.
+/// Runs a batch against a quota of 600 calls a minute; returns the used share of the quota and the share of refused calls.
 fn efficiency(threads: usize, length: Duration) -> (f64, f64) {
     let service = quota::Service::new(10.0, 10.0);
     let config = Config::builder().api_key("sk-test-0123456789abcdef").base_url(service.url());
@@ -61,7 +61,7 @@ fn a_quota_is_used_up_with_any_number_of_threads() {
 fn it_is_as_fast_as_a_loop_written_by_hand() {
     for threads in [8, 64] {
         let calls = 250 * threads * load(); // more than a second
-        // Pair by pair, because what else the computer does changes from one to the next.
+        // In pairs, because the load of the machine changes from one to the next.
         let pair = |_| {
             let service = Service::new(0.0, Duration::from_millis(5));
             let by_hand = by_hand(&service.url(), threads, calls);
