@@ -58,7 +58,7 @@ fn a_certificate_in_ca_file_is_trusted() {
     let (refused, waits) = ask(url.clone(), None);
     let error = refused.unwrap_err();
     let text = format!(
-        "base_url: the TLS handshake with localhost:{} failed; check the address, or name the certificate to trust with ca_file",
+        "base_url: the TLS handshake with localhost:{} failed: the certificate's issuer is unknown; name the CA to trust with ca_file",
         address.port()
     );
     assert_eq!((error.to_string(), waits), (text, 0), "{:?}", error.source());

@@ -27,11 +27,13 @@ pub(super) struct HttpConnection {
     substitution: Substitution,
     /// The unread input, while it is more than the buffer of `inner` holds.
     overflow: Option<InputBuffer>,
+    /// A read failed or found the end, so that a head which is incomplete stays so.
+    input_ended: bool,
 }
 
 impl HttpConnection {
     pub(super) fn new(inner: Box<dyn Transport>, secrets: Arc<Secrets>) -> HttpConnection {
-        HttpConnection { inner, substitution: Substitution::new(secrets), overflow: None }
+        HttpConnection { inner, substitution: Substitution::new(secrets), overflow: None, input_ended: false }
     }
 
     /// Reads on to the end of a head that was refused before all of it had arrived.
@@ -53,18 +55,21 @@ impl HttpConnection {
     /// Waits for input. Where time ran out while the process was stopped, the bytes that arrived meanwhile are read all
     /// the same.
     fn read(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
-        let Some(remaining) = remaining_read_time() else {
-            return match self.inner.await_input(timeout) {
+        let read = match remaining_read_time() {
+            Some(remaining) => {
+                let after = remaining.max(LAST_READ).min(*timeout.after).into();
+                self.inner.await_input(NextTimeout { after, ..timeout })
+            }
+            None => match self.inner.await_input(timeout) {
                 Err(Error::Timeout(reason)) => {
-                    let again =
-                        NextTimeout { after: LAST_READ.into(), reason, per_read: None, per_write: None };
-                    self.inner.await_input(again)
+                    let after = LAST_READ.into();
+                    self.inner.await_input(NextTimeout { after, reason, per_read: None, per_write: None })
                 }
-                ended => ended,
-            };
+                read => read,
+            },
         };
-        let after = remaining.max(LAST_READ).min(*timeout.after);
-        self.inner.await_input(NextTimeout { after: after.into(), ..timeout })
+        self.input_ended = !matches!(read, Ok(true));
+        read
     }
 }
 
@@ -110,7 +115,7 @@ impl Transport for HttpConnection {
 
 impl Drop for HttpConnection {
     fn drop(&mut self) {
-        if self.buffers().input().starts_with(HEAD) {
+        if !self.input_ended && self.buffers().input().starts_with(HEAD) {
             self.read_rest_of_head();
             keep_unparsed_head(self.buffers().input());
         }
