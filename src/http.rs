@@ -2,6 +2,7 @@
 
 pub(crate) mod body;
 mod connection;
+mod connections;
 mod connector;
 mod dns_cache;
 mod early_answer;

@@ -1,5 +1,6 @@
 //! Time, threads and locks.
 
+pub(crate) mod background;
 pub(crate) mod cancel;
 pub(crate) mod clock;
 pub(crate) mod sync;

@@ -2,6 +2,7 @@
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
+use std::process;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -113,8 +114,13 @@ impl IdempotencyKeys {
     }
 
     pub(crate) fn next(&self) -> String {
-        [self.prefix.as_str(), &self.calls.fetch_add(1, Ordering::Relaxed).to_string()].concat()
+        key(&self.prefix, process::id(), self.calls.fetch_add(1, Ordering::Relaxed))
     }
+}
+
+/// An idempotency key. The process tells two that were forked apart: they share prefix and number.
+fn key(prefix: &str, process: u32, number: u64) -> String {
+    format!("{prefix}{process}-{number}")
 }
 
 #[cfg(test)]
@@ -126,5 +132,13 @@ mod tests {
         let (one, other) = (IdempotencyKeys::new(), IdempotencyKeys::new());
         let keys = [one.next(), one.next(), other.next(), other.next()];
         assert!(keys.iter().enumerate().all(|(place, key)| !keys[..place].contains(key)), "{keys:?}");
+    }
+
+    #[test]
+    fn client_process_and_number_each_make_another_key() {
+        assert_eq!(key("a-", 12, 3), key("a-", 12, 3));
+        let keys = [key("a-", 12, 3), key("a-", 1, 23), key("a-", 12, 4), key("a-", 13, 3), key("b-", 12, 3)];
+        assert!(keys.iter().enumerate().all(|(place, key)| !keys[..place].contains(key)), "{keys:?}");
+        assert!(keys.iter().all(|key| key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')));
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::api::{ChatChunk, ChatResponse};
 use crate::client::call::CallSpec;
@@ -14,6 +14,7 @@ use crate::http::body::ResponseBody;
 use crate::http::request::HttpRequest;
 use crate::http::transport::{HttpResponse, ResponseHead};
 use crate::meta::{Attempt, Meta};
+use crate::runtime::clock::Clock;
 use crate::wire::accumulate::{Accumulator, TooMany};
 use crate::wire::headers::Headers;
 use crate::wire::sse::{Decoder, Event, TooLong};
@@ -50,9 +51,15 @@ pub struct ChatStream {
     idle: Duration,
     /// A chunk with content arrived.
     has_content: bool,
+    /// When to stop waiting for usage and `[DONE]` once all choices have their finish reason.
+    end_by: Option<Instant>,
     /// It ended with an error, which was returned.
     failed: bool,
 }
+
+/// How long the end of a stream is awaited once all choices have their finish reason: services send usage and `[DONE]` at
+/// once, and some hold the connection instead.
+const END_TIME: Duration = Duration::from_secs(1);
 
 /// Chunks kept that arrive before the first one with content: services send one about the prompt, and one with the role.
 const MAX_READY: usize = 64;
@@ -105,6 +112,7 @@ impl ChatStream {
             bytes: 0,
             idle: Duration::ZERO,
             has_content: false,
+            end_by: None,
             failed: false,
         }
     }
@@ -175,12 +183,15 @@ impl ChatStream {
                         (self.has_content, self.idle) = (true, Duration::ZERO);
                     }
                     self.accumulator.add(&chunk).map_err(too_many)?;
+                    if self.end_by.is_none() && self.accumulator.is_complete() {
+                        self.end_by = Clock::system().now().checked_add(END_TIME);
+                    }
                     return Ok(Some(chunk));
                 }
                 Ok(StreamEvent::Done) => {
                     self.accumulator.end();
                     if let Some(body) = self.body.take() {
-                        body.drain(&self.core.shutdown);
+                        body.drain();
                     }
                 }
                 Ok(StreamEvent::Failure(body)) => {
@@ -203,6 +214,10 @@ impl ChatStream {
         if self.core.shutdown.is_cancelled() {
             return Err(Error::Shutdown);
         }
+        if self.end_by.is_some_and(|end| Clock::system().now() >= end) {
+            self.body = None;
+            return Ok(None);
+        }
         let timeout = body.timeout();
         // Until there is content, the model is still being waited for, whatever else arrives.
         let phase = if self.has_content { Phase::Reading } else { Phase::Waiting };
@@ -210,7 +225,11 @@ impl ChatStream {
             return Err(Error::Timeout { phase, after: timeout });
         }
         let asked = self.core.clock.now();
-        let arrived = body.fill().map_err(|error| match error {
+        let filled = match self.end_by {
+            Some(end) => body.fill_within(end.saturating_duration_since(Clock::system().now())),
+            None => body.fill(),
+        };
+        let arrived = filled.map_err(|error| match error {
             Error::Timeout { phase: Phase::Reading, after } => Error::Timeout { phase, after },
             error => error,
         })?;

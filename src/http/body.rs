@@ -7,16 +7,16 @@ use std::time::Duration;
 use ureq::BodyReader;
 
 use crate::error::{Error, Phase, Result};
+use crate::http::exchange::ReadLimit;
 use crate::http::request::TimeLimits;
 use crate::http::transport::{ResponseHead, Transport};
-use crate::runtime::cancel::Cancel;
 
 /// Bytes read at once: as many as the connection's buffer holds.
 const BUFFER: usize = 16 * 1024;
 
 /// After the end of a stream, how long and how many bytes more the body may take to end too, so that the connection can
-/// be kept: it mostly has by then. One server is known to wait for 5 s, which no caller should.
-const DRAIN_TIME: Duration = Duration::from_millis(100);
+/// be kept. It mostly has ended by then; one server is known to wait for 5 s.
+const DRAIN_TIME: Duration = Duration::from_secs(2);
 const DRAIN_BYTES: u64 = 64 * 1024;
 
 /// A body that is being read. Dropping it closes its connection at once.
@@ -73,10 +73,22 @@ impl ResponseBody {
         self.reader.consume(bytes);
     }
 
-    /// Reads on to the end for a short time, so that the connection is kept. A thread of its own continues if that isn't
-    /// enough, until the inactivity timeout ends it.
-    pub(crate) fn drain(self, cancel: &Cancel) {
-        let mut rest = self.reader.take(DRAIN_BYTES);
-        let _ = cancel.run_cancellable(DRAIN_TIME, move || std::io::copy(&mut rest, &mut std::io::sink()));
+    /// Reads on to the end, so that the connection is kept: at once where it has arrived, otherwise for a short time on a
+    /// background thread.
+    pub(crate) fn drain(mut self) {
+        let read = |reader: &mut BufReader<BodyReader<'static>>, limit| {
+            let _limit = ReadLimit::new(limit);
+            std::io::copy(&mut reader.take(DRAIN_BYTES), &mut std::io::sink())
+        };
+        if read(&mut self.reader, Duration::ZERO).is_err() {
+            let mut reader = self.reader;
+            self.transport.drains().run(move || drop(read(&mut reader, DRAIN_TIME)));
+        }
+    }
+
+    /// [`fill`](ResponseBody::fill) that waits at most this long.
+    pub(crate) fn fill_within(&mut self, limit: Duration) -> Result<&[u8]> {
+        let _limit = ReadLimit::new(limit);
+        self.fill()
     }
 }

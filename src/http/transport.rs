@@ -9,12 +9,14 @@ use ureq::http::{self, HeaderName, HeaderValue, Method};
 use ureq::{Agent, Body};
 
 use crate::error::{Error, Phase, Result, excerpt};
+use crate::http::connections::Connections;
 use crate::http::connector::HttpConnector;
 use crate::http::dns_cache::DnsCache;
 use crate::http::exchange::{MAX_HEAD, ReadLimit, take_unparsed_head};
 use crate::http::failure::FailureContext;
 use crate::http::options::{Endpoint, HttpOptions, MAX_LINE};
 use crate::http::request::{HttpRequest, TimeLimits};
+use crate::runtime::background::Background;
 use crate::runtime::cancel::{Cancel, Subscription};
 use crate::runtime::clock::Clock;
 use crate::wire::headers::Headers;
@@ -39,6 +41,9 @@ const MAX_IDLE_AGE: Duration = Duration::from_secs(55);
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
+/// The most streams whose end is awaited in the background at the same time; of others the connection is closed.
+const MAX_DRAINS: usize = 4;
+
 /// The most that is allocated in advance for a body that states its length, in bytes: it may state anything.
 const MAX_PRESIZE: u64 = 1024 * 1024;
 
@@ -59,14 +64,15 @@ pub(crate) struct HttpResponse {
 
 /// The connections to one service.
 pub(crate) struct Transport {
-    agent: Agent,
-    connector: HttpConnector,
+    connections: Arc<Connections>,
     base: Uri,
     headers: http::HeaderMap,
     timeout: Duration,
     max_response_bytes: u64,
     clock: Clock,
     failures: FailureContext,
+    /// Threads that read streams to their end.
+    drains: Background,
     /// Shuts the agent down when the client is shut down.
     _shutdown: Subscription,
 }
@@ -103,16 +109,16 @@ impl Transport {
         let Endpoint { base: address, headers, secrets, .. } = endpoint;
         let dns = DnsCache::new(clock.clone(), cancel.clone(), options.connect_timeout);
         let connector = HttpConnector::new(dns, secrets);
-        let agent = Agent::with_parts(config.build(), connector.clone(), connector.dns());
+        let connections = Arc::new(Connections::new(config.build(), connector));
         Ok(Transport {
-            _shutdown: shut_down_with(&cancel, &agent),
-            agent,
-            connector,
+            _shutdown: shut_down_with(&cancel, &connections),
+            connections,
             base,
             headers,
             timeout: options.timeout,
             max_response_bytes: options.max_response_bytes,
             clock,
+            drains: Background::new(MAX_DRAINS),
             failures: FailureContext {
                 host: Arc::from(address.authority),
                 connect_timeout: options.connect_timeout,
@@ -123,12 +129,12 @@ impl Transport {
 
     /// The same service with connections of its own, which `cancel` shuts down alone.
     pub(crate) fn child(&self, cancel: Cancel) -> Transport {
-        let connector = self.connector.under(cancel.clone());
-        let agent = Agent::with_parts(self.agent.config().clone(), connector.clone(), connector.dns());
+        let connector = self.connections.connector().under(cancel.clone());
+        let connections = Arc::new(self.connections.with_connector(connector));
         Transport {
-            _shutdown: shut_down_with(&cancel, &agent),
-            agent,
-            connector,
+            _shutdown: shut_down_with(&cancel, &connections),
+            connections,
+            drains: self.drains.clone(),
             base: self.base.clone(),
             headers: self.headers.clone(),
             clock: self.clock.clone(),
@@ -202,6 +208,10 @@ impl Transport {
         &self.failures
     }
 
+    pub(super) fn drains(&self) -> &Background {
+        &self.drains
+    }
+
     /// The inactivity timeout.
     pub(crate) fn timeout(&self) -> Duration {
         self.timeout
@@ -230,10 +240,10 @@ impl Transport {
                 headers.remove(http::header::CONTENT_TYPE);
             }
         }
+        let agent = self.connections.agent();
         let TimeLimits { timeout, deadline } = request.limits;
         if request.fresh_connection || deadline.is_some() || timeout != self.timeout {
-            let mut config = self
-                .agent
+            let mut config = agent
                 .configure_request(message)
                 .timeout_global(deadline.map(|deadline| deadline.remaining))
                 .timeout_recv_response(Some(timeout))
@@ -245,9 +255,9 @@ impl Transport {
             message = config.build();
         }
         if request.body.is_some() {
-            return self.agent.run(message);
+            return agent.run(message);
         }
-        self.agent.run(message.map(|_| ()))
+        agent.run(message.map(|_| ()))
     }
 
     /// The address of a path. Only the path is parsed for each request.
@@ -290,9 +300,9 @@ fn unasked_coding(status: u16, headers: &Headers, coding: &str) -> Result<HttpRe
     })
 }
 
-fn shut_down_with(cancel: &Cancel, agent: &Agent) -> Subscription {
-    let agent = agent.clone();
-    cancel.subscribe(move || agent.clone().shutdown())
+fn shut_down_with(cancel: &Cancel, connections: &Arc<Connections>) -> Subscription {
+    let connections = Arc::clone(connections);
+    cancel.subscribe(move || connections.shut_down())
 }
 
 /// Reads the beginning of an error's body, as far as it arrives in this time: the status says enough without it.
