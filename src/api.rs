@@ -1,6 +1,17 @@
-//! Requests and answers as data: what a caller builds, and what a service sends back.
+//! Requests and answers as data.
 
-pub(crate) mod base64;
+/// Implements `Debug` with the listed values only: nothing that may hold content, because debug output is often logged.
+macro_rules! debug_without_content {
+    ($type:ident, $value:ident => $($name:ident: $shown:expr),*) => {
+        impl std::fmt::Debug for $type {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                let $value = self;
+                f.debug_struct(stringify!($type))$(.field(stringify!($name), &$shown))*.finish_non_exhaustive()
+            }
+        }
+    };
+}
+
 pub(crate) mod chunk;
 mod content;
 pub(crate) mod delta;

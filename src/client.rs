@@ -88,7 +88,7 @@ impl Client {
     /// [`Error::Config`] before anything is sent where the request can't work, otherwise the error of the call.
     pub fn chat(&self, request: &ChatRequest) -> Result<ChatResponse> {
         request.check()?;
-        let spec = self.spec(request.model(), CHAT, Some(to_json(&request.whole())?));
+        let spec = self.spec(request.model(), CHAT, Some(to_json(&request.body())?));
         let Attempt { result, meta } =
             self.core.exchange(spec, |response| self.core.decoder.decode_chat(response));
         result.map(|response| ChatResponse { meta, ..response })
@@ -105,7 +105,7 @@ impl Client {
     pub fn chat_stream(&self, request: &ChatRequest) -> Result<ChatStream> {
         request.check()?;
         let ask_for_usage = self.core.may_ask_for_usage(request.model());
-        let body = to_json(&request.streamed(ask_for_usage))?;
+        let body = to_json(&request.stream_body(ask_for_usage))?;
         let usage_of = (ask_for_usage && request.asks_for_usage()).then_some(request);
         let spec = CallSpec { usage_of, ..self.spec(request.model(), CHAT, Some(body)) };
         ChatStream::open(&self.core, spec, request.answers())

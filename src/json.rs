@@ -1,37 +1,40 @@
-//! Reading JSON that a server sent, and saying where it can't be read.
+//! Parses JSON from servers and models, repairs what can be repaired, and reports where the rest is malformed.
 
+pub(crate) mod base64;
 pub(crate) mod cursor;
 pub(crate) mod extra;
 pub(crate) mod lenient;
+pub(crate) mod object;
 
 use serde::de::DeserializeOwned;
 
 use crate::error::{EXCERPT, Error, Result, excerpt};
 
-/// Reads a value from the body of an answer with this status.
+/// Decodes a value from the body of an answer with this status.
 ///
-/// A body that ends in the middle of a value was cut on its way: [`Error::Transport`]. Any other one that can't be read
-/// is [`Error::Decode`].
-pub(crate) fn read<R: DeserializeOwned>(body: &[u8], status: u16, request_id: Option<&str>) -> Result<R> {
-    read_with(body, status, request_id, lenient)
+/// A body that ends inside a value was truncated by the connection: [`Error::Transport`]. Every other malformed body is
+/// [`Error::Decode`].
+pub(crate) fn decode<R: DeserializeOwned>(body: &[u8], status: u16, request_id: Option<&str>) -> Result<R> {
+    decode_with(body, status, request_id, parse)
 }
 
-/// [`read`] with a reader of one's own.
-pub(crate) fn read_with<R>(
+/// [`decode`] with another parser.
+pub(crate) fn decode_with<R>(
     body: &[u8],
     status: u16,
     request_id: Option<&str>,
-    reader: impl FnOnce(&[u8]) -> serde_json::Result<R>,
+    parse: impl FnOnce(&[u8]) -> serde_json::Result<R>,
 ) -> Result<R> {
-    reader(body).map_err(|error| {
+    parse(body).map_err(|error| {
         if error.is_eof() && !body.trim_ascii().is_empty() {
             return Error::Transport { answered: true, source: error.into() };
         }
-        unreadable(body, status, request_id, error)
+        decode_error(body, status, request_id, error)
     })
 }
 
-pub(crate) fn unreadable(
+/// The error of a body that a parser refused: where, and an excerpt.
+pub(crate) fn decode_error(
     body: &[u8],
     status: u16,
     request_id: Option<&str>,
@@ -48,43 +51,44 @@ pub(crate) fn unreadable(
     }
 }
 
-/// Reads a value and, if that fails, what can be repaired of it.
-pub(crate) fn lenient<R: DeserializeOwned>(json: &[u8]) -> serde_json::Result<R> {
-    // One look at the whole for UTF-8 is cheaper than one at each string.
-    let read = match std::str::from_utf8(json) {
+/// Parses a value; JSON that is refused is repaired and parsed again.
+pub(crate) fn parse<R: DeserializeOwned>(json: &[u8]) -> serde_json::Result<R> {
+    // Checking the whole text for UTF-8 is cheaper than checking each string.
+    let parsed = match std::str::from_utf8(json) {
         Ok(text) => serde_json::from_str(text),
         Err(_) => serde_json::from_slice(json),
     };
-    read.or_else(|error| repair(json).map_or(Err(error), |repaired| serde_json::from_str(&repaired)))
+    parsed.or_else(|error| repair(json).map_or(Err(error), |repaired| serde_json::from_str(&repaired)))
 }
 
-/// The byte at a line and a column, both counted from 1, at most the length.
+/// Decodes a value from text that a model wrote. Truncated text is [`Error::Decode`] too, since no connection was
+/// involved.
+pub(crate) fn decode_model_text<R: DeserializeOwned>(text: &str) -> Result<R> {
+    parse(text.as_bytes()).map_err(|error| decode_error(text.as_bytes(), 200, None, error))
+}
+
+/// The offset of a line and a column, both counted from 1, limited to the length.
 fn offset(body: &[u8], line: usize, column: usize) -> usize {
     let before: usize =
         body.split_inclusive(|b| *b == b'\n').take(line.saturating_sub(1)).map(<[u8]>::len).sum();
     (before + column.saturating_sub(1)).min(body.len())
 }
 
-/// Reads a value from words that a model wrote. Words that end too early are its own doing: [`Error::Decode`] as well.
-pub(crate) fn read_words<R: DeserializeOwned>(words: &str) -> Result<R> {
-    lenient(words.as_bytes()).map_err(|error| unreadable(words.as_bytes(), 200, None, error))
-}
-
-/// Mends what parsers refuse in JSON and servers send all the same, if anything of it is there:
+/// Repairs malformed JSON that servers are known to send. `None` means that there was nothing to repair.
 ///
-/// - half of a surrogate pair (`\ud83e` alone, RFC 8259 section 8.2), which a server makes by cutting an escaped text
-///   between its two halves; it becomes U+FFFD as an invalid byte does;
-/// - bytes that aren't UTF-8, which become U+FFFD;
-/// - `NaN` and `Infinity` in place of a number, which Python writes; they become null.
+/// - A lone surrogate (`\ud83e` without its second half, RFC 8259 section 8.2), which a server produces by splitting an
+///   escaped text, becomes U+FFFD.
+/// - A byte that isn't UTF-8 becomes U+FFFD.
+/// - `NaN` and `Infinity` in place of a number, which Python writes, become null.
 ///
-/// Only a text that could not be read comes here, so it may take its time.
+/// This is called only for text that a parser refused, so it needn't be fast.
 pub(crate) fn repair(json: &[u8]) -> Option<String> {
     let mut repaired = Vec::with_capacity(json.len());
     let mut rest = json;
     let mut in_string = false;
     let mut changed = false;
     while let Some(first) = rest.first() {
-        let (taken, put): (usize, &[u8]) = match first {
+        let (length, replacement): (usize, &[u8]) = match first {
             b'\\' if in_string => match surrogate(rest) {
                 None => (rest.len().min(2), &rest[..rest.len().min(2)]),
                 Some(0xD800..=0xDBFF) if matches!(surrogate(&rest[6..]), Some(0xDC00..=0xDFFF)) => {
@@ -99,9 +103,9 @@ pub(crate) fn repair(json: &[u8]) -> Option<String> {
             _ => (1, &rest[..1]),
         };
         in_string ^= *first == b'"';
-        changed |= !rest.starts_with(put);
-        repaired.extend_from_slice(put);
-        rest = &rest[taken..];
+        changed |= !rest.starts_with(replacement);
+        repaired.extend_from_slice(replacement);
+        rest = &rest[length..];
     }
     match String::from_utf8(repaired) {
         Ok(repaired) => changed.then_some(repaired),
@@ -109,14 +113,14 @@ pub(crate) fn repair(json: &[u8]) -> Option<String> {
     }
 }
 
-/// The half of a surrogate pair at the beginning of `json`, if there is one.
+/// The escaped surrogate at the beginning of `json`, if there is one.
 fn surrogate(json: &[u8]) -> Option<u16> {
     let digits = json.strip_prefix(b"\\u")?.get(..4)?;
     let unit = u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
     (0xD800..0xE000).contains(&unit).then_some(unit)
 }
 
-/// The length of Python's words for numbers that JSON doesn't have.
+/// The length of a non-finite number as Python writes it, which JSON doesn't have.
 fn not_a_number(json: &[u8]) -> Option<usize> {
     ["NaN", "-NaN", "Infinity", "-Infinity"]
         .iter()
@@ -129,11 +133,11 @@ mod tests {
     use super::*;
 
     fn fail(body: &str) -> Error {
-        read::<Vec<u32>>(body.as_bytes(), 200, Some("req-1")).unwrap_err()
+        decode::<Vec<u32>>(body.as_bytes(), 200, Some("req-1")).unwrap_err()
     }
 
     #[test]
-    fn says_where_and_shows_what_is_there() {
+    fn an_error_names_the_offset_and_shows_an_excerpt() {
         let error = fail("[1,\n2, oops]");
         let shown = "can't read the answer (status 200) at byte 7 of 12: `[1, 2, oops]`";
         assert_eq!(error.to_string(), shown);
@@ -142,20 +146,20 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_body_is_a_broken_connection() {
+    fn a_truncated_body_is_a_transport_error() {
         assert!(matches!(fail("[1, 2"), Error::Transport { answered: true, .. }));
     }
 
     #[test]
-    fn the_excerpt_is_bounded_and_shows_the_place() {
+    fn the_excerpt_is_bounded_and_contains_the_offset() {
         let body = format!("[{}oops{}", "1,".repeat(10_000), "x".repeat(10_000_000));
         let Error::Decode { excerpt, at, .. } = fail(&body) else { panic!() };
         assert!(excerpt.len() <= EXCERPT + '…'.len_utf8() && excerpt.contains("1,oops"), "{at} {excerpt}");
     }
 
     #[test]
-    fn what_servers_send_and_parsers_refuse_is_mended() {
-        let read = |json: &[u8]| crate::json::read::<serde_json::Value>(json, 200, None).unwrap();
+    fn malformed_json_of_servers_is_repaired() {
+        let read = |json: &[u8]| parse::<serde_json::Value>(json).unwrap();
         for (json, expected) in [
             (&br#""a\ud83eb""#[..], "a\u{fffd}b"),
             (br#""\ud83e""#, "\u{fffd}"),
@@ -173,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn what_needs_no_mending_is_left_alone() {
+    fn json_that_needs_no_repair_is_not_changed() {
         for json in [
             r#"{"a": "\ud83e\udd80 \\ud83e", "b": [1, "x"]}"#,
             "",

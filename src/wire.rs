@@ -1,8 +1,8 @@
-//! Bytes and text from a server into values, and secrets out of them. No I/O.
+//! Parses bytes from servers into values of `api`, and redacts secrets in them. No I/O.
 
 pub(crate) mod accumulate;
-pub(crate) mod api_key;
 pub(crate) mod base_url;
+pub(crate) mod completion;
 pub(crate) mod date;
 pub(crate) mod error_body;
 pub(crate) mod headers;
@@ -11,3 +11,4 @@ pub(crate) mod raw_head;
 pub(crate) mod secrets;
 pub(crate) mod sse;
 pub(crate) mod stream_event;
+mod usage;

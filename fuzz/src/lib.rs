@@ -19,9 +19,10 @@ use pure::{api, error, json, limits, meta, wire};
 use std::time::{Duration, UNIX_EPOCH};
 
 use api::models::ModelList;
-use api::{ChatRequest, ChatResponse, EmbeddingResponse};
-use json::lenient;
+use api::{ChatRequest, EmbeddingResponse};
+use json::parse;
 use wire::accumulate::Accumulator;
+use wire::completion::decode_response;
 use wire::error_body::{ErrorBody, inside_success};
 use wire::headers::Headers;
 use wire::sse::{Decoder, Event};
@@ -29,9 +30,9 @@ use wire::stream_event::StreamEvent;
 
 /// A complete answer: what was read can be written, and is the same when it is read again.
 pub fn chat(data: &[u8]) {
-    let Ok(answer) = ChatResponse::decode(data) else { return };
+    let Ok(answer) = decode_response(data) else { return };
     let written = serde_json::to_vec(&answer).unwrap();
-    let again = ChatResponse::decode(&written).unwrap();
+    let again = decode_response(&written).unwrap();
     assert_eq!(
         (again.text(), again.reasoning(), again.refusal()),
         (answer.text(), answer.reasoning(), answer.refusal())
@@ -49,7 +50,7 @@ pub fn chat(data: &[u8]) {
 
 /// The body of an error, under an error status or under a 200: its status is one, and its message is bounded.
 pub fn error_body(data: &[u8]) {
-    for error in [Some(ErrorBody::read(data)), inside_success(data)].into_iter().flatten() {
+    for error in [Some(ErrorBody::parse(data)), inside_success(data)].into_iter().flatten() {
         assert!(error.status().is_none_or(|status| (100..600).contains(&status)));
         assert!(error.message.is_none_or(|words| words.len() <= error::EXCERPT + 8));
     }
@@ -61,15 +62,15 @@ pub fn headers(data: &[u8]) {
         let colon = line.iter().position(|byte| *byte == b':')?;
         Some((std::str::from_utf8(&line[..colon]).ok()?, line[colon + 1..].trim_ascii()))
     });
-    let _ = Headers::read(fields, || UNIX_EPOCH + Duration::from_secs(1_764_000_000));
+    let _ = Headers::parse(fields, || UNIX_EPOCH + Duration::from_secs(1_764_000_000));
 }
 
 /// Embeddings, lists of models, and saved requests.
 pub fn lists(data: &[u8]) {
-    let _ = lenient::<EmbeddingResponse>(data).map(|answer| answer.vectors().count());
-    let _ = lenient::<ModelList>(data).map(ModelList::into_vec);
-    if let Ok(request) = lenient::<ChatRequest>(data) {
-        let _ = (request.check(), serde_json::to_vec(&request.streamed(true)), format!("{request:?}"));
+    let _ = parse::<EmbeddingResponse>(data).map(|answer| answer.vectors().count());
+    let _ = parse::<ModelList>(data).map(ModelList::into_vec);
+    if let Ok(request) = parse::<ChatRequest>(data) {
+        let _ = (request.check(), serde_json::to_vec(&request.stream_body(true)), format!("{request:?}"));
         let written = serde_json::to_vec(&request).unwrap();
         // Not compared byte by byte: serde_json rounds floats of more digits than one has.
         let again = serde_json::from_slice::<ChatRequest>(&written).unwrap();
@@ -115,16 +116,16 @@ pub fn stream(data: &[u8]) {
 }
 
 fn take(accumulator: &mut Accumulator, event: Event) {
-    match StreamEvent::read(event) {
+    match StreamEvent::decode(event) {
         Ok(StreamEvent::Chunk(chunk)) => {
             let _ = accumulator.add(&chunk);
             let data = serde_json::to_vec(&chunk).unwrap();
-            if let Ok(StreamEvent::Chunk(again)) = StreamEvent::read(Event { kind: String::new(), data }) {
+            if let Ok(StreamEvent::Chunk(again)) = StreamEvent::decode(Event { kind: String::new(), data }) {
                 assert_eq!(again.text(), chunk.text());
             }
         }
         Ok(StreamEvent::Done) => accumulator.end(),
         Ok(StreamEvent::Failure(error)) => drop((error.status(), error.message)),
-        Ok(StreamEvent::Nothing) | Err(_) => {}
+        Ok(StreamEvent::Ignored) | Err(_) => {}
     }
 }

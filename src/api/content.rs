@@ -1,4 +1,4 @@
-//! What a message says: text, or parts such as pictures and thoughts.
+//! The content of a message: text, or parts such as images and reasoning.
 
 use std::fmt;
 
@@ -6,70 +6,71 @@ use serde::de::{Deserialize, Deserializer};
 use serde::ser::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
-use crate::api::base64;
+use crate::json::base64;
+use crate::json::lenient::{Lenient, text};
 
-/// What a message says: a text or a list of parts.
+/// The content of a message: text or a list of parts.
 #[derive(Clone, Default, PartialEq)]
 pub struct Content {
-    /// The text, or the texts of all parts.
+    /// The text, or the concatenated texts of all parts.
     text: String,
-    /// The parts, where it is no plain text. Boxed: few messages have them, and every delta carries the space.
+    /// The parts, unless the content is plain text. Boxed, because few messages have parts, and every delta has this
+    /// field.
     parts: Option<Box<Parts>>,
 }
 
 #[derive(Clone, Default, PartialEq)]
 struct Parts {
     list: Vec<Part>,
-    /// The texts of all parts that are thoughts.
+    /// The concatenated texts of the reasoning parts.
     reasoning: String,
 }
 
 impl Content {
-    /// The text; for a list of parts the texts of all of them, one after the other.
+    /// The text; for a list of parts, the concatenated texts of all parts.
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// The parts; none for a plain text.
+    /// The parts; empty for plain text.
     pub fn parts(&self) -> &[Part] {
         self.parts.as_ref().map_or(&[], |parts| &parts.list)
     }
 
-    /// What the model thought, where that comes in parts of the content (Mistral's form).
+    /// The reasoning, where the service sends it in parts of the content, as Mistral does.
     pub fn reasoning(&self) -> Option<&str> {
         self.parts.as_ref().map(|parts| &parts.reasoning[..]).filter(|text| !text.is_empty())
     }
 
-    /// Puts together what came in pieces: thoughts and other parts make it a list, in Mistral's form.
-    pub(crate) fn assembled(thoughts: &str, text: String, others: Vec<Part>) -> Content {
-        if thoughts.is_empty() && others.is_empty() {
+    /// Assembles the content of a stream. With reasoning or other parts it is a list, in Mistral's form.
+    pub(crate) fn assembled(reasoning: &str, text: String, other_parts: Vec<Part>) -> Content {
+        if reasoning.is_empty() && other_parts.is_empty() {
             return Content::from(text);
         }
-        let mut parts = others;
+        let mut parts = other_parts;
         if !text.is_empty() {
             parts.insert(0, Part::text(text));
         }
-        if !thoughts.is_empty() {
-            let list = json!([{"type": "text", "text": thoughts}]);
+        if !reasoning.is_empty() {
+            let list = json!([{"type": "text", "text": reasoning}]);
             parts.insert(0, Part::new("thinking", "thinking", list));
         }
         Content::from(parts)
     }
 
-    /// The parts that are neither texts nor thoughts.
-    pub(crate) fn others(&self) -> impl Iterator<Item = &Part> {
-        self.parts().iter().filter(|part| part.as_text().is_none() && part.thought().is_none())
+    /// The parts that are neither text nor reasoning.
+    pub(crate) fn other_parts(&self) -> impl Iterator<Item = &Part> {
+        self.parts().iter().filter(|part| part.as_text().is_none() && part.reasoning().is_none())
     }
 
-    /// Reads a content of any type.
-    pub(crate) fn read(value: Value) -> Option<Content> {
+    /// Reads content of any type; see [`lenient`](crate::json::lenient).
+    pub(crate) fn from_value(value: Value) -> Lenient<Content> {
         match value {
-            Value::Null => None,
             Value::Array(items) => {
-                Some(Content::from(items.into_iter().filter_map(Part::read).collect::<Vec<_>>()))
+                Ok(Some(Content::from(Vec::from_iter(items.into_iter().filter_map(Part::from_value)))))
             }
-            object @ Value::Object(_) => Some(Content::from(Vec::from_iter(Part::read(object)))),
-            word => crate::json::lenient::text(word).ok().map(Content::from),
+            object @ Value::Object(_) => Ok(Some(Content::from(Vec::from_iter(Part::from_value(object))))),
+            other => Ok(text(other)?.map(Content::from)),
         }
     }
 }
@@ -92,14 +93,14 @@ impl From<Vec<Part>> for Content {
         let mut reasoning = String::new();
         for part in &list {
             text.push_str(part.as_text().unwrap_or_default());
-            part.add_thought(&mut reasoning);
+            part.append_reasoning(&mut reasoning);
         }
         Content { text, parts: Some(Box::new(Parts { list, reasoning })) }
     }
 }
 
 impl fmt::Debug for Content {
-    /// Shows what may be logged: how much is said, not what.
+    /// Shows the length, not the content.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = f.debug_struct("Content");
         shown.field("bytes", &self.text.len());
@@ -121,45 +122,46 @@ impl Serialize for Content {
 
 impl<'de> Deserialize<'de> for Content {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Content, D::Error> {
-        Value::deserialize(deserializer).map(|value| Content::read(value).unwrap_or_default())
+        let content = Content::from_value(Value::deserialize(deserializer)?);
+        Ok(content.ok().flatten().unwrap_or_default())
     }
 }
 
-/// One part of a message: a text, a picture, or whatever else a service knows.
+/// One part of a message: text, an image, or another type that the service supports.
 #[derive(Clone, PartialEq, serde::Serialize)]
 #[serde(transparent)]
 pub struct Part(Map<String, Value>);
 
 impl Part {
-    /// A text.
+    /// Text.
     pub fn text(text: impl Into<String>) -> Part {
         Part::new("text", "text", Value::String(text.into()))
     }
 
-    /// A picture that the service fetches from this address.
+    /// An image that the service fetches from this URL.
     pub fn image_url(url: impl Into<String>) -> Part {
         Part::new("image_url", "image_url", json!({ "url": url.into() }))
     }
 
-    /// A picture sent along, of this type, for example `image/png`.
+    /// An image that is sent with the request, of this media type, for example `image/png`.
     pub fn image_bytes(mime: &str, bytes: &[u8]) -> Part {
         let mut url = format!("data:{mime};base64,");
         base64::encode(bytes, &mut url);
         Part::image_url(url)
     }
 
-    /// Sets a field beyond the ones that the part was made with, for example `cache_control`.
+    /// Sets another field, for example `cache_control`.
     pub fn with(mut self, name: impl Into<String>, value: impl Into<Value>) -> Part {
         self.0.insert(name.into(), value.into());
         self
     }
 
-    /// The type as the service calls it, for example `text`.
+    /// The type, for example `text`.
     pub fn kind(&self) -> &str {
         self.0.get("type").and_then(Value::as_str).unwrap_or_default()
     }
 
-    /// The text, if it is one.
+    /// The text, if this is a text part.
     pub fn as_text(&self) -> Option<&str> {
         match self.kind() {
             "text" | "output_text" | "" => self.0.get("text")?.as_str(),
@@ -167,7 +169,7 @@ impl Part {
         }
     }
 
-    /// All fields as they came.
+    /// All fields, as they were received.
     pub fn fields(&self) -> &Map<String, Value> {
         &self.0
     }
@@ -176,7 +178,7 @@ impl Part {
         Part(Map::from_iter([("type".to_owned(), kind.into()), (field.to_owned(), value)]))
     }
 
-    fn read(value: Value) -> Option<Part> {
+    fn from_value(value: Value) -> Option<Part> {
         match value {
             Value::Object(object) => Some(Part(object)),
             Value::String(text) => Some(Part::text(text)),
@@ -184,8 +186,8 @@ impl Part {
         }
     }
 
-    /// What the model thought, if this is a thought.
-    fn thought(&self) -> Option<&Value> {
+    /// The reasoning, if this is a reasoning part.
+    fn reasoning(&self) -> Option<&Value> {
         match self.kind() {
             "thinking" => self.0.get("thinking"),
             "reasoning" => self.0.get("text").or_else(|| self.0.get("reasoning")),
@@ -193,9 +195,9 @@ impl Part {
         }
     }
 
-    /// Adds what the model thought, if this is a thought: Mistral wraps its text in a further list.
-    fn add_thought(&self, reasoning: &mut String) {
-        match self.thought() {
+    /// Appends the reasoning, if this is a reasoning part. Mistral wraps the text in another list.
+    fn append_reasoning(&self, reasoning: &mut String) {
+        match self.reasoning() {
             Some(Value::String(text)) => reasoning.push_str(text),
             Some(Value::Array(items)) => {
                 items
@@ -210,18 +212,12 @@ impl Part {
 
 impl<'de> Deserialize<'de> for Part {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Part, D::Error> {
-        let value = Value::deserialize(deserializer)?;
-        Part::read(value)
-            .ok_or_else(|| serde::de::Error::custom("a part of a message is an object or a text"))
+        Part::from_value(Value::deserialize(deserializer)?)
+            .ok_or_else(|| serde::de::Error::custom("a part of a message is an object or a string"))
     }
 }
 
-impl fmt::Debug for Part {
-    /// Shows what may be logged: the type, not what is said.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Part").field("type", &self.kind()).finish_non_exhaustive()
-    }
-}
+debug_without_content!(Part, part => type: part.kind());
 
 #[cfg(test)]
 mod tests {
@@ -232,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn text_comes_as_a_string_as_parts_or_not_at_all() {
+    fn text_as_a_string_as_parts_or_missing() {
         for (value, text) in [
             (json!("a"), "a"),
             (json!([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]), "ab"),
@@ -248,32 +244,32 @@ mod tests {
     }
 
     #[test]
-    fn thoughts_are_not_text_and_survive() {
+    fn reasoning_is_not_text_and_survives_a_round_trip() {
         let value = json!([
             {"type": "thinking", "closed": true, "thinking": [{"type": "text", "text": "hm"}, {"type": "text", "text": "m"}]},
             {"type": "text", "text": "4"}
         ]);
-        let thought = content(value.clone());
-        assert_eq!((thought.text(), thought.reasoning()), ("4", Some("hmm")));
-        assert_eq!(serde_json::to_value(&thought).unwrap(), value);
-        let again = Content::assembled("hmm", "4".into(), thought.others().cloned().collect());
+        let reasoned = content(value.clone());
+        assert_eq!((reasoned.text(), reasoned.reasoning()), ("4", Some("hmm")));
+        assert_eq!(serde_json::to_value(&reasoned).unwrap(), value);
+        let again = Content::assembled("hmm", "4".into(), reasoned.other_parts().cloned().collect());
         assert_eq!((again.text(), again.reasoning(), again.parts().len()), ("4", Some("hmm"), 2));
         assert!(Content::assembled("", "4".into(), Vec::new()).parts().is_empty());
-        let picture = Content::from(vec![Part::text("a"), Part::image_url("u")]);
-        let again = Content::assembled("", "a".into(), picture.others().cloned().collect());
-        assert_eq!(again, picture);
+        let image = Content::from(vec![Part::text("a"), Part::image_url("u")]);
+        let again = Content::assembled("", "a".into(), image.other_parts().cloned().collect());
+        assert_eq!(again, image);
         assert_eq!(content(json!([{"type": "thinking", "thinking": "hm"}])).reasoning(), Some("hm"));
     }
 
     #[test]
-    fn a_picture_becomes_a_data_url() {
+    fn an_image_becomes_a_data_url() {
         let part = Part::image_bytes("image/png", b"hello").with("detail", "low");
         let expected = json!({"type": "image_url", "image_url": {"url": "data:image/png;base64,aGVsbG8="}, "detail": "low"});
         assert_eq!(serde_json::to_value(&part).unwrap(), expected);
     }
 
     #[test]
-    fn debug_hides_what_is_said() {
+    fn debug_hides_content() {
         let shown = format!("{:?} {:?}", Content::from("secret"), Content::from(vec![Part::text("secret")]));
         assert_eq!(shown, r#"Content { bytes: 6 } Content { bytes: 6, parts: [Part { type: "text", .. }] }"#);
     }

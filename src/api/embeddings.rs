@@ -1,16 +1,17 @@
-//! Embeddings: texts go out, vectors come back, as numbers or as base64.
+//! Embeddings: requests with texts, and answers with a vector for each text.
 
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer};
-use serde::ser::{Serialize, Serializer};
+use serde::de::{self, Deserializer, Error as _, SeqAccess, Visitor};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::api::Usage;
-use crate::api::base64;
 use crate::error::{Error, Result};
+use crate::json::base64;
 use crate::json::extra::Extra;
-use crate::json::lenient::{Fields, float, objects, read_from_object, take, take_text, take_whole};
+use crate::json::lenient::{Lenient, any, count, exact, list, text, to_float};
+use crate::json::object::json_object;
 use crate::meta::Meta;
 
 /// A request for embeddings, built as a chain.
@@ -30,8 +31,9 @@ pub struct EmbeddingRequest {
     extra: Map<String, Value>,
 }
 
-/// What to embed: one text, several, or what else a service takes, such as tokens.
-#[derive(Clone, PartialEq)]
+/// The input to embed: one text, several, or another form that the service accepts, such as tokens.
+#[derive(Clone, PartialEq, Serialize)]
+#[serde(transparent)]
 pub struct EmbeddingInput(Value);
 
 impl EmbeddingRequest {
@@ -40,61 +42,58 @@ impl EmbeddingRequest {
         EmbeddingRequest { model: model.into(), input: input.into(), ..EmbeddingRequest::default() }
     }
 
-    /// The length of the vectors, where the model can shorten them.
+    /// The length of the vectors, for models that support shorter ones.
     pub fn dimensions(mut self, dimensions: u64) -> Self {
         self.dimensions = Some(dimensions);
         self
     }
 
-    /// Asks for the vectors as base64, which is a quarter of the bytes. Not every service can.
+    /// Requests the vectors as base64, which takes a quarter of the bytes. Not every service supports it.
     pub fn base64(mut self) -> Self {
         self.encoding_format = Some("base64".to_owned());
         self
     }
 
-    /// Names the person the request is made for.
+    /// Identifies the end user that the request is made for.
     pub fn user_id(mut self, id: impl Into<String>) -> Self {
         self.user = Some(id.into());
         self
     }
 
-    /// Sets a field that has no method here. It wins over one that has.
+    /// Sets a field that has no setter here. It overrides the field of a setter.
     pub fn extra(mut self, name: impl Into<String>, value: impl Into<Value>) -> Self {
         self.extra.insert(name.into(), value.into());
         self
     }
 
-    /// The model asked for.
+    /// The requested model.
     pub fn model(&self) -> &str {
         &self.model
     }
 
-    /// Says what would make every service refuse the request.
+    /// Refuses a request that every service would refuse.
     pub(crate) fn check(&self) -> Result<()> {
         if self.model.trim().is_empty() {
             return Err(Error::config("model", "is empty; name a model, such as text-embedding-3-small"));
         }
-        let nothing = match &self.input.0 {
+        let is_empty = match &self.input.0 {
             Value::Array(texts) => texts.is_empty(),
             input => input.is_null(),
         };
-        if nothing && !self.extra.contains_key("input") {
+        if is_empty && !self.extra.contains_key("input") {
             return Err(Error::config("input", "there is none; give at least one text"));
         }
         Ok(())
     }
-
-    fn read(mut fields: Map<String, Value>) -> EmbeddingRequest {
-        EmbeddingRequest {
-            model: take_text(&mut fields, "model").unwrap_or_default(),
-            input: take(&mut fields, "input", |value| Ok(EmbeddingInput(value))).unwrap_or_default(),
-            dimensions: take_whole(&mut fields, "dimensions"),
-            encoding_format: take_text(&mut fields, "encoding_format"),
-            user: take_text(&mut fields, "user"),
-            extra: fields,
-        }
-    }
 }
+
+json_object!(EmbeddingRequest {
+    always model: "model" => text,
+    always input: "input" => any::<EmbeddingInput>,
+    optional dimensions: "dimensions" => count,
+    optional encoding_format: "encoding_format" => text,
+    optional user: "user" => text,
+});
 
 impl Default for EmbeddingInput {
     fn default() -> EmbeddingInput {
@@ -138,63 +137,41 @@ impl<T: Into<Value> + Clone> From<&[T]> for EmbeddingInput {
     }
 }
 
-impl Serialize for EmbeddingRequest {
-    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-        let mut fields = Fields::new(serializer, &self.extra)?;
-        fields.field("model", &self.model)?;
-        fields.field("input", &self.input.0)?;
-        fields.some("dimensions", &self.dimensions)?;
-        fields.some("encoding_format", &self.encoding_format)?;
-        fields.some("user", &self.user)?;
-        fields.end()
-    }
-}
+debug_without_content!(EmbeddingRequest, request => model: request.model, input: request.input);
 
-impl fmt::Debug for EmbeddingRequest {
-    /// Shows what may be logged: no text.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EmbeddingRequest")
-            .field("model", &self.model)
-            .field("input", &self.input)
-            .finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for EmbeddingInput {
-    /// Shows what may be logged: how many texts, not which.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EmbeddingInput")
-            .field("count", &self.0.as_array().map_or(1, Vec::len))
-            .finish_non_exhaustive()
-    }
-}
+debug_without_content!(EmbeddingInput, input => count: input.0.as_array().map_or(1, Vec::len));
 
 /// Embeddings, in the order of the texts.
-#[derive(Clone, Default, PartialEq)]
+#[derive(Clone, Default, PartialEq, Deserialize)]
+#[serde(try_from = "EmbeddingList")]
 #[non_exhaustive]
 pub struct EmbeddingResponse {
-    /// One for each text.
+    /// One embedding for each text.
     pub data: Vec<Embedding>,
-    /// The model that made them; empty where the service doesn't say.
+    /// The model; empty where the service doesn't name it.
     pub model: String,
-    /// The tokens used, where the service says so.
+    /// The token usage, where the service reports it.
     pub usage: Option<Usage>,
-    /// Fields beyond these.
+    /// All other fields.
     pub extra: Extra,
     pub(crate) meta: Meta,
 }
 
 /// The embedding of one text.
-#[derive(Clone, Default, PartialEq)]
+#[derive(Clone, Default, PartialEq, Deserialize)]
+#[serde(try_from = "EmbeddingItem")]
 #[non_exhaustive]
 pub struct Embedding {
-    /// Which of the texts this belongs to, counted from 0.
+    /// The index of the text that this belongs to, counted from 0.
     pub index: u64,
     /// The vector.
     pub embedding: Vec<f32>,
-    /// Fields beyond these.
+    /// All other fields.
     pub extra: Extra,
 }
+
+json_object!(serialize EmbeddingResponse { always data: "data", always model: "model", optional usage: "usage" });
+json_object!(serialize Embedding { always index: "index", always embedding: "embedding" });
 
 impl EmbeddingResponse {
     /// The vectors, in the order of the texts.
@@ -202,110 +179,110 @@ impl EmbeddingResponse {
         self.data.iter().map(|embedding| &embedding.embedding[..])
     }
 
-    /// How the call went.
+    /// Facts about the call, such as attempts and times.
     pub fn meta(&self) -> &Meta {
         &self.meta
     }
+}
 
-    fn read(mut fields: Map<String, Value>) -> std::result::Result<EmbeddingResponse, &'static str> {
-        let data = take(&mut fields, "data", objects).ok_or("there is no data")?;
-        let data = data.into_iter().enumerate().map(|(position, fields)| Embedding::read(position, fields));
-        let mut data = data.collect::<Option<Vec<Embedding>>>().ok_or("an embedding that is no vector")?;
+/// An answer with embeddings as servers send it: the data may be missing.
+#[derive(Default)]
+struct EmbeddingList {
+    data: Option<Vec<EmbeddingItem>>,
+    model: String,
+    usage: Option<Usage>,
+    extra: Map<String, Value>,
+}
+
+json_object!(deserialize EmbeddingList {
+    data: "data" => list::<EmbeddingItem>,
+    model: "model" => text,
+    usage: "usage" => exact::<Usage>,
+});
+
+impl TryFrom<EmbeddingList> for EmbeddingResponse {
+    type Error = &'static str;
+
+    fn try_from(EmbeddingList { data, model, usage, extra }: EmbeddingList) -> Result<Self, &'static str> {
+        let items = data.ok_or("there is no data")?.into_iter().enumerate();
+        let mut data = items.map(|(position, item)| item.at(position)).collect::<Result<Vec<_>, _>>()?;
         data.sort_by_key(|embedding| embedding.index);
-        Ok(EmbeddingResponse {
-            data,
-            model: take_text(&mut fields, "model").unwrap_or_default(),
-            usage: take(&mut fields, "usage", Usage::read),
-            extra: fields.into(),
-            meta: Meta::default(),
-        })
+        Ok(EmbeddingResponse { data, model, usage, extra: extra.into(), meta: Meta::default() })
     }
 }
 
-impl Embedding {
-    fn read(position: usize, mut fields: Map<String, Value>) -> Option<Embedding> {
-        let embedding = take(&mut fields, "embedding", |value| vector(&value).ok_or(value))?;
-        Some(Embedding {
-            index: take_whole(&mut fields, "index").unwrap_or(position as u64),
-            embedding,
-            extra: fields.into(),
-        })
+/// An embedding as servers send it: the index may be missing, and the vector may be base64.
+#[derive(Default)]
+struct EmbeddingItem {
+    index: Option<u64>,
+    embedding: Option<Vec<f32>>,
+    extra: Map<String, Value>,
+}
+
+json_object!(deserialize EmbeddingItem { index: "index" => count, embedding: "embedding" => vector });
+
+impl EmbeddingItem {
+    /// The embedding; its position counts where it has no index.
+    fn at(self, position: usize) -> Result<Embedding, &'static str> {
+        let EmbeddingItem { index, embedding, extra } = self;
+        let embedding = embedding.ok_or("an embedding without a vector")?;
+        Ok(Embedding { index: index.unwrap_or(position as u64), embedding, extra: extra.into() })
     }
 }
 
-/// A vector as a list of numbers, or as base64 of four bytes each, the lowest first.
-fn vector(value: &Value) -> Option<Vec<f32>> {
-    match value {
-        Value::Array(numbers) => {
-            numbers.iter().map(|number| float(number).map(|number| number as f32)).collect()
+impl TryFrom<EmbeddingItem> for Embedding {
+    type Error = &'static str;
+
+    fn try_from(item: EmbeddingItem) -> Result<Self, &'static str> {
+        item.at(0)
+    }
+}
+
+/// A vector as a list of numbers, or as base64 of little-endian floats of four bytes each.
+struct Vector(Vec<f32>);
+
+fn vector(Vector(numbers): Vector) -> Lenient<Vec<f32>> {
+    Ok(Some(numbers))
+}
+
+impl<'de> Deserialize<'de> for Vector {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Vector, D::Error> {
+        struct Numbers;
+
+        impl<'de> Visitor<'de> for Numbers {
+            type Value = Vector;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a vector as a list of numbers or as base64")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Vector, A::Error> {
+                let mut numbers = Vec::new();
+                while let Some(item) = items.next_element::<Value>()? {
+                    let number = to_float(&item)
+                        .ok_or_else(|| A::Error::custom("a vector with an item that isn't a number"))?;
+                    numbers.push(number as f32);
+                }
+                Ok(Vector(numbers))
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Vector, E> {
+                let bytes = base64::decode(text).filter(|bytes| bytes.len() % 4 == 0);
+                let bytes = bytes.ok_or_else(|| E::custom("a vector that isn't base64 of floats"))?;
+                let floats = bytes.chunks_exact(4).filter_map(<[u8]>::first_chunk);
+                Ok(Vector(floats.map(|float| f32::from_le_bytes(*float)).collect()))
+            }
         }
-        Value::String(text) => {
-            let bytes = base64::decode(text)?;
-            let numbers = bytes.chunks_exact(4);
-            numbers.remainder().is_empty().then(|| {
-                numbers.filter_map(|four| four.first_chunk()).map(|four| f32::from_le_bytes(*four)).collect()
-            })
-        }
-        _ => None,
+
+        deserializer.deserialize_any(Numbers)
     }
 }
 
-impl Serialize for EmbeddingResponse {
-    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-        let mut fields = Fields::new(serializer, &self.extra)?;
-        fields.field("data", &self.data)?;
-        fields.field("model", &self.model)?;
-        fields.some("usage", &self.usage)?;
-        fields.end()
-    }
-}
+debug_without_content!(EmbeddingResponse, response =>
+    model: response.model, data: response.data, usage: response.usage, meta: response.meta);
 
-impl Serialize for Embedding {
-    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-        let mut fields = Fields::new(serializer, &self.extra)?;
-        fields.field("index", &self.index)?;
-        fields.field("embedding", &self.embedding)?;
-        fields.end()
-    }
-}
-
-impl<'de> Deserialize<'de> for EmbeddingResponse {
-    fn deserialize<D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> std::result::Result<EmbeddingResponse, D::Error> {
-        EmbeddingResponse::read(Map::deserialize(deserializer)?).map_err(serde::de::Error::custom)
-    }
-}
-
-impl<'de> Deserialize<'de> for Embedding {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Embedding, D::Error> {
-        let embedding = Embedding::read(0, Map::deserialize(deserializer)?);
-        embedding.ok_or_else(|| serde::de::Error::custom("an embedding that is no vector"))
-    }
-}
-
-impl fmt::Debug for EmbeddingResponse {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EmbeddingResponse")
-            .field("model", &self.model)
-            .field("data", &self.data)
-            .field("usage", &self.usage)
-            .field("meta", &self.meta)
-            .finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for Embedding {
-    /// Shows the length only: a vector tells a text, and is long.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Embedding")
-            .field("index", &self.index)
-            .field("dimensions", &self.embedding.len())
-            .finish_non_exhaustive()
-    }
-}
-
-read_from_object!(EmbeddingRequest);
+debug_without_content!(Embedding, embedding =>
+    index: embedding.index, dimensions: embedding.embedding.len());
 
 #[cfg(test)]
 mod tests {
@@ -313,7 +290,7 @@ mod tests {
     use serde_json::{from_value, json, to_value};
 
     #[test]
-    fn one_text_or_several() {
+    fn inputs_of_one_text_or_several() {
         for (request, input) in [
             (EmbeddingRequest::new("m", "a"), json!("a")),
             (EmbeddingRequest::new("m", String::from("a")), json!("a")),
@@ -335,18 +312,18 @@ mod tests {
     }
 
     #[test]
-    fn what_every_service_would_refuse_is_refused_here() {
-        let said = |request: EmbeddingRequest| request.check().unwrap_err().to_string();
+    fn requests_that_every_service_would_refuse() {
+        let refusal = |request: EmbeddingRequest| request.check().unwrap_err().to_string();
         let model = "model: is empty; name a model, such as text-embedding-3-small";
-        assert_eq!(said(EmbeddingRequest::new("", "a")), model);
+        assert_eq!(refusal(EmbeddingRequest::new("", "a")), model);
         assert_eq!(
-            said(EmbeddingRequest::new("m", Vec::<String>::new())),
+            refusal(EmbeddingRequest::new("m", Vec::<String>::new())),
             "input: there is none; give at least one text"
         );
     }
 
     #[test]
-    fn vectors_as_numbers_and_as_base64_in_order() {
+    fn vectors_as_numbers_and_as_base64_in_order_of_their_indices() {
         let answer: EmbeddingResponse = from_value(json!({
             "object": "list", "model": "m", "usage": {"prompt_tokens": 2, "total_tokens": 2},
             "data": [
@@ -364,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_vector_is_an_error() {
+    fn answers_without_vectors_are_errors() {
         for value in [
             json!({}),
             json!({"data": null}),
@@ -378,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn debug_shows_no_text() {
+    fn debug_hides_the_texts() {
         let request = EmbeddingRequest::new("m", ["secret"]);
         assert_eq!(
             format!("{request:?}"),

@@ -1,38 +1,39 @@
-//! Messages: who says what in a conversation.
+//! The messages of a conversation.
 
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer};
-use serde::ser::{Serialize, Serializer};
-use serde_json::{Map, Value};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::api::content::{Content, Part};
-use crate::api::delta::Delta;
-use crate::api::tool_calls::{FunctionCall, FunctionDelta, ToolCall, ToolCallDelta};
+use crate::api::tool_calls::{FunctionCall, FunctionDelta, ToolCall};
 use crate::json::extra::Extra;
-use crate::json::lenient::{Fields, objects, read_from_object, take, take_text};
+use crate::json::lenient::{Lenient, Object, list, object, text};
+use crate::json::object::json_object;
 
-/// Who speaks.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+/// The author of a message.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Role {
-    /// The one who gives instructions.
+    /// The author of the instructions.
     System,
-    /// The one who gives instructions, in the words of OpenAI's newer models.
+    /// The author of the instructions, as OpenAI's newer models call it.
     Developer,
-    /// The person who asks.
+    /// The user.
     User,
     /// The model.
     #[default]
     Assistant,
-    /// What a tool answered.
+    /// A tool that was called.
     Tool,
-    /// A role that a service added to these.
+    /// Another role.
+    #[serde(untagged)]
     Other(String),
 }
 
 impl Role {
-    /// The role as the service calls it.
+    /// The role as it is written in JSON.
     pub fn as_str(&self) -> &str {
         match self {
             Role::System => "system",
@@ -76,63 +77,51 @@ impl fmt::Display for Role {
     }
 }
 
-impl Serialize for Role {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.as_str())
-    }
-}
-
-impl<'de> Deserialize<'de> for Role {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Role, D::Error> {
-        String::deserialize(deserializer).map(|role| Role::from(role.as_str()))
-    }
-}
-
 /// One message of a conversation.
 #[derive(Clone, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Message {
-    /// Who speaks.
+    /// The author.
     pub role: Role,
-    /// What is said; none in a message that only calls tools.
+    /// The content; `None` in a message that only calls tools.
     pub content: Option<Content>,
-    /// Why the model won't answer.
+    /// The model's explanation of why it refuses to answer.
     pub refusal: Option<String>,
-    /// The tools that the model wants to be called.
+    /// The tool calls that the model requests.
     pub tool_calls: Vec<ToolCall>,
-    /// The call that this message answers.
+    /// The id of the tool call that this message answers.
     pub tool_call_id: Option<String>,
-    /// The one function to call, as it was before there were tools.
+    /// The function call that the model requests, in the deprecated form that tool calls replaced.
     pub function_call: Option<Box<FunctionCall>>,
-    /// Fields beyond these.
+    /// All other fields.
     pub extra: Extra,
-    // What the model thought, under the name that the server used: it has to come back under the same one.
+    // The reasoning, under the name that the service used: it has to be sent back under the same name.
     pub(crate) reasoning: Option<String>,
     pub(crate) reasoning_content: Option<String>,
 }
 
 impl Message {
-    /// An instruction.
+    /// A message with instructions.
     pub fn system(text: impl Into<String>) -> Message {
         Message::new(Role::System, text.into())
     }
 
-    /// What the user says.
+    /// A message of the user.
     pub fn user(text: impl Into<String>) -> Message {
         Message::new(Role::User, text.into())
     }
 
-    /// What the user says, in parts: texts and pictures.
+    /// A message of the user that has several parts, such as text and images.
     pub fn user_parts(parts: impl IntoIterator<Item = Part>) -> Message {
         Message::new(Role::User, Vec::from_iter(parts))
     }
 
-    /// What the assistant said.
+    /// A message of the model.
     pub fn assistant(text: impl Into<String>) -> Message {
         Message::new(Role::Assistant, text.into())
     }
 
-    /// What a tool answered to the call of this id.
+    /// The result of the tool call with this id.
     pub fn tool(call_id: impl Into<String>, text: impl Into<String>) -> Message {
         Message { tool_call_id: Some(call_id.into()), ..Message::new(Role::Tool, text.into()) }
     }
@@ -142,90 +131,49 @@ impl Message {
         Message { role, content: Some(content.into()), ..Message::default() }
     }
 
-    /// The text; for a list of parts the texts of all of them.
+    /// The text; for a list of parts, the concatenated texts of all parts.
     pub fn text(&self) -> &str {
         self.content.as_ref().map_or("", Content::text)
     }
 
-    /// What the model thought, whichever way the service sends it.
+    /// The model's reasoning, wherever the service puts it.
     pub fn reasoning(&self) -> Option<&str> {
-        reasoning(&self.reasoning, &self.reasoning_content, &self.content)
-    }
-
-    pub(super) fn read(mut fields: Map<String, Value>) -> Message {
-        let content = take(&mut fields, "content", |value| Ok(Content::read(value))).flatten();
-        let tool_calls = take(&mut fields, "tool_calls", objects).unwrap_or_default();
-        Message {
-            role: take_text(&mut fields, "role").map(|role| Role::from(role.as_str())).unwrap_or_default(),
-            content,
-            refusal: take_text(&mut fields, "refusal"),
-            tool_calls: tool_calls.into_iter().map(|call| ToolCallDelta::read(call).into()).collect(),
-            tool_call_id: take_text(&mut fields, "tool_call_id"),
-            function_call: take(&mut fields, "function_call", FunctionDelta::read_value)
-                .filter(|call| !call.is_blank())
-                .map(|call| Box::new(call.into())),
-            reasoning: take_text(&mut fields, "reasoning"),
-            reasoning_content: take_text(&mut fields, "reasoning_content"),
-            extra: fields.into(),
-        }
+        find_reasoning(&self.reasoning, &self.reasoning_content, &self.content)
     }
 }
 
-read_from_object!(Message);
+json_object!(Message {
+    always role: "role" => role,
+    // Null where there is none: several servers require the field, and every server accepts null.
+    always content: "content" => Content::from_value,
+    optional reasoning: "reasoning" => text,
+    optional reasoning_content: "reasoning_content" => text,
+    optional refusal: "refusal" => text,
+    optional tool_calls: "tool_calls" => list::<ToolCall>,
+    optional tool_call_id: "tool_call_id" => text,
+    optional function_call: "function_call" => function_call,
+});
 
-/// The first of the three places for thoughts that holds some.
-pub(super) fn reasoning<'a>(
+fn role(value: Value) -> Lenient<Role> {
+    Ok(text(value)?.map(|role| Role::from(role.as_str())))
+}
+
+fn function_call(value: Object<FunctionDelta>) -> Lenient<Box<FunctionCall>> {
+    Ok(object(value)?.filter(|call| !call.is_blank()).map(|call| Box::new(call.into())))
+}
+
+/// The first of the three places for reasoning that isn't empty.
+pub(super) fn find_reasoning<'a>(
     reasoning: &'a Option<String>,
     reasoning_content: &'a Option<String>,
     content: &'a Option<Content>,
 ) -> Option<&'a str> {
-    let said = |text: &'a Option<String>| text.as_deref().filter(|text| !text.is_empty());
-    said(reasoning_content).or_else(|| said(reasoning)).or_else(|| content.as_ref()?.reasoning())
+    let not_empty = |text: &'a Option<String>| text.as_deref().filter(|text| !text.is_empty());
+    not_empty(reasoning_content).or_else(|| not_empty(reasoning)).or_else(|| content.as_ref()?.reasoning())
 }
 
-impl From<Delta> for Message {
-    /// Takes a delta that is a whole message.
-    fn from(delta: Delta) -> Message {
-        Message {
-            role: delta.role.unwrap_or_default(),
-            content: delta.content,
-            refusal: delta.refusal,
-            tool_calls: delta.tool_calls.into_iter().map(ToolCall::from).collect(),
-            tool_call_id: None,
-            function_call: delta.function_call.map(|call| Box::new((*call).into())),
-            reasoning: delta.reasoning,
-            reasoning_content: delta.reasoning_content,
-            extra: delta.extra,
-        }
-    }
-}
-
-impl fmt::Debug for Message {
-    /// Shows what may be logged: how much is said, not what.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Message")
-            .field("role", &self.role)
-            .field("bytes", &self.text().len())
-            .field("tool_calls", &self.tool_calls.len())
-            .finish_non_exhaustive()
-    }
-}
-
-impl Serialize for Message {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut fields = Fields::new(serializer, &self.extra)?;
-        fields.field("role", &self.role)?;
-        // Null rather than missing: several servers want the field to be there, and every one takes a null.
-        fields.field("content", &self.content)?;
-        fields.some("reasoning", &self.reasoning)?;
-        fields.some("reasoning_content", &self.reasoning_content)?;
-        fields.some("refusal", &self.refusal)?;
-        fields.list("tool_calls", &self.tool_calls)?;
-        fields.some("tool_call_id", &self.tool_call_id)?;
-        fields.some("function_call", &self.function_call)?;
-        fields.end()
-    }
-}
+debug_without_content!(Message, message =>
+    role: message.role, bytes: message.text().len(), tool_calls: message.tool_calls.len());
 
 #[cfg(test)]
 mod tests {
@@ -233,8 +181,8 @@ mod tests {
     use serde_json::{from_value, json, to_value};
 
     #[test]
-    fn messages_as_the_service_wants_them() {
-        let picture = Part::image_url("https://example.com/a.png");
+    fn messages_in_the_form_that_services_expect() {
+        let image = Part::image_url("https://example.com/a.png");
         for (message, expected) in [
             (Message::system("a"), json!({"role": "system", "content": "a"})),
             (Message::user("a"), json!({"role": "user", "content": "a"})),
@@ -242,7 +190,7 @@ mod tests {
             (Message::tool("c", "a"), json!({"role": "tool", "content": "a", "tool_call_id": "c"})),
             (Message::new("critic".into(), "a"), json!({"role": "critic", "content": "a"})),
             (
-                Message::user_parts([Part::text("a"), picture]),
+                Message::user_parts([Part::text("a"), image]),
                 json!({"role": "user", "content": [
                     {"type": "text", "text": "a"},
                     {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}
@@ -255,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_model_said_can_be_sent_back_as_it_came() {
+    fn a_message_of_a_model_is_sent_back_unchanged() {
         for value in [
             json!({"role": "assistant", "content": null, "tool_calls": [
                 {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
@@ -271,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn thoughts_are_found_in_every_place() {
+    fn reasoning_is_found_in_every_place() {
         for value in [
             json!({"reasoning_content": "hm"}),
             json!({"reasoning": "hm"}),
@@ -285,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn debug_hides_what_is_said() {
+    fn debug_hides_content() {
         let shown = r#"Message { role: User, bytes: 6, tool_calls: 0, .. }"#;
         assert_eq!(format!("{:?}", Message::user("secret")), shown);
         assert!(Role::User == "user" && Role::Other("critic".to_owned()) == "critic");

@@ -1,11 +1,11 @@
 //! The list of models that a service offers.
 
 use serde::de::{Deserialize, Deserializer};
-use serde::ser::{Serialize, Serializer};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::json::extra::Extra;
-use crate::json::lenient::{Fields, objects, read_from_object, take, take_text};
+use crate::json::lenient::{List, text};
+use crate::json::object::json_object;
 
 /// A model as the service lists it.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -13,35 +13,29 @@ use crate::json::lenient::{Fields, objects, read_from_object, take, take_text};
 pub struct Model {
     /// The name to put into a request.
     pub id: String,
-    /// Whatever else the service says about it.
+    /// All other fields.
     pub extra: Extra,
 }
 
 impl Model {
-    /// Whose model it is, where the service says so.
+    /// The owner of the model, where the service names one.
     pub fn owned_by(&self) -> Option<&str> {
         self.extra.get("owned_by")?.as_str()
     }
-
-    fn read(mut fields: Map<String, Value>) -> Model {
-        // Without an id, Ollama's own list and Google's go by the name.
-        let id = take_text(&mut fields, "id");
-        let name = || fields.get("name").or_else(|| fields.get("model"))?.as_str().map(str::to_owned);
-        Model { id: id.or_else(name).unwrap_or_default(), extra: fields.into() }
-    }
 }
 
-read_from_object!(Model);
+json_object!(Model { always id: "id" => text } finish with_name);
 
-impl Serialize for Model {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut fields = Fields::new(serializer, &self.extra)?;
-        fields.field("id", &self.id)?;
-        fields.end()
+/// Uses the name as the id where there is no id, as in Ollama's own list and in Google's.
+fn with_name(mut model: Model) -> Model {
+    if model.id.is_empty() {
+        let name = model.extra.get("name").or_else(|| model.extra.get("model"));
+        model.id = name.and_then(Value::as_str).unwrap_or_default().to_owned();
     }
+    model
 }
 
-/// The list as it comes: `{"data": […]}` almost everywhere, `{"models": […]}` or the bare array at some gateways.
+/// The list as servers send it: `{"data": […]}`, and at some gateways `{"models": […]}` or the bare array.
 #[derive(Debug)]
 pub(crate) struct ModelList(Vec<Model>);
 
@@ -53,16 +47,17 @@ impl ModelList {
 
 impl<'de> Deserialize<'de> for ModelList {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<ModelList, D::Error> {
+        let models = |value: Value| List::<Model>::deserialize(value).ok()?.0.ok()?;
         let list = match Value::deserialize(deserializer)? {
             Value::Object(mut fields) => {
-                take(&mut fields, "data", objects).or_else(|| take(&mut fields, "models", objects))
+                ["data", "models"].iter().find_map(|name| models(fields.remove(*name)?))
             }
-            list @ Value::Array(_) => objects(list).ok(),
+            list @ Value::Array(_) => models(list),
             _ => None,
         };
-        let list = list.ok_or_else(|| serde::de::Error::custom("there is no list of models"))?;
-        // What has no name can't be asked for.
-        Ok(ModelList(list.into_iter().map(Model::read).filter(|model| !model.id.is_empty()).collect()))
+        let mut list = list.ok_or_else(|| serde::de::Error::custom("there is no list of models"))?;
+        list.retain(|model| !model.id.is_empty()); // a request can't name a model without an id
+        Ok(ModelList(list))
     }
 }
 
@@ -72,7 +67,7 @@ mod tests {
     use serde_json::{from_value, json, to_value};
 
     #[test]
-    fn lists_in_every_form() {
+    fn every_form_of_list() {
         for value in [
             json!({"object": "list", "data": [{"id": "a"}, {"id": "b"}]}),
             json!([{"id": "a"}, {"id": "b"}]),
@@ -89,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_about_a_model_survives() {
+    fn a_model_survives_a_round_trip() {
         let value = json!({"id": "a", "created": 7, "owned_by": "o", "object": "model", "meta": {"n": 1}});
         let model: Model = from_value(value.clone()).unwrap();
         assert_eq!(model.owned_by(), Some("o"));

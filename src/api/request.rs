@@ -1,8 +1,6 @@
-//! A chat request as data.
+//! A chat request.
 
-mod json;
-
-use std::fmt;
+mod body;
 
 use serde_json::{Map, Value};
 
@@ -19,8 +17,8 @@ use crate::error::{Error, Result};
 /// let request = ChatRequest::new("gpt-4.1").system("Answer in one word.").user("Capital of France?").temperature(0.7);
 /// ```
 ///
-/// Whether the answer is streamed is no part of it: that is the difference between
-/// [`chat`](crate::Client::chat) and `chat_stream`.
+/// Whether the answer is streamed isn't a field: [`chat`](crate::Client::chat) and
+/// [`chat_stream`](crate::Client::chat_stream) decide that.
 #[derive(Clone, Default, PartialEq)]
 pub struct ChatRequest {
     model: String,
@@ -51,17 +49,17 @@ impl ChatRequest {
         ChatRequest { model: model.into(), ..ChatRequest::default() }
     }
 
-    /// Adds an instruction that comes before the conversation.
+    /// Adds a message with instructions.
     pub fn system(self, text: impl Into<String>) -> Self {
         self.message(Message::system(text))
     }
 
-    /// Adds what the user says.
+    /// Adds a message of the user.
     pub fn user(self, text: impl Into<String>) -> Self {
         self.message(Message::user(text))
     }
 
-    /// Adds what the assistant said before.
+    /// Adds an earlier message of the model.
     pub fn assistant(self, text: impl Into<String>) -> Self {
         self.message(Message::assistant(text))
     }
@@ -78,56 +76,56 @@ impl ChatRequest {
         self
     }
 
-    /// How freely the next token is chosen: from 0, mostly up to 2.
+    /// The sampling temperature: from 0, usually up to 2.
     pub fn temperature(mut self, temperature: f64) -> Self {
         self.temperature = Some(temperature);
         self
     }
 
-    /// The share of probability that tokens are chosen from: 0 to 1.
+    /// The probability mass that tokens are sampled from: 0 to 1.
     pub fn top_p(mut self, share: f64) -> Self {
         self.top_p = Some(share);
         self
     }
 
-    /// How much less likely a token becomes once it was said: -2 to 2.
+    /// The penalty for tokens that occurred before: -2 to 2.
     pub fn presence_penalty(mut self, penalty: f64) -> Self {
         self.presence_penalty = Some(penalty);
         self
     }
 
-    /// How much less likely a token becomes each time it was said: -2 to 2.
+    /// The penalty for tokens by how often they occurred before: -2 to 2.
     pub fn frequency_penalty(mut self, penalty: f64) -> Self {
         self.frequency_penalty = Some(penalty);
         self
     }
 
-    /// The most tokens that the answer may have.
+    /// The maximum number of tokens in the answer.
     pub fn max_tokens(mut self, tokens: u64) -> Self {
         self.max_tokens = Some(tokens);
         self
     }
 
-    /// The most tokens that thoughts and answer may have together, which OpenAI's thinking models want instead of
+    /// The maximum number of tokens in reasoning and answer together. OpenAI's reasoning models require it instead of
     /// [`max_tokens`](ChatRequest::max_tokens).
     pub fn max_completion_tokens(mut self, tokens: u64) -> Self {
         self.max_completion_tokens = Some(tokens);
         self
     }
 
-    /// How many answers to give.
+    /// The number of answers.
     pub fn n(mut self, answers: u64) -> Self {
         self.n = Some(answers);
         self
     }
 
-    /// Words that end the answer.
-    pub fn stop(mut self, words: impl IntoIterator<Item = impl Into<String>>) -> Self {
-        self.stop = words.into_iter().map(Into::into).collect();
+    /// Texts that end the answer.
+    pub fn stop(mut self, texts: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.stop = texts.into_iter().map(Into::into).collect();
         self
     }
 
-    /// Asks for the same answer each time, as far as the service can.
+    /// The seed for sampling: the same seed gives the same answer, as far as the service supports it.
     pub fn seed(mut self, seed: i64) -> Self {
         self.seed = Some(seed);
         self
@@ -145,65 +143,66 @@ impl ChatRequest {
         self
     }
 
-    /// Whether the model may call several tools at once.
+    /// Whether the model may request several tool calls in one answer.
     pub fn parallel_tool_calls(mut self, parallel: bool) -> Self {
         self.parallel_tool_calls = Some(parallel);
         self
     }
 
-    /// The form that the answer is to have.
+    /// The format of the answer.
     pub fn response_format(mut self, format: impl Into<ResponseFormat>) -> Self {
         self.response_format = Some(format.into());
         self
     }
 
-    /// Asks for JSON that this schema describes, strictly; [`ChatResponse::json`](crate::api::ChatResponse::json) reads it. HandlerRegistry
-    /// answer in the order of the schema's keys, which only the feature `preserve-order` keeps; otherwise they are sorted.
+    /// Requests JSON that this schema describes, which the service enforces. [`ChatResponse::json`](crate::ChatResponse::json)
+    /// parses it. Models answer in the order of the schema's keys, which only the feature `preserve-order` keeps; without it
+    /// they are sorted.
     pub fn json_schema(self, name: impl Into<String>, schema: impl Into<Value>) -> Self {
         self.response_format(ResponseFormat::json_schema(name, schema))
     }
 
-    /// How long the model thinks: `low`, `medium`, `high` or what else the service knows.
+    /// How much the model reasons: `low`, `medium`, `high`, or another value that the service supports.
     pub fn reasoning_effort(mut self, effort: impl Into<String>) -> Self {
         self.reasoning_effort = Some(effort.into());
         self
     }
 
-    /// Asks how likely the tokens of the answer were.
+    /// Whether to return log probabilities of the tokens.
     pub fn logprobs(mut self, wanted: bool) -> Self {
         self.logprobs = Some(wanted);
         self
     }
 
-    /// Asks for the likeliest tokens in each place, this many.
+    /// The number of most likely tokens to return at each position.
     pub fn top_logprobs(mut self, tokens: u64) -> Self {
         self.top_logprobs = Some(tokens);
         self
     }
 
-    /// Names the person the request is made for, so that the service can tell them apart where one misbehaves.
+    /// Identifies the end user that the request is made for, so that the service can trace abuse.
     pub fn user_id(mut self, id: impl Into<String>) -> Self {
         self.user = Some(id.into());
         self
     }
 
-    /// Sets a field that has no method here. It wins over one that has.
+    /// Sets a field that has no setter here. It overrides the field of a setter.
     pub fn extra(mut self, name: impl Into<String>, value: impl Into<Value>) -> Self {
         self.extra.insert(name.into(), value.into());
         self
     }
 
-    /// How many answers are asked for.
+    /// The number of answers that are requested.
     pub(crate) fn answers(&self) -> u64 {
         self.n.unwrap_or(1)
     }
 
-    /// The model asked for.
+    /// The requested model.
     pub fn model(&self) -> &str {
         &self.model
     }
 
-    /// Says what would make every service refuse the request.
+    /// Refuses a request that every service would refuse.
     pub(crate) fn check(&self) -> Result<()> {
         if self.model.trim().is_empty() {
             return Err(Error::config("model", "is empty; name a model, such as gpt-4.1"));
@@ -218,29 +217,21 @@ impl ChatRequest {
             ("frequency_penalty", self.frequency_penalty),
         ] {
             if number.is_some_and(|number| !number.is_finite()) {
-                return Err(Error::config(name, "is not a finite number, and JSON has no other ones"));
+                return Err(Error::config(name, "is not a finite number, which JSON can't represent"));
             }
         }
         if self.extra.contains_key("stream") {
             return Err(Error::config(
                 "stream",
-                "is no field to set; call chat(…) or chat_stream(…) instead",
+                "can't be set as a field; call chat(…) or chat_stream(…) instead",
             ));
         }
         Ok(())
     }
 }
 
-impl fmt::Debug for ChatRequest {
-    /// Shows what may be logged: no message.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ChatRequest")
-            .field("model", &self.model)
-            .field("messages", &self.messages.len())
-            .field("tools", &self.tools.len())
-            .finish_non_exhaustive()
-    }
-}
+debug_without_content!(ChatRequest, request =>
+    model: request.model, messages: request.messages.len(), tools: request.tools.len());
 
 #[cfg(test)]
 mod tests {
@@ -273,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn every_field_is_sent_under_its_name_and_survives() {
+    fn every_field_has_its_name_and_survives_a_round_trip() {
         let expected = json!({
             "model": "m",
             "messages": [
@@ -288,12 +279,12 @@ mod tests {
         });
         assert_eq!(to_value(full()).unwrap(), expected);
         assert_eq!(from_value::<ChatRequest>(expected).unwrap(), full());
-        let least = json!({"model": "m", "messages": [{"role": "user", "content": "a"}]});
-        assert_eq!(to_value(ChatRequest::new("m").user("a")).unwrap(), least);
+        let minimal = json!({"model": "m", "messages": [{"role": "user", "content": "a"}]});
+        assert_eq!(to_value(ChatRequest::new("m").user("a")).unwrap(), minimal);
     }
 
     #[test]
-    fn what_it_does_not_know_survives() {
+    fn unknown_fields_survive_a_round_trip() {
         let value = json!({
             "model": "m", "messages": [{"role": "user", "content": "a", "name": "n", "cache": {"x": 1}}],
             "temperature": "hot", "stop": [1], "seed": 1.5, "provider": {"order": ["a"]}
@@ -304,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn an_extra_field_wins_and_comes_once() {
+    fn an_extra_field_overrides_a_known_one_and_is_written_once() {
         let text =
             serde_json::to_string(&ChatRequest::new("m").user("a").temperature(1.0).extra("temperature", 0))
                 .unwrap();
@@ -313,8 +304,8 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_asks_for_usage_unless_the_caller_says_no() {
-        let sent = |request: ChatRequest, usage| to_value(request.streamed(usage)).unwrap();
+    fn a_stream_requests_usage_unless_the_caller_decides_otherwise() {
+        let sent = |request: ChatRequest, usage| to_value(request.stream_body(usage)).unwrap();
         let request = || ChatRequest::new("m").user("a");
         let plain = sent(request(), true);
         assert_eq!(
@@ -328,41 +319,47 @@ mod tests {
         assert_eq!(other["stream_options"], json!({"x": 1, "include_usage": true}));
         assert_eq!(sent(request().extra("stream_options", Value::Null), true)["stream_options"], Value::Null);
         let text =
-            serde_json::to_string(&request().extra("stream_options", json!({})).streamed(true)).unwrap();
+            serde_json::to_string(&request().extra("stream_options", json!({})).stream_body(true)).unwrap();
         assert_eq!(text.matches("stream_options").count(), 1);
         assert_eq!(to_value(request()).unwrap().get("stream"), None);
         let kept = request().extra("stream_options", json!({"x": 1}));
         assert_eq!(to_value(&kept).unwrap()["stream_options"], json!({"x": 1}));
-        assert_eq!(to_value(kept.whole()).unwrap().get("stream_options"), None);
+        assert_eq!(to_value(kept.body()).unwrap().get("stream_options"), None);
     }
 
     #[test]
-    fn what_every_service_would_refuse_is_refused_here() {
-        let said = |request: ChatRequest| request.check().unwrap_err().to_string();
+    fn requests_that_every_service_would_refuse() {
+        let refusal = |request: ChatRequest| request.check().unwrap_err().to_string();
         let ok = || ChatRequest::new("m").user("a");
         assert!(ok().check().is_ok());
-        assert_eq!(said(ChatRequest::new(" ").user("a")), "model: is empty; name a model, such as gpt-4.1");
-        assert_eq!(said(ChatRequest::new("m")), "messages: there are none; add one with user(…)");
-        let number = "is not a finite number, and JSON has no other ones";
-        assert_eq!(said(ok().temperature(f64::NAN)), format!("temperature: {number}"));
-        assert_eq!(said(ok().top_p(f64::INFINITY)), format!("top_p: {number}"));
-        assert_eq!(said(ok().presence_penalty(f64::NAN)), format!("presence_penalty: {number}"));
-        assert_eq!(said(ok().frequency_penalty(f64::NEG_INFINITY)), format!("frequency_penalty: {number}"));
         assert_eq!(
-            said(ok().extra("stream", true)),
-            "stream: is no field to set; call chat(…) or chat_stream(…) instead"
+            refusal(ChatRequest::new(" ").user("a")),
+            "model: is empty; name a model, such as gpt-4.1"
+        );
+        assert_eq!(refusal(ChatRequest::new("m")), "messages: there are none; add one with user(…)");
+        let number = "is not a finite number, which JSON can't represent";
+        assert_eq!(refusal(ok().temperature(f64::NAN)), format!("temperature: {number}"));
+        assert_eq!(refusal(ok().top_p(f64::INFINITY)), format!("top_p: {number}"));
+        assert_eq!(refusal(ok().presence_penalty(f64::NAN)), format!("presence_penalty: {number}"));
+        assert_eq!(
+            refusal(ok().frequency_penalty(f64::NEG_INFINITY)),
+            format!("frequency_penalty: {number}")
+        );
+        assert_eq!(
+            refusal(ok().extra("stream", true)),
+            "stream: can't be set as a field; call chat(…) or chat_stream(…) instead"
         );
     }
 
     #[test]
-    fn a_saved_request_may_say_stream() {
+    fn stream_in_a_saved_request_is_ignored() {
         let saved = json!({"model": "m", "stream": true, "messages": [{"role": "user", "content": "a"}]});
         let request: ChatRequest = from_value(saved).unwrap();
         assert!(request.check().is_ok());
     }
 
     #[test]
-    fn debug_shows_no_prompt() {
+    fn debug_hides_the_prompt() {
         let shown = r#"ChatRequest { model: "m", messages: 3, tools: 1, .. }"#;
         assert_eq!(format!("{:?}", full()), shown);
     }

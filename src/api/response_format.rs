@@ -1,33 +1,35 @@
-//! The form that an answer is to have.
+//! The format of an answer that a request asks for.
 
-use serde::de::{Deserialize, Deserializer};
-use serde::ser::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Value, json};
 
-/// The form that an answer is to have.
-#[derive(Debug, Clone, PartialEq)]
+/// The format of an answer that a request asks for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case", from = "Value")]
 #[non_exhaustive]
 pub enum ResponseFormat {
     /// Text, which is every service's default.
     Text,
-    /// JSON of any kind.
+    /// Any JSON object.
     JsonObject,
     /// JSON that a schema describes.
+    #[serde(untagged, serialize_with = "write_json_schema")]
     #[non_exhaustive]
     JsonSchema {
-        /// A name for the schema.
+        /// The name of the schema.
         name: String,
         /// The JSON schema.
         schema: Value,
-        /// Whether the service has to hold the model to it; `None` leaves that to the service.
+        /// Whether the service enforces the schema; `None` leaves that to the service.
         strict: Option<bool>,
     },
-    /// What else a service knows, as JSON.
+    /// Another format that the service supports, as JSON.
+    #[serde(untagged)]
     Other(Value),
 }
 
 impl ResponseFormat {
-    /// JSON that a schema describes, and the service holds the model to it.
+    /// JSON that a schema describes, which the service enforces.
     pub fn json_schema(name: impl Into<String>, schema: impl Into<Value>) -> ResponseFormat {
         ResponseFormat::JsonSchema { name: name.into(), schema: schema.into(), strict: Some(true) }
     }
@@ -35,47 +37,37 @@ impl ResponseFormat {
 
 impl From<Value> for ResponseFormat {
     fn from(value: Value) -> ResponseFormat {
-        let known = || {
-            let form = value.as_object()?;
-            match (form.get("type")?.as_str()?, form.len()) {
+        let typed = || {
+            let format = value.as_object()?;
+            match (format.get("type")?.as_str()?, format.len()) {
                 ("text", 1) => Some(ResponseFormat::Text),
                 ("json_object", 1) => Some(ResponseFormat::JsonObject),
                 ("json_schema", 2) => {
-                    let inner = form.get("json_schema")?.as_object()?;
+                    let inner = format.get("json_schema")?.as_object()?;
                     let strict = inner.get("strict").and_then(Value::as_bool);
                     let (name, schema) =
                         (inner.get("name")?.as_str()?.to_owned(), inner.get("schema")?.clone());
-                    let read = ResponseFormat::JsonSchema { name, schema, strict };
-                    (inner.len() == 2 + usize::from(strict.is_some())).then_some(read)
+                    let format = ResponseFormat::JsonSchema { name, schema, strict };
+                    (inner.len() == 2 + usize::from(strict.is_some())).then_some(format)
                 }
                 _ => None,
             }
         };
-        known().unwrap_or(ResponseFormat::Other(value))
+        typed().unwrap_or(ResponseFormat::Other(value))
     }
 }
 
-impl Serialize for ResponseFormat {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let value = match self {
-            ResponseFormat::Text => json!({"type": "text"}),
-            ResponseFormat::JsonObject => json!({"type": "json_object"}),
-            ResponseFormat::JsonSchema { name, schema, strict: None } => {
-                json!({"type": "json_schema", "json_schema": {"name": name, "schema": schema}})
-            }
-            ResponseFormat::JsonSchema { name, schema, strict } => {
-                json!({"type": "json_schema", "json_schema": {"name": name, "schema": schema, "strict": strict}})
-            }
-            ResponseFormat::Other(value) => return value.serialize(serializer),
-        };
-        value.serialize(serializer)
+fn write_json_schema<S: Serializer>(
+    name: &str,
+    schema: &Value,
+    strict: &Option<bool>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    let mut inner = json!({"name": name, "schema": schema});
+    if let Some(strict) = strict {
+        inner["strict"] = (*strict).into();
     }
-}
-
-impl<'de> Deserialize<'de> for ResponseFormat {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<ResponseFormat, D::Error> {
-        Value::deserialize(deserializer).map(ResponseFormat::from)
-    }
+    json!({"type": "json_schema", "json_schema": inner}).serialize(serializer)
 }
 
 #[cfg(test)]
@@ -83,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_form_survives() {
+    fn every_format_survives_a_round_trip() {
         let schema = json!({"type": "object"});
         let strict =
             json!({"type": "json_schema", "json_schema": {"name": "n", "schema": schema, "strict": true}});

@@ -1,16 +1,15 @@
 //! Tools that a model may call.
 
-use serde::de::{Deserialize, Deserializer};
-use serde::ser::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
 /// A tool that the model may call.
-#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Tool(Map<String, Value>);
 
 impl Tool {
-    /// A function: its name, what it is good for, and the JSON schema of its arguments.
+    /// A function: its name, its purpose, and the JSON schema of its arguments.
     pub fn function(
         name: impl Into<String>,
         description: impl Into<String>,
@@ -24,7 +23,7 @@ impl Tool {
         Tool(Map::from_iter([("type".to_owned(), "function".into()), ("function".to_owned(), function)]))
     }
 
-    /// Makes the service hold the model to the schema.
+    /// Whether the service enforces the schema.
     pub fn strict(mut self, strict: bool) -> Tool {
         if let Some(function) = self.0.get_mut("function").and_then(Value::as_object_mut) {
             function.insert("strict".to_owned(), strict.into());
@@ -32,37 +31,40 @@ impl Tool {
         self
     }
 
-    /// A tool of another kind, for example one that the service runs itself.
+    /// A tool of another type, for example one that the service runs itself.
     pub fn other(fields: Map<String, Value>) -> Tool {
         Tool(fields)
     }
 
-    /// The name of the function; empty for another kind of tool.
+    /// The name of the function; empty for a tool of another type.
     pub fn name(&self) -> &str {
         self.0.get("function").and_then(|function| function.get("name")?.as_str()).unwrap_or_default()
     }
 }
 
 /// Whether the model has to call a tool, and which.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", from = "Value")]
 #[non_exhaustive]
 pub enum ToolChoice {
-    /// As the model sees fit, which is every service's default.
+    /// The model decides, which is every service's default.
     Auto,
-    /// No call.
+    /// The model calls no tool.
     None,
-    /// At least one call, of any tool.
+    /// The model calls at least one tool.
     Required,
-    /// A call of the function of this name.
+    /// The model calls the function with this name.
+    #[serde(untagged, serialize_with = "write_function_choice")]
     Function(String),
-    /// What else a service knows, as JSON.
+    /// Another choice that the service supports, as JSON.
+    #[serde(untagged)]
     Other(Value),
 }
 
 impl From<&str> for ToolChoice {
-    /// Reads `auto`, `none` and `required`; any other word goes to the service as it is.
-    fn from(word: &str) -> ToolChoice {
-        match word {
+    /// Recognises `auto`, `none` and `required`; any other string is sent unchanged.
+    fn from(choice: &str) -> ToolChoice {
+        match choice {
             "auto" => ToolChoice::Auto,
             "none" => ToolChoice::None,
             "required" => ToolChoice::Required,
@@ -74,14 +76,14 @@ impl From<&str> for ToolChoice {
 impl From<Value> for ToolChoice {
     fn from(value: Value) -> ToolChoice {
         match (value.as_str(), named_function(&value)) {
-            (Some(word), _) => ToolChoice::from(word),
+            (Some(choice), _) => ToolChoice::from(choice),
             (_, Some(name)) => ToolChoice::Function(name.to_owned()),
             _ => ToolChoice::Other(value),
         }
     }
 }
 
-/// The name in `{"type": "function", "function": {"name": …}}`, if that is all there is.
+/// The name in `{"type": "function", "function": {"name": …}}`, if there are no other fields.
 fn named_function(value: &Value) -> Option<&str> {
     let choice = value.as_object().filter(|choice| choice.len() == 2)?;
     let function = choice.get("function")?.as_object().filter(|function| function.len() == 1)?;
@@ -89,24 +91,8 @@ fn named_function(value: &Value) -> Option<&str> {
     (choice.get("type")? == "function").then_some(name)
 }
 
-impl Serialize for ToolChoice {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            ToolChoice::Auto => serializer.serialize_str("auto"),
-            ToolChoice::None => serializer.serialize_str("none"),
-            ToolChoice::Required => serializer.serialize_str("required"),
-            ToolChoice::Function(name) => {
-                json!({"type": "function", "function": {"name": name}}).serialize(serializer)
-            }
-            ToolChoice::Other(value) => value.serialize(serializer),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for ToolChoice {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<ToolChoice, D::Error> {
-        Value::deserialize(deserializer).map(ToolChoice::from)
-    }
+fn write_function_choice<S: Serializer>(name: &str, serializer: S) -> Result<S::Ok, S::Error> {
+    json!({"type": "function", "function": {"name": name}}).serialize(serializer)
 }
 
 #[cfg(test)]
@@ -115,10 +101,10 @@ mod tests {
     use serde_json::from_value;
 
     #[test]
-    fn a_tool_as_the_service_wants_it() {
-        let tool = Tool::function("weather", "Tells the weather", json!({"type": "object"})).strict(true);
+    fn a_tool_in_the_form_that_services_expect() {
+        let tool = Tool::function("weather", "Returns the weather", json!({"type": "object"})).strict(true);
         let expected = json!({"type": "function", "function": {
-            "name": "weather", "description": "Tells the weather", "parameters": {"type": "object"}, "strict": true
+            "name": "weather", "description": "Returns the weather", "parameters": {"type": "object"}, "strict": true
         }});
         assert_eq!(serde_json::to_value(&tool).unwrap(), expected);
         assert_eq!(tool.name(), "weather");
@@ -126,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn a_choice_in_every_form_survives() {
+    fn every_form_of_choice_survives_a_round_trip() {
         let named = json!({"type": "function", "function": {"name": "weather"}});
         for (choice, value) in [
             (ToolChoice::Auto, json!("auto")),

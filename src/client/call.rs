@@ -86,7 +86,7 @@ impl<T, F: Fn(&HttpRequest<'_>) -> Attempt<T>> Operation for Call<'_, F> {
     fn attempt(&mut self, state: &CallState) -> Attempt<T> {
         if let Some(request) = self.spec.usage_of.take_if(|_| state.fallback) {
             self.core.remember_without_usage(self.spec.model);
-            match to_json(&request.streamed(false)) {
+            match to_json(&request.stream_body(false)) {
                 Ok(body) => self.spec.body = Some(body),
                 Err(error) => return Err(error).into(),
             }

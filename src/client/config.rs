@@ -1,5 +1,6 @@
 //! The configuration of a client: settings, their defaults, and a builder that refuses what can't work.
 
+mod api_key;
 mod build;
 
 use std::path::Path;

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 
 use crate::api::{ChatChunk, ChatResponse};
 use crate::error::{Error, Result, excerpt};
@@ -11,6 +10,7 @@ use crate::http::options::Endpoint;
 use crate::http::transport::HttpResponse;
 use crate::json;
 use crate::meta::Meta;
+use crate::wire::completion::{decode_response, decode_response_as_chunk};
 use crate::wire::error_body::{self, ErrorBody};
 use crate::wire::headers::Headers;
 use crate::wire::secrets::Secrets;
@@ -27,18 +27,22 @@ pub(crate) struct ResponseDecoder {
 impl HttpResponse {
     /// The body as JSON.
     pub(crate) fn json<R: DeserializeOwned>(&self) -> Result<R> {
-        json::read(&self.body, self.status, self.headers.request_id.as_deref())
+        json::decode(&self.body, self.status, self.headers.request_id.as_deref())
     }
 
     /// The body as a chat completion.
     pub(crate) fn chat(&self) -> Result<ChatResponse> {
-        json::read_with(&self.body, self.status, self.headers.request_id.as_deref(), ChatResponse::decode)
+        json::decode_with(&self.body, self.status, self.headers.request_id.as_deref(), decode_response)
     }
 
     /// The body as the only chunk of a stream.
-    fn chunk(&self) -> Result<(ChatChunk, Option<Value>)> {
-        let decode = |body: &[u8]| ChatChunk::decode(body.to_vec()).map_err(|(error, _)| error);
-        json::read_with(&self.body, self.status, self.headers.request_id.as_deref(), decode)
+    fn chunk(&self) -> Result<ChatChunk> {
+        json::decode_with(
+            &self.body,
+            self.status,
+            self.headers.request_id.as_deref(),
+            decode_response_as_chunk,
+        )
     }
 
     /// What the status and the headers say of the call.
@@ -67,7 +71,7 @@ impl ResponseDecoder {
     ) -> Result<T> {
         if !(200..300).contains(&response.status) {
             let response = self.redacted(response);
-            return Err(self.api_error(&response, response.status, ErrorBody::read(&response.body)));
+            return Err(self.api_error(&response, response.status, ErrorBody::parse(&response.body)));
         }
         if let Some(error) = error_body::inside_success(&response.body) {
             let response = self.redacted(response);
@@ -89,20 +93,15 @@ impl ResponseDecoder {
     /// Decodes a whole answer to the request for a stream, unless it is an error.
     pub(crate) fn decode_chunk(&self, response: &HttpResponse) -> Result<ChatChunk> {
         match response.chunk() {
-            Ok((chunk, None)) if (200..300).contains(&response.status) && !chunk.choices.is_empty() => {
-                Ok(chunk)
-            }
-            _ => {
-                self.decode(response, HttpResponse::chat)?;
-                self.decode(response, HttpResponse::chunk).map(|(chunk, _)| chunk)
-            }
+            Ok(chunk) if (200..300).contains(&response.status) && !chunk.choices.is_empty() => Ok(chunk),
+            _ => self.decode(response, HttpResponse::chunk),
         }
     }
 
     /// The error that came as an event of a stream.
     pub(crate) fn stream_error(&self, headers: &Headers, mut body: ErrorBody) -> Error {
         for text in [&mut body.code, &mut body.kind, &mut body.message, &mut body.param] {
-            *text = text.take().map(|text| self.secrets.mask_word(text));
+            *text = text.take().map(|text| self.secrets.redact_text(text));
         }
         let status = body.status().unwrap_or(500);
         let response = HttpResponse { status: 200, headers: headers.clone(), body: Vec::new() };
@@ -111,7 +110,7 @@ impl ResponseDecoder {
 
     /// The error of data in a stream that can't be read.
     pub(crate) fn unreadable(&self, meta: &Meta, data: &[u8], error: serde_json::Error) -> Error {
-        json::unreadable(&self.secrets.mask(data), meta.status, meta.request_id.as_deref(), error)
+        json::decode_error(&self.secrets.redact(data), meta.status, meta.request_id.as_deref(), error)
     }
 
     /// The answer without the secrets that it repeats.
@@ -119,10 +118,10 @@ impl ResponseDecoder {
         let mut redacted = HttpResponse {
             status: response.status,
             headers: response.headers.clone(),
-            body: self.secrets.mask(&response.body).into_owned(),
+            body: self.secrets.redact(&response.body).into_owned(),
         };
         let id = redacted.headers.request_id.take();
-        redacted.headers.request_id = id.map(|id| self.secrets.mask_word(id));
+        redacted.headers.request_id = id.map(|id| self.secrets.redact_text(id));
         redacted
     }
 

@@ -177,7 +177,7 @@ impl ChatStream {
     fn next_chunk(&mut self) -> Result<Option<ChatChunk>> {
         while self.body.is_some() {
             let Some((event, at_end)) = self.next_event()? else { continue };
-            match StreamEvent::read(event) {
+            match StreamEvent::decode(event) {
                 Ok(StreamEvent::Chunk(chunk)) => {
                     if has_content(&chunk) {
                         (self.has_content, self.idle) = (true, Duration::ZERO);
@@ -197,7 +197,7 @@ impl ChatStream {
                 Ok(StreamEvent::Failure(body)) => {
                     return Err(self.core.decoder.stream_error(&self.headers, body));
                 }
-                Ok(StreamEvent::Nothing) => {}
+                Ok(StreamEvent::Ignored) => {}
                 Err((error, _)) if at_end => return Err(self.truncated(Some(error.into()))),
                 Err((error, data)) => {
                     return Err(self.core.decoder.unreadable(&self.meta, &data, error));

@@ -158,7 +158,7 @@ impl Transport {
             Ok(response) => {
                 let (parts, body) = response.into_parts();
                 let fields = parts.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
-                let headers = Headers::read(fields, wall);
+                let headers = Headers::parse(fields, wall);
                 Ok(ResponseHead { status: parts.status.as_u16(), headers, body, limits })
             }
             Err(error) => self.without_body(error, &limits),

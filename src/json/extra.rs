@@ -1,6 +1,7 @@
-//! Unknown fields, kept as JSON and read when somebody asks for them.
+//! Unknown fields, kept as JSON text and parsed on first access.
 
 use std::fmt;
+use std::num::NonZeroU32;
 use std::ops::Deref;
 use std::sync::OnceLock;
 
@@ -9,10 +10,10 @@ use serde_json::{Map, Value};
 
 use crate::json::cursor::JsonCursor;
 
-/// The fields of an answer that its type doesn't know: a map that is made when it is first looked at.
+/// The fields of an answer that its type doesn't name: a map that is parsed on first access.
 ///
-/// Every answer has some, a stream has them in each of its chunks, and hardly anyone looks at them. So the JSON is kept
-/// and read a second time for those who do.
+/// Every answer has such fields, a stream has them in each of its chunks, and few programs read them. So the JSON text is
+/// kept, and parsed a second time for the programs that do.
 ///
 /// ```
 /// # let json = r#"{"choices": [], "provider": "x"}"#;
@@ -22,26 +23,27 @@ use crate::json::cursor::JsonCursor;
 /// ```
 #[derive(Clone, Default)]
 pub struct Extra {
-    /// An object, perhaps without its end; empty where the map was made another way.
+    /// The text of an object, which may lack its closing brace; empty where the map was made another way.
     json: Vec<u8>,
-    /// The fields that aren't unknown.
-    known: &'static [&'static str],
+    /// Tells which fields of the text don't belong into the map. A thin pointer: a chunk has two of these maps, and copying
+    /// one of more than 256 bytes takes twice as long.
+    is_known: Option<fn(&[u8]) -> bool>,
     map: OnceLock<Map<String, Value>>,
 }
 
 impl Extra {
     /// The fields of a JSON object, except the known ones.
-    pub(crate) fn new(json: Vec<u8>, known: &'static [&'static str]) -> Extra {
-        Extra { json, known, map: OnceLock::new() }
+    pub(crate) fn new(json: Vec<u8>, is_known: fn(&[u8]) -> bool) -> Extra {
+        Extra { json, is_known: Some(is_known), map: OnceLock::new() }
     }
 
-    /// Whether there is nothing, said without reading what there is.
-    pub(crate) fn has_nothing(&self) -> bool {
-        self.json.is_empty() && self.map.get().is_none_or(Map::is_empty)
+    /// Whether there certainly are no fields. This doesn't parse the text.
+    pub(crate) fn is_unset(&self) -> bool {
+        self.map.get().map_or(self.json.is_empty(), Map::is_empty)
     }
 
-    /// Keeps a field that was just walked over. Only for what wasn't looked at yet.
-    pub(crate) fn keep(&mut self, name: &[u8], json: &[u8]) {
+    /// Appends a field to the text. Only for a map that hasn't been parsed.
+    pub(crate) fn push_raw(&mut self, name: &[u8], json: &[u8]) {
         self.json.reserve(name.len() + json.len() + "{\"\":".len());
         self.json.push(if self.json.is_empty() { b'{' } else { b',' });
         if name.iter().any(|byte| matches!(byte, b'"' | b'\\' | ..=0x1F)) {
@@ -56,39 +58,31 @@ impl Extra {
         self.json.extend_from_slice(json);
     }
 
+    /// The value at this offset of the text.
+    pub(crate) fn value_at(&self, offset: NonZeroU32) -> Option<Value> {
+        JsonCursor::new(self.json.get(offset.get() as usize..)?).value().ok()?.to_value().ok()
+    }
+
     /// Sets a field.
     pub fn insert(&mut self, name: impl Into<String>, value: impl Into<Value>) {
-        let mut fields = Map::from(std::mem::take(self));
+        let mut fields = self.map.take().unwrap_or_else(|| self.parse());
         fields.insert(name.into(), value.into());
-        *self = Extra::from(fields);
+        self.map = OnceLock::from(fields);
     }
 
-    /// A known field that nobody has read yet.
-    pub(crate) fn known(&self, name: &str) -> Option<Value> {
-        let mut cursor = JsonCursor::new(&self.json);
-        cursor.enter(b'{').ok().filter(|entered| *entered)?;
-        while let Ok(Some(field)) = cursor.name() {
-            let value = cursor.value().ok()?;
-            if &*field == name.as_bytes() {
-                return value.value().ok();
-            }
-        }
-        None
-    }
-
-    /// Reads what is kept. It was walked through once, so what can't be read now is left out.
-    fn read(&self) -> Map<String, Value> {
+    /// Parses the text. Its syntax was checked when it was received; a value that still can't be parsed is left out.
+    fn parse(&self) -> Map<String, Value> {
         let mut fields = Map::new();
         let mut cursor = JsonCursor::new(&self.json);
         if cursor.enter(b'{') != Ok(true) {
             return fields;
         }
-        while let Ok(Some(name)) = cursor.name() {
+        while let Ok(Some(name)) = cursor.next_name() {
             let Ok(value) = cursor.value() else { break };
-            if self.known.iter().any(|known| known.as_bytes() == &*name) {
+            if self.is_known.is_some_and(|is_known| is_known(&name)) {
                 continue;
             }
-            if let Ok(value) = value.value() {
+            if let Ok(value) = value.to_value() {
                 fields.insert(String::from_utf8_lossy(&name).into_owned(), value);
             }
         }
@@ -100,7 +94,7 @@ impl Deref for Extra {
     type Target = Map<String, Value>;
 
     fn deref(&self) -> &Map<String, Value> {
-        self.map.get_or_init(|| self.read())
+        self.map.get_or_init(|| self.parse())
     }
 }
 
@@ -112,7 +106,7 @@ impl From<Map<String, Value>> for Extra {
 
 impl From<Extra> for Map<String, Value> {
     fn from(mut extra: Extra) -> Map<String, Value> {
-        extra.map.take().unwrap_or_else(|| extra.read())
+        extra.map.take().unwrap_or_else(|| extra.parse())
     }
 }
 
@@ -138,7 +132,7 @@ impl Serialize for Extra {
 }
 
 impl fmt::Debug for Extra {
-    /// Shows what may be logged: the names of the fields.
+    /// Shows the names of the fields only: the values may hold content.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_set().entries(self.keys()).finish()
     }
@@ -150,24 +144,22 @@ mod tests {
     use serde_json::json;
 
     fn extra(json: &str) -> Extra {
-        Extra::new(json.as_bytes().to_vec(), &["known", "id"])
+        Extra::new(json.as_bytes().to_vec(), |name| matches!(name, b"known" | b"id"))
     }
 
     #[test]
-    fn holds_what_is_not_known() {
+    fn holds_the_unknown_fields() {
         let extra = extra(r#"{"known": {"a": 1}, "x": [1], "y": "\ud83e", "n": NaN, "id": "i"}"#);
         assert_eq!(json!(extra), json!({"x": [1], "y": "\u{fffd}", "n": null}));
-        assert_eq!((extra.known("id"), extra.known("nothing")), (Some(json!("i")), None));
         assert_eq!((&extra).into_iter().count(), 3);
         assert_eq!(extra.get("x"), Some(&json!([1])));
         assert_eq!(Extra::from(Map::from(extra.clone())), extra);
     }
 
     #[test]
-    fn what_cannot_be_read_is_left_out() {
+    fn values_that_are_not_json_are_left_out() {
         for json in ["", "[]", "{", "7"] {
             assert!(extra(json).is_empty(), "{json}");
-            assert_eq!(extra(json).known("id"), None);
         }
         assert_eq!(json!(extra(r#"{"x": oops, "y": 1, "z""#)), json!({"y": 1}));
         assert!(Extra::default().is_empty());
@@ -176,12 +168,15 @@ mod tests {
     #[test]
     fn grows_field_by_field() {
         let mut extra = Extra::default();
-        assert!(extra.has_nothing());
-        extra.keep(b"a", b"1");
-        extra.keep(b"b\"\\", b" {\"x\": null}");
-        assert!(!extra.has_nothing());
+        assert!(extra.is_unset());
+        extra.push_raw(b"a", b"1");
+        extra.push_raw(b"b\"\\", b" {\"x\": null}");
+        assert!(!extra.is_unset());
         assert_eq!(json!(extra), json!({"a": 1, "b\"\\": {"x": null}}));
+        let value_at = |extra: &Extra, offset| extra.value_at(NonZeroU32::new(offset).unwrap());
+        assert_eq!((value_at(&extra, 5), value_at(&extra, 99)), (Some(json!(1)), None));
         extra.insert("c", "d");
+        assert_eq!(value_at(&extra, 5), Some(json!(1)), "the text outlives a change of the map");
         extra.insert("a", 2);
         assert_eq!(json!(extra), json!({"a": 2, "b\"\\": {"x": null}, "c": "d"}));
     }

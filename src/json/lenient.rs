@@ -1,28 +1,38 @@
-//! Reads values in whatever dress a server sends them: numbers as text, null for absent, the odd type kept aside.
+//! Readers for values of unexpected types: numbers sent as strings, null for a missing field, a lone object for a list.
+//!
+//! Each reader returns what it read, `None` for null, or the value itself where it has another type, so that
+//! [`json_object!`](crate::json::object) can keep it among the unknown fields. Everything that becomes a list or an
+//! unknown field passes through here and through `json_object!`: limits on their size belong into these two files.
 
-use serde::ser::{Serialize, SerializeMap, Serializer};
-use serde_json::{Map, Value};
+use std::fmt;
+use std::marker::PhantomData;
 
-/// A count: an integer, a float without a fraction worth keeping, or either as text.
-pub(crate) fn whole(value: &Value) -> Option<u64> {
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserialize, DeserializeOwned, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::Value;
+
+/// What a reader returns: the value, `None` for null, or the JSON of an unexpected type.
+pub(crate) type Lenient<T> = Result<Option<T>, Value>;
+
+/// The value as a count: an integer, a float, which is rounded, or either as a string.
+pub(crate) fn to_count(value: &Value) -> Option<u64> {
     match value {
-        Value::Number(number) => number.as_u64().or_else(|| from_float(number.as_f64()?)),
+        Value::Number(number) => number.as_u64().or_else(|| round(number.as_f64()?)),
         Value::String(text) => {
             let text = text.trim();
-            text.parse().ok().or_else(|| from_float(text.parse().ok()?))
+            text.parse().ok().or_else(|| round(text.parse().ok()?))
         }
         _ => None,
     }
 }
 
-/// Rounds a float that is a count.
-fn from_float(number: f64) -> Option<u64> {
-    // Beyond 2^53 a float doesn't tell neighbours apart, and nothing counted here is that many.
+fn round(number: f64) -> Option<u64> {
+    // Floats beyond 2^53 can't represent every integer, and no count here is that large.
     (0.0..=9_007_199_254_740_992.0).contains(&number).then(|| number.round() as u64)
 }
 
-/// A number: an integer, a float, or either as text.
-pub(crate) fn float(value: &Value) -> Option<f64> {
+/// The value as a finite number: an integer, a float, or either as a string.
+pub(crate) fn to_float(value: &Value) -> Option<f64> {
     let number = match value {
         Value::Number(number) => number.as_f64()?,
         Value::String(text) => text.trim().parse().ok()?,
@@ -31,158 +41,155 @@ pub(crate) fn float(value: &Value) -> Option<f64> {
     number.is_finite().then_some(number)
 }
 
-/// Words: a string, or what a number or a truth value looks like. Anything else is handed back.
-pub(crate) fn text(value: Value) -> Result<String, Value> {
-    match value {
-        Value::String(text) => Ok(text),
-        Value::Number(number) => Ok(number.to_string()),
-        Value::Bool(truth) => Ok(truth.to_string()),
-        other => Err(other),
-    }
-}
-
-/// Takes a field out of an object if it can be read; what can't be stays there. A null counts as absent.
-pub(crate) fn take<T>(
-    object: &mut Map<String, Value>,
-    name: &str,
-    read: impl FnOnce(Value) -> Result<T, Value>,
-) -> Option<T> {
-    match object.remove(name)? {
-        Value::Null => None,
-        value => match read(value) {
-            Ok(read) => Some(read),
-            Err(value) => {
-                object.insert(name.to_owned(), value);
-                None
-            }
-        },
-    }
-}
-
-/// [`take`] for words.
-pub(crate) fn take_text(object: &mut Map<String, Value>, name: &str) -> Option<String> {
-    take(object, name, text)
-}
-
-/// [`take`] for a count.
-pub(crate) fn take_whole(object: &mut Map<String, Value>, name: &str) -> Option<u64> {
-    take(object, name, |value| whole(&value).ok_or(value))
-}
-
-/// [`take`] for a number.
-pub(crate) fn take_float(object: &mut Map<String, Value>, name: &str) -> Option<f64> {
-    take(object, name, |value| float(&value).ok_or(value))
-}
-
-/// [`take`] for a truth value.
-pub(crate) fn take_bool(object: &mut Map<String, Value>, name: &str) -> Option<bool> {
-    take(object, name, |value| value.as_bool().ok_or(value))
-}
-
-/// [`take`] for a list of objects; a lone object counts as a list of one, and what isn't an object is left out.
-pub(crate) fn take_objects<T>(
-    object: &mut Map<String, Value>,
-    name: &str,
-    read: impl Fn(Map<String, Value>) -> T,
-) -> Vec<T> {
-    take(object, name, objects).unwrap_or_default().into_iter().map(read).collect()
-}
-
-/// The objects in a list; a lone object counts as a list of one.
-pub(crate) fn objects(value: Value) -> Result<Vec<Map<String, Value>>, Value> {
-    let object = |value| match value {
-        Value::Object(object) => Some(object),
-        _ => None,
-    };
-    match value {
-        Value::Array(items) => Ok(items.into_iter().filter_map(object).collect()),
-        Value::Object(object) => Ok(vec![object]),
-        other => Err(other),
-    }
-}
-
-/// Whether an `error` field says that there is one. Some servers send the field always, with nothing in it, or an object
-/// of nothings.
-pub(crate) fn says_something(error: &Value) -> bool {
+/// Whether an `error` field carries an error. Some servers always send the field, with null, an empty value, or an
+/// object of empty values.
+pub(crate) fn is_error(error: &Value) -> bool {
     match error {
         Value::Null | Value::Bool(false) => false,
         Value::Bool(true) => true,
         Value::Number(number) => number.as_f64() != Some(0.0),
-        Value::String(words) => !words.is_empty(),
-        Value::Object(object) => object.values().any(says_something),
-        Value::Array(items) => items.iter().any(says_something),
+        Value::String(text) => !text.is_empty(),
+        Value::Object(object) => object.values().any(is_error),
+        Value::Array(items) => items.iter().any(is_error),
     }
 }
 
-/// Writes an object whose unknown fields were kept: those win over a known field of the same name.
-pub(crate) struct Fields<'a, S: SerializeMap> {
-    map: S,
-    extra: &'a Map<String, Value>,
-    /// The kept field that isn't written.
-    left_out: Option<&'static str>,
-}
-
-impl<'a, S: SerializeMap> Fields<'a, S> {
-    pub(crate) fn new<T: Serializer<SerializeMap = S, Ok = S::Ok, Error = S::Error>>(
-        serializer: T,
-        extra: &'a Map<String, Value>,
-    ) -> Result<Self, S::Error> {
-        Ok(Fields { map: serializer.serialize_map(None)?, extra, left_out: None })
-    }
-
-    /// Writes a field.
-    pub(crate) fn field(&mut self, name: &str, value: &(impl Serialize + ?Sized)) -> Result<(), S::Error> {
-        if self.extra.contains_key(name) && self.left_out != Some(name) {
-            Ok(())
-        } else {
-            self.map.serialize_entry(name, value)
-        }
-    }
-
-    /// Writes a field that is there.
-    pub(crate) fn some(&mut self, name: &str, value: &Option<impl Serialize>) -> Result<(), S::Error> {
-        value.as_ref().map_or(Ok(()), |value| self.field(name, value))
-    }
-
-    /// Writes a list that isn't empty.
-    pub(crate) fn list(&mut self, name: &str, value: &[impl Serialize]) -> Result<(), S::Error> {
-        if value.is_empty() { Ok(()) } else { self.field(name, value) }
-    }
-
-    /// Leaves a kept field out.
-    pub(crate) fn without(&mut self, name: &'static str) {
-        self.left_out = Some(name);
-    }
-
-    /// Writes the kept fields and ends the object.
-    pub(crate) fn end(mut self) -> Result<S::Ok, S::Error> {
-        for (name, value) in self.extra.iter().filter(|(name, _)| self.left_out != Some(name.as_str())) {
-            self.map.serialize_entry(name, value)?;
-        }
-        self.map.end()
+/// Reads a string; a number or a boolean becomes its text.
+pub(crate) fn text(value: Value) -> Lenient<String> {
+    match value {
+        Value::Null => Ok(None),
+        Value::String(text) => Ok(Some(text)),
+        Value::Number(number) => Ok(Some(number.to_string())),
+        Value::Bool(boolean) => Ok(Some(boolean.to_string())),
+        other => Err(other),
     }
 }
 
-/// Implements `Deserialize` for types that read themselves from an object.
-macro_rules! read_from_object {
-    ($($type:ty),*) => {$(
-        impl<'de> serde::Deserialize<'de> for $type {
-            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                serde_json::Map::deserialize(deserializer).map(<$type>::read)
+/// Reads a count; see [`to_count`].
+pub(crate) fn count(value: Value) -> Lenient<u64> {
+    to_count(&value).map_or_else(|| null_or(value), |count| Ok(Some(count)))
+}
+
+/// Reads a number; see [`to_float`].
+pub(crate) fn float(value: Value) -> Lenient<f64> {
+    to_float(&value).map_or_else(|| null_or(value), |number| Ok(Some(number)))
+}
+
+/// Reads a value of exactly the type that is expected.
+pub(crate) fn exact<T: DeserializeOwned>(value: Value) -> Lenient<T> {
+    T::deserialize(&value).map_or_else(|_| null_or(value), |read| Ok(Some(read)))
+}
+
+/// Reads a value of a type that takes any JSON.
+pub(crate) fn any<T: From<Value>>(value: Value) -> Lenient<T> {
+    Ok(if value.is_null() { None } else { Some(value.into()) })
+}
+
+fn null_or<T>(value: Value) -> Lenient<T> {
+    if value.is_null() { Ok(None) } else { Err(value) }
+}
+
+/// Reads an object.
+pub(crate) fn object<T>(object: Object<T>) -> Lenient<T> {
+    object.0
+}
+
+/// Reads a list of objects: a lone object becomes a list of one, and items that aren't objects are skipped.
+pub(crate) fn list<T>(list: List<T>) -> Lenient<Vec<T>> {
+    list.0
+}
+
+/// An object, or a value that isn't one.
+pub(crate) struct Object<T>(pub(crate) Lenient<T>);
+
+/// A list of objects, or a value that isn't one.
+pub(crate) struct List<T>(pub(crate) Lenient<Vec<T>>);
+
+/// Implements [`Deserialize`] for a type that takes any JSON and has its own way with objects and lists.
+macro_rules! deserialize_any_value {
+    ($type:ident, $visit_map:item, $visit_seq:item) => {
+        impl<'de, T: Deserialize<'de>> Deserialize<'de> for $type<T> {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<$type<T>, D::Error> {
+                struct AnyValue<T>(PhantomData<T>);
+
+                impl<'de, T: Deserialize<'de>> Visitor<'de> for AnyValue<T> {
+                    type Value = $type<T>;
+
+                    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                        f.write_str("any JSON value")
+                    }
+
+                    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+                        Ok($type(Ok(None)))
+                    }
+
+                    fn visit_bool<E>(self, boolean: bool) -> Result<Self::Value, E> {
+                        Ok($type(Err(boolean.into())))
+                    }
+
+                    fn visit_u64<E>(self, number: u64) -> Result<Self::Value, E> {
+                        Ok($type(Err(number.into())))
+                    }
+
+                    fn visit_i64<E>(self, number: i64) -> Result<Self::Value, E> {
+                        Ok($type(Err(number.into())))
+                    }
+
+                    fn visit_f64<E>(self, number: f64) -> Result<Self::Value, E> {
+                        Ok($type(Err(number.into())))
+                    }
+
+                    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+                        Ok($type(Err(text.into())))
+                    }
+
+                    $visit_map
+
+                    $visit_seq
+                }
+
+                deserializer.deserialize_any(AnyValue(PhantomData))
             }
         }
-    )*};
+    };
 }
-pub(crate) use read_from_object;
+
+deserialize_any_value!(
+    Object,
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Object<T>, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(map)).map(|object| Object(Ok(Some(object))))
+    },
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Object<T>, A::Error> {
+        let mut list = Vec::new();
+        while let Some(item) = items.next_element::<Value>()? {
+            list.push(item);
+        }
+        Ok(Object(Err(Value::Array(list))))
+    }
+);
+
+deserialize_any_value!(
+    List,
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<List<T>, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(map)).map(|object| List(Ok(Some(vec![object]))))
+    },
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<List<T>, A::Error> {
+        let mut list = Vec::new();
+        while let Some(item) = items.next_element::<Object<T>>()? {
+            list.extend(item.0.ok().flatten());
+        }
+        Ok(List(Ok(Some(list))))
+    }
+);
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use serde_json::{Map, from_value, json};
 
     #[test]
-    fn counts_in_any_dress() {
-        for (value, count) in [
+    fn counts_and_numbers_of_any_type() {
+        for (value, expected) in [
             (json!(7), Some(7)),
             (json!(7.0), Some(7)),
             (json!("7"), Some(7)),
@@ -194,18 +201,39 @@ mod tests {
             (json!(1e300), None),
             (json!([7]), None),
         ] {
-            assert_eq!(whole(&value), count, "{value}");
+            assert_eq!(to_count(&value), expected, "{value}");
         }
-        assert_eq!(float(&json!("0.5")), Some(0.5));
-        assert_eq!(float(&json!("NaN")), None);
+        assert_eq!(to_float(&json!("0.5")), Some(0.5));
+        assert_eq!(to_float(&json!("NaN")), None);
     }
 
     #[test]
-    fn what_cannot_be_read_stays() {
-        let Value::Object(mut object) = json!({"a": 1, "b": {"c": 2}, "d": null}) else { panic!() };
-        assert_eq!(take_text(&mut object, "a").as_deref(), Some("1"));
-        assert_eq!(take_text(&mut object, "b"), None);
-        assert_eq!(take_text(&mut object, "d"), None);
-        assert_eq!(Value::Object(object), json!({"b": {"c": 2}}));
+    fn a_value_of_an_unexpected_type_is_returned() {
+        assert_eq!(text(json!(1)), Ok(Some("1".to_owned())));
+        assert_eq!(text(json!(true)), Ok(Some("true".to_owned())));
+        assert_eq!(text(json!({"c": 2})), Err(json!({"c": 2})));
+        assert_eq!((count(json!("x")), float(json!([]))), (Err(json!("x")), Err(json!([]))));
+        assert_eq!((exact::<bool>(json!(true)), exact::<bool>(json!(1))), (Ok(Some(true)), Err(json!(1))));
+        assert_eq!(
+            (text(Value::Null), count(Value::Null), float(Value::Null)),
+            (Ok(None), Ok(None), Ok(None))
+        );
+        assert_eq!((exact::<u8>(Value::Null), any::<Value>(Value::Null)), (Ok(None), Ok(None)));
+    }
+
+    #[test]
+    fn objects_and_lists_of_objects() {
+        type Fields = Map<String, Value>;
+        let one = || Fields::from_iter([("a".to_owned(), json!(1))]);
+        let list = |value: Value| from_value::<List<Fields>>(value).unwrap().0;
+        let object = |value: Value| from_value::<Object<Fields>>(value).unwrap().0;
+        assert_eq!(list(json!([{"a": 1}, null, 7, [{"b": 1}], "x", {"a": 1}])), Ok(Some(vec![one(), one()])));
+        assert_eq!(list(json!({"a": 1})), Ok(Some(vec![one()])));
+        assert_eq!(object(json!({"a": 1})), Ok(Some(one())));
+        assert_eq!((list(Value::Null), object(Value::Null)), (Ok(None), Ok(None)));
+        for other in [json!(true), json!(1), json!(-1), json!(0.5), json!("x")] {
+            assert_eq!((list(other.clone()), object(other.clone())), (Err(other.clone()), Err(other)));
+        }
+        assert_eq!(object(json!([1, {"a": 1}])), Err(json!([1, {"a": 1}])));
     }
 }

@@ -1,32 +1,32 @@
-//! The address of a service as people paste it, repaired or refused with a hint.
+//! Parses the base URL of a service: repairs what users commonly paste, or refuses it with a hint.
 
 use std::net::IpAddr;
 
 use crate::error::{Error, Result};
 
-/// An address that requests can be built on.
+/// The base URL of all requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct BaseUrl {
-    /// Scheme, host, port and path, without a slash at the end.
+    /// Scheme, host, port and path, without a trailing slash.
     pub(crate) url: String,
-    /// Host and port as they are written.
+    /// Host and port, as they were given.
     pub(crate) authority: String,
     pub(crate) https: bool,
-    /// The host is this computer.
+    /// Whether the host is this computer.
     pub(crate) loopback: bool,
-    /// The host is HolySheep's own.
+    /// Whether the host belongs to HolySheep.
     pub(crate) holysheep: bool,
 }
 
-/// Ends of addresses that name one endpoint instead of the service.
+/// The paths of endpoints, which are removed from the end of a base URL.
 const ENDPOINTS: [&str; 5] = ["/chat/completions", "/completions", "/embeddings", "/models", "/responses"];
 
-/// Hosts whose API is known to be under `/v1`, so that it can be added where it is missing.
+/// Hosts whose API is known to be under `/v1`, which is added where it is missing.
 const UNDER_V1: [&str; 3] = ["api.holysheep.ai", "api.openai.com", "api.mistral.ai"];
 
 impl BaseUrl {
-    /// Reads an address. Repairs white space around it, slashes at its end, a full endpoint, and a missing `/v1` of a
-    /// service known to need it.
+    /// Parses a base URL. Removes surrounding whitespace, trailing slashes and the path of an endpoint, and adds a missing
+    /// `/v1` for services known to need it.
     pub(crate) fn parse(text: &str) -> Result<BaseUrl> {
         let text = text.trim();
         let refuse = |message: &str| Err(Error::config("base_url", message));
@@ -34,7 +34,7 @@ impl BaseUrl {
             return refuse("is empty; the default is https://api.holysheep.ai/v1");
         }
         if text.chars().any(|c| c.is_control() || c.is_whitespace()) {
-            return refuse("holds white space; paste it again");
+            return refuse("contains whitespace; paste it again");
         }
         let Some((scheme, rest)) = text.split_once("://") else {
             return refuse("has no scheme; begin with https://");
@@ -51,13 +51,13 @@ impl BaseUrl {
         }
         let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
         if authority.contains('@') {
-            return refuse("holds a user name or a password; give the key to api_key instead");
+            return refuse("contains a user name or a password; give the key to api_key instead");
         }
         let Some(host) = host(authority) else {
-            return refuse("names no host, or a port that is no number");
+            return refuse("has no host, or a port that isn't a number");
         };
         if path.split('/').any(|part| part == "..") {
-            return refuse("has .. in its path; write the path that is meant");
+            return refuse("has .. in its path; write the path without it");
         }
         let mut path = path.trim_end_matches('/');
         if let Some(service) = ENDPOINTS.iter().find_map(|endpoint| path.strip_suffix(endpoint)) {
@@ -92,7 +92,7 @@ fn host(authority: &str) -> Option<String> {
     (!host.is_empty()).then(|| host.to_ascii_lowercase())
 }
 
-/// RFC 6761 section 6.3 reserves all below `localhost` for this computer too, but not every resolver knows.
+/// RFC 6761 section 6.3 reserves the subdomains of `localhost` too, but not every resolver implements it.
 fn is_loopback(host: &str) -> bool {
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn what_people_paste_is_repaired() {
+    fn common_mistakes_are_repaired() {
         for text in [
             "https://api.holysheep.ai/v1",
             " https://api.holysheep.ai/v1/ \n",
@@ -128,25 +128,25 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_repaired_is_refused_with_a_hint() {
+    fn other_mistakes_are_refused_with_a_hint() {
         let cases = [
             ("", "base_url: is empty; the default is https://api.holysheep.ai/v1"),
             ("api.holysheep.ai/v1", "base_url: has no scheme; begin with https://"),
             ("ftp://a.b/v1", "base_url: is neither https:// nor http://"),
-            ("https://", "base_url: names no host, or a port that is no number"),
-            ("https://a:b:c/v1", "base_url: names no host, or a port that is no number"),
-            ("https://a:99999/v1", "base_url: names no host, or a port that is no number"),
-            ("https://a:+80/v1", "base_url: names no host, or a port that is no number"),
-            ("https://a/v1/../x", "base_url: has .. in its path; write the path that is meant"),
-            ("https://[::g]/v1", "base_url: names no host, or a port that is no number"),
-            ("https://a b/v1", "base_url: holds white space; paste it again"),
+            ("https://", "base_url: has no host, or a port that isn't a number"),
+            ("https://a:b:c/v1", "base_url: has no host, or a port that isn't a number"),
+            ("https://a:99999/v1", "base_url: has no host, or a port that isn't a number"),
+            ("https://a:+80/v1", "base_url: has no host, or a port that isn't a number"),
+            ("https://a/v1/../x", "base_url: has .. in its path; write the path without it"),
+            ("https://[::g]/v1", "base_url: has no host, or a port that isn't a number"),
+            ("https://a b/v1", "base_url: contains whitespace; paste it again"),
             (
                 "https://a/v1?x=1",
                 "base_url: has a query or a fragment; end it with the path, as in https://api.holysheep.ai/v1",
             ),
             (
                 "https://me:secret@a/v1",
-                "base_url: holds a user name or a password; give the key to api_key instead",
+                "base_url: contains a user name or a password; give the key to api_key instead",
             ),
         ];
         for (text, message) in cases {
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn this_computer_and_holysheep_are_recognised() {
+    fn loopback_addresses_and_holysheep_are_recognised() {
         let of = |text: &str| BaseUrl::parse(text).unwrap();
         for text in ["http://localhost:1/v1", "http://127.9.9.9", "http://[::1]:1"] {
             assert!(of(text).loopback, "{text}");

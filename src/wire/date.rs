@@ -1,31 +1,31 @@
-//! Dates as HTTP writes them, in its three forms (RFC 9110 section 5.6.7), and as RFC 3339 does, to seconds since 1970.
+//! Parses dates of HTTP, in its three forms (RFC 9110 section 5.6.7), and of RFC 3339 into seconds since 1970.
 
-/// Reads any of the three forms; all of them are in UTC.
+/// Parses a date in one of the three forms, which are all in UTC.
 ///
 /// `Sun, 06 Nov 1994 08:49:37 GMT`, `Sunday, 06-Nov-94 08:49:37 GMT`, `Sun Nov  6 08:49:37 1994`. `now` (seconds
-/// since 1970) decides the century of a two-digit year: one that seems more than 50 years ahead is past.
+/// since 1970) decides the century of a two-digit year: a date that appears to be more than 50 years ahead is in the past.
 pub(crate) fn http_date(text: &str, now: i64) -> Option<i64> {
     let words: Vec<&str> = text.split([' ', ',']).filter(|word| !word.is_empty()).collect();
     if !is_weekday(words.first()?) {
         return None;
     }
     let (day, month, year, time) = match words[1..] {
-        [day, month, year, time, "GMT"] if year.len() == 4 => (day, month, whole(year)?, time),
+        [day, month, year, time, "GMT"] if year.len() == 4 => (day, month, number(year)?, time),
         [date, time, "GMT"] => {
             let mut parts = date.split('-');
             let (day, month, year) = (parts.next()?, parts.next()?, parts.next()?);
             if parts.next().is_some() || year.len() != 2 {
                 return None;
             }
-            (day, month, century(whole(year)?, now), time)
+            (day, month, century(number(year)?, now), time)
         }
-        [month, day, time, year] if year.len() == 4 => (day, month, whole(year)?, time),
+        [month, day, time, year] if year.len() == 4 => (day, month, number(year)?, time),
         _ => return None,
     };
     epoch(year, month_number(month)?, digits(day)?, time)
 }
 
-/// Reads a date and time of RFC 3339, `2025-03-15T09:38:18Z`, or with a space and `UTC` as some gateways write it.
+/// Parses a date and time of RFC 3339, `2025-03-15T09:38:18Z`, or with a space and `UTC`, as some gateways send it.
 /// Fractions of a second are dropped.
 pub(crate) fn rfc3339(text: &str) -> Option<i64> {
     let (date, rest) = text.trim().split_once(['T', 't', ' '])?;
@@ -45,7 +45,7 @@ pub(crate) fn rfc3339(text: &str) -> Option<i64> {
     if parts.next().is_some() || year.len() != 4 || !(1..=12).contains(&month) {
         return None;
     }
-    Some(epoch(whole(year)?, month, day, time)? - ahead)
+    Some(epoch(number(year)?, month, day, time)? - ahead)
 }
 
 fn is_weekday(word: &str) -> bool {
@@ -59,17 +59,17 @@ fn month_number(word: &str) -> Option<i64> {
     NAMES.iter().position(|name| word == *name).map(|index| index as i64 + 1)
 }
 
-/// One or two digits and nothing else.
+/// Parses one or two digits.
 fn digits(word: &str) -> Option<i64> {
-    if word.len() <= 2 { whole(word) } else { None }
+    if word.len() <= 2 { number(word) } else { None }
 }
 
-/// Digits and nothing else, no sign either.
-fn whole(word: &str) -> Option<i64> {
+/// Parses digits; a sign is refused.
+fn number(word: &str) -> Option<i64> {
     if word.bytes().all(|b| b.is_ascii_digit()) { word.parse().ok() } else { None }
 }
 
-/// The year meant by two digits: the latest one that is at most 50 years ahead.
+/// The year of two digits: the latest one that is at most 50 years ahead.
 fn century(two_digits: i64, now: i64) -> i64 {
     let this_year = 1970 + now / 31_556_952; // a mean Gregorian year in seconds
     let year = this_year - this_year.rem_euclid(100) + two_digits;
@@ -91,8 +91,8 @@ fn epoch(year: i64, month: i64, day: i64, time: &str) -> Option<i64> {
     Some(days_since_1970(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second)
 }
 
-/// Counts the days from 1970-01-01 in the Gregorian calendar, with years that begin in March so that the leap day is
-/// the last one. After Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms".
+/// The number of days since 1970-01-01 in the Gregorian calendar. Years begin in March, so that the leap day is the last
+/// day. After Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms".
 fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
     let year = if month <= 2 { year - 1 } else { year };
     let era = year.div_euclid(400);
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_date_is_refused() {
+    fn other_text_is_refused() {
         for text in [
             "",
             "soon",

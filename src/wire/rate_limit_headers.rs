@@ -1,30 +1,30 @@
-//! What is left of a quota, as services say it in their headers: a dozen vendors, a handful of forms.
+//! Parses the rate limits in the headers of an answer, in the forms that a dozen vendors use.
 
 use std::time::Duration;
 
 use crate::limits::{Limit, RateLimits};
 use crate::wire::date::rfc3339;
 
-/// Of several limits on the same thing, one whose reset is further away than this (a day's, a month's) says nothing
-/// about the speed that is right now, and counts only if there is no nearer one.
-const FAR: Duration = Duration::from_secs(60 * 60);
+/// A limit with a later reset, such as that of a day or a month, says little about the present rate. It counts only where
+/// there is none with an earlier reset.
+const FAR_RESET: Duration = Duration::from_secs(60 * 60);
 
-/// Numbers from here on are points in time and no spans: 1e9 seconds after 1970 is 2001, and a reset 30 years away
-/// would be none. A thousand times as much is in milliseconds.
+/// Numbers from here on are points in time, not durations: 1e9 seconds after 1970 is in 2001, and no reset is 30 years away.
 const EPOCH_SECONDS: f64 = 1e9;
+/// Numbers from here on are points in time in milliseconds.
 const EPOCH_MILLIS: f64 = 1e12;
 
-/// Gathers the fields of an answer's header that speak of limits.
+/// Collects the header fields about rate limits.
 #[derive(Debug, Default)]
 pub(crate) struct RateLimitHeaders<'a> {
     groups: Vec<Group<'a>>,
 }
 
-/// The fields that speak of one limit.
+/// The fields about one limit.
 #[derive(Debug)]
 struct Group<'a> {
-    thing: Thing,
-    /// What the vendor calls it; several may speak of the same thing.
+    unit: Unit,
+    /// The vendor's name of the limit; there may be several with the same unit.
     name: &'a str,
     limit: Option<&'a str>,
     remaining: Option<&'a str>,
@@ -33,14 +33,14 @@ struct Group<'a> {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Thing {
+enum Unit {
     Requests,
     Tokens,
 }
 
 impl<'a> RateLimitHeaders<'a> {
-    /// Takes a field, its name in lower case, if it is about limits.
-    pub(crate) fn take(&mut self, name: &'a str, value: &'a [u8]) {
+    /// Adds a field, whose name is in lower case, if it is about rate limits.
+    pub(crate) fn add(&mut self, name: &'a str, value: &'a [u8]) {
         // OpenAI, Azure, Groq, Mistral, Together and others; Azure at times; Anthropic; the IETF's drafts.
         let Some(rest) = ["x-ratelimit-", "x-rate-limit-", "anthropic-ratelimit-", "ratelimit"]
             .iter()
@@ -50,25 +50,25 @@ impl<'a> RateLimitHeaders<'a> {
         };
         let Ok(value) = std::str::from_utf8(value) else { return };
         match rest {
-            "" => return self.structured(value),
-            "-policy" => return self.policy(value),
+            "" => return self.add_structured(value),
+            "-policy" => return self.add_policy(value),
             _ => {}
         }
         let rest = rest.trim_start_matches('-');
-        // `remaining-requests` with most, `requests-remaining` with Anthropic.
+        // `remaining-requests` at most services, `requests-remaining` at Anthropic.
         let is_field = |word: &str| matches!(word, "limit" | "remaining" | "reset" | "renewalperiod");
-        let (first, after) = cut(rest, rest.bytes().position(|b| b == b'-'));
+        let (first, after) = split_at_byte(rest, rest.bytes().position(|b| b == b'-'));
         let (field, name) = if is_field(first) {
             (first, after)
         } else {
-            let (name, last) = cut(rest, rest.bytes().rposition(|b| b == b'-'));
+            let (name, last) = split_at_byte(rest, rest.bytes().rposition(|b| b == b'-'));
             if !is_field(last) {
                 return;
             }
             (last, name)
         };
-        let Some((thing, window)) = thing(name) else { return };
-        let group = self.group(thing, name);
+        let Some((unit, window)) = parse_name(name) else { return };
+        let group = self.group(unit, name);
         group.window = group.window.or(window);
         match field {
             "limit" => group.limit = Some(value),
@@ -78,24 +78,24 @@ impl<'a> RateLimitHeaders<'a> {
         }
     }
 
-    /// The limits, at this time in seconds since 1970. What is absent, absurd or unreadable is none.
-    pub(crate) fn read(&self, now: impl Fn() -> i64) -> RateLimits {
-        let of = |thing: Thing| {
-            let limits = self.groups.iter().filter(|group| group.thing == thing);
-            let limits = limits.filter_map(|group| group.read(&now));
-            // The one that is nearest to its end binds first.
+    /// The rate limits; `now` is in seconds since 1970. An absent, implausible or unreadable limit is `None`.
+    pub(crate) fn rate_limits(&self, now: impl Fn() -> i64) -> RateLimits {
+        let of = |unit: Unit| {
+            let limits = self.groups.iter().filter(|group| group.unit == unit);
+            let limits = limits.filter_map(|group| group.limit(&now));
+            // The limit with the smallest remaining share is reached first.
             limits.min_by(|a, b| {
                 let share = |limit: &Limit| limit.remaining as f64 / limit.limit as f64;
-                (a.reset > FAR).cmp(&(b.reset > FAR)).then(share(a).total_cmp(&share(b)))
+                (a.reset > FAR_RESET).cmp(&(b.reset > FAR_RESET)).then(share(a).total_cmp(&share(b)))
             })
         };
-        RateLimits { requests: of(Thing::Requests), tokens: of(Thing::Tokens) }
+        RateLimits { requests: of(Unit::Requests), tokens: of(Unit::Tokens) }
     }
 
     /// `RateLimit: "name";r=50;t=30` of draft-ietf-httpapi-ratelimit-headers-08 and later, or
     /// `limit=100, remaining=50, reset=30` of the drafts before. The first item counts.
-    fn structured(&mut self, value: &'a str) {
-        let group = self.group(Thing::Requests, "");
+    fn add_structured(&mut self, value: &'a str) {
+        let group = self.group(Unit::Requests, "");
         for (key, value) in parameters(value) {
             let place = match key {
                 "limit" => &mut group.limit,
@@ -108,8 +108,8 @@ impl<'a> RateLimitHeaders<'a> {
     }
 
     /// `RateLimit-Policy: "name";q=100;w=60`, or `100;w=60` of the drafts before.
-    fn policy(&mut self, value: &'a str) {
-        let group = self.group(Thing::Requests, "");
+    fn add_policy(&mut self, value: &'a str) {
+        let group = self.group(Unit::Requests, "");
         for (key, value) in parameters(value) {
             match key {
                 "q" => group.limit = group.limit.or(Some(value)),
@@ -119,11 +119,11 @@ impl<'a> RateLimitHeaders<'a> {
         }
     }
 
-    fn group(&mut self, thing: Thing, name: &'a str) -> &mut Group<'a> {
-        let same = |group: &Group<'_>| group.thing == thing && group.name == name;
+    fn group(&mut self, unit: Unit, name: &'a str) -> &mut Group<'a> {
+        let same = |group: &Group<'_>| group.unit == unit && group.name == name;
         let index = self.groups.iter().position(same).unwrap_or_else(|| {
             let (limit, remaining, reset) = (None, None, None);
-            self.groups.push(Group { thing, name, limit, remaining, reset, window: None });
+            self.groups.push(Group { unit, name, limit, remaining, reset, window: None });
             self.groups.len() - 1
         });
         &mut self.groups[index]
@@ -131,14 +131,15 @@ impl<'a> RateLimitHeaders<'a> {
 }
 
 impl Group<'_> {
-    /// The limit, if the fields make one together.
-    fn read(&self, now: impl Fn() -> i64) -> Option<Limit> {
-        let count =
-            |text: Option<&str>| number(cut(text?, text?.bytes().position(|b| matches!(b, b',' | b';'))).0);
+    /// The limit, if the fields suffice.
+    fn limit(&self, now: impl Fn() -> i64) -> Option<Limit> {
+        let count = |text: Option<&str>| {
+            number(split_at_byte(text?, text?.bytes().position(|b| matches!(b, b',' | b';'))).0)
+        };
         let limit = count(self.limit).filter(|limit| *limit >= 1.0)?;
         let remaining = count(self.remaining)?;
-        let reset = match (self.reset.and_then(|reset| from_now(reset, now)), self.window) {
-            // Azure says 500 where the period is 60 s: whatever its unit is, it isn't seconds.
+        let reset = match (self.reset.and_then(|reset| parse_reset(reset, now)), self.window) {
+            // Azure sends 500 where the period is 60 s, in a unit that isn't documented.
             (Some(reset), Some(window)) => reset.min(window),
             (reset, window) => reset.or(window)?,
         };
@@ -146,28 +147,28 @@ impl Group<'_> {
     }
 }
 
-/// What a name is about, and the window if the name says it: `requests`, `req-10-second`, `tokens-minute`,
-/// `input-tokens`. Nothing but the prefix means requests.
-fn thing(name: &str) -> Option<(Thing, Option<Duration>)> {
+/// Parses the name of a limit into its unit and, if the name has one, its window: `requests`, `req-10-second`,
+/// `tokens-minute`, `input-tokens`. An empty name means requests.
+fn parse_name(name: &str) -> Option<(Unit, Option<Duration>)> {
     match name {
-        // Nearly all services, without a further look.
-        "" | "requests" => return Some((Thing::Requests, None)),
-        "tokens" => return Some((Thing::Tokens, None)),
+        // The fast path is for almost all services.
+        "" | "requests" => return Some((Unit::Requests, None)),
+        "tokens" => return Some((Unit::Tokens, None)),
         _ => {}
     }
     let mut words = name.split('-').peekable();
     words.next_if(|word| matches!(*word, "input" | "output"));
-    let thing = match words.next() {
-        Some("requests" | "request" | "req") => Thing::Requests,
-        Some("tokens" | "token") => Thing::Tokens,
+    let unit = match words.next() {
+        Some("requests" | "request" | "req") => Unit::Requests,
+        Some("tokens" | "token") => Unit::Tokens,
         _ => return None,
     };
     let count = words.peek().and_then(|word| word.parse::<u32>().ok());
     if count.is_some() {
         words.next();
     }
-    let unit = match words.next() {
-        None => return Some((thing, None)),
+    let seconds = match words.next() {
+        None => return Some((unit, None)),
         Some("second") => 1,
         Some("minute") => 60,
         Some("hour") => 60 * 60,
@@ -175,23 +176,23 @@ fn thing(name: &str) -> Option<(Thing, Option<Duration>)> {
         Some("month") => 30 * 24 * 60 * 60,
         Some(_) => return None,
     };
-    Some((thing, Some(Duration::from_secs(unit * u64::from(count.unwrap_or(1))))))
+    Some((unit, Some(Duration::from_secs(seconds * u64::from(count.unwrap_or(1))))))
 }
 
-/// The time from now to a reset in any of its forms: `6m0s`, a number of seconds, a point in time as a number or a date.
-fn from_now(text: &str, now: impl Fn() -> i64) -> Option<Duration> {
+/// Parses the time until a reset: a duration such as `6m0s`, a number of seconds, or a point in time as a number or a date.
+fn parse_reset(text: &str, now: impl Fn() -> i64) -> Option<Duration> {
     let text = text.trim();
     let until = |then: f64| from_secs((then - now() as f64).max(0.0));
     match number(text) {
         Some(millis) if millis >= EPOCH_MILLIS => Some(until(millis / 1000.0)),
         Some(seconds) if seconds >= EPOCH_SECONDS => Some(until(seconds)),
         Some(seconds) => Some(from_secs(seconds)),
-        None => span(text).or_else(|| rfc3339(text).map(|then| until(then as f64))),
+        None => parse_duration(text).or_else(|| rfc3339(text).map(|then| until(then as f64))),
     }
 }
 
-/// A span as Go writes it, which OpenAI and Groq do: `1h2m3.5s`, `12ms`.
-fn span(text: &str) -> Option<Duration> {
+/// Parses a duration in the form of Go, which OpenAI and Groq use: `1h2m3.5s`, `12ms`.
+fn parse_duration(text: &str) -> Option<Duration> {
     let mut rest = text;
     let mut seconds = 0.0;
     while !rest.is_empty() {
@@ -218,18 +219,18 @@ fn parameters(value: &str) -> impl Iterator<Item = (&str, &str)> {
     parts.map(|(key, value)| (key.trim(), value.trim()))
 }
 
-/// What is before and after the byte at this place; all is before where there is none.
-fn cut(text: &str, at: Option<usize>) -> (&str, &str) {
+/// The text before and after the byte at this offset; everything is before it where there is none.
+fn split_at_byte(text: &str, at: Option<usize>) -> (&str, &str) {
     at.map_or((text, ""), |at| (&text[..at], &text[at + 1..]))
 }
 
-/// A decimal number without sign or exponent.
+/// Parses a decimal number without sign or exponent.
 pub(super) fn number(text: &str) -> Option<f64> {
     let digits = text.as_bytes().trim_ascii();
     if digits.is_empty() || !digits[0].is_ascii_digit() {
         return None;
     }
-    // A whole number that a float holds exactly, as nearly all are, needs no parser for floats.
+    // The fast path is for integers that a float represents exactly.
     if digits.len() <= 15 && digits.iter().all(u8::is_ascii_digit) {
         return Some(digits.iter().fold(0, |sum: u64, digit| sum * 10 + u64::from(digit - b'0')) as f64);
     }
@@ -237,7 +238,7 @@ pub(super) fn number(text: &str) -> Option<f64> {
     if plain { text.trim().parse().ok() } else { None }
 }
 
-/// A time too long for the type is as long as the type allows.
+/// A duration; one that is too long becomes the maximum.
 pub(super) fn from_secs(seconds: f64) -> Duration {
     Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
 }
@@ -248,12 +249,12 @@ mod tests {
 
     const NOW: i64 = 1_742_031_400; // 2025-03-15T09:36:40Z
 
-    fn read(fields: &[(&str, &str)]) -> RateLimits {
-        let mut gathered = RateLimitHeaders::default();
+    fn parse(fields: &[(&str, &str)]) -> RateLimits {
+        let mut headers = RateLimitHeaders::default();
         for (name, value) in fields {
-            gathered.take(name, value.as_bytes());
+            headers.add(name, value.as_bytes());
         }
-        gathered.read(|| NOW)
+        headers.rate_limits(|| NOW)
     }
 
     fn limit(limit: u64, remaining: u64, seconds: f64) -> Option<Limit> {
@@ -261,8 +262,8 @@ mod tests {
     }
 
     #[test]
-    fn each_vendors_form() {
-        let openai = read(&[
+    fn the_form_of_each_vendor() {
+        let openai = parse(&[
             ("x-ratelimit-limit-requests", "500"),
             ("x-ratelimit-remaining-requests", "499"),
             ("x-ratelimit-reset-requests", "120ms"),
@@ -274,7 +275,7 @@ mod tests {
         ]);
         assert_eq!((openai.requests, openai.tokens), (limit(500, 499, 0.12), limit(30_000, 29_980, 360.0)));
 
-        let anthropic = read(&[
+        let anthropic = parse(&[
             ("anthropic-ratelimit-requests-limit", "50"),
             ("anthropic-ratelimit-requests-remaining", "49"),
             ("anthropic-ratelimit-requests-reset", "2025-03-15T09:37:40Z"),
@@ -287,7 +288,7 @@ mod tests {
         ]);
         assert_eq!((anthropic.requests, anthropic.tokens), (limit(50, 49, 60.0), limit(80_000, 800, 59.0)));
 
-        let azure = read(&[
+        let azure = parse(&[
             ("x-ratelimit-limit-requests", "120"),
             ("x-ratelimit-remaining-requests", "119"),
             ("x-ratelimit-renewalperiod-requests", "60"),
@@ -296,7 +297,7 @@ mod tests {
         ]);
         assert_eq!((azure.requests, azure.tokens), (limit(120, 119, 60.0), None));
 
-        let mistral = read(&[
+        let mistral = parse(&[
             ("x-ratelimit-limit-req-10-second", "60"),
             ("x-ratelimit-remaining-req-10-second", "53"),
             ("x-ratelimit-limit-tokens-month", "10000000000"),
@@ -312,30 +313,30 @@ mod tests {
 
         let together =
             [("x-ratelimit-limit", "2"), ("x-ratelimit-remaining", "1"), ("x-ratelimit-reset", "2")];
-        assert_eq!(read(&together).requests, limit(2, 1, 2.0));
+        assert_eq!(parse(&together).requests, limit(2, 1, 2.0));
         let epoch = [together[0], together[1], ("x-ratelimit-reset", "1742031403")];
-        assert_eq!(read(&epoch).requests, limit(2, 1, 3.0));
+        assert_eq!(parse(&epoch).requests, limit(2, 1, 3.0));
         let millis = [together[0], together[1], ("x-ratelimit-reset", "1742031403500")];
-        assert_eq!(read(&millis).requests, limit(2, 1, 3.5));
+        assert_eq!(parse(&millis).requests, limit(2, 1, 3.5));
         let past = [together[0], together[1], ("x-ratelimit-reset", "1742031000")];
-        assert_eq!(read(&past).requests, limit(2, 1, 0.0));
+        assert_eq!(parse(&past).requests, limit(2, 1, 0.0));
     }
 
     #[test]
-    fn the_ietfs_drafts() {
+    fn the_forms_of_the_ietf_drafts() {
         let new = [("ratelimit", "\"default\";r=50;t=30"), ("ratelimit-policy", "\"default\";q=100;w=60")];
-        assert_eq!(read(&new).requests, limit(100, 50, 30.0));
+        assert_eq!(parse(&new).requests, limit(100, 50, 30.0));
         let seventh = [("ratelimit", "limit=100, remaining=50, reset=30"), ("ratelimit-policy", "100;w=60")];
-        assert_eq!(read(&seventh).requests, limit(100, 50, 30.0));
+        assert_eq!(parse(&seventh).requests, limit(100, 50, 30.0));
         let third =
             [("ratelimit-limit", "100, 100;w=60"), ("ratelimit-remaining", "50"), ("ratelimit-reset", "30")];
-        assert_eq!(read(&third).requests, limit(100, 50, 30.0));
+        assert_eq!(parse(&third).requests, limit(100, 50, 30.0));
     }
 
     #[test]
-    fn what_is_absent_absurd_or_a_lie_is_none() {
+    fn absent_and_implausible_limits_are_none() {
         let with = |limit: &'static str, remaining: &'static str, reset: &'static str| {
-            read(&[
+            parse(&[
                 ("x-ratelimit-limit", limit),
                 ("x-ratelimit-remaining", remaining),
                 ("x-ratelimit-reset", reset),
@@ -358,18 +359,18 @@ mod tests {
         ] {
             assert_eq!(with(l, r, t), None, "{l} {r} {t}");
         }
-        assert_eq!(read(&[("x-ratelimit-remaining", "0")]).requests, None);
+        assert_eq!(parse(&[("x-ratelimit-remaining", "0")]).requests, None);
         assert_eq!(with("1e9", "5", "1s"), None);
         let huge = "9".repeat(400);
         assert!(
-            read(&[("ratelimit-limit", &huge), ("ratelimit-remaining", &huge), ("ratelimit-reset", &huge)])
+            parse(&[("ratelimit-limit", &huge), ("ratelimit-remaining", &huge), ("ratelimit-reset", &huge)])
                 .requests
                 .is_some()
         );
     }
 
     #[test]
-    fn spans_as_go_writes_them() {
+    fn durations_in_the_form_of_go() {
         for (text, seconds) in [
             ("1s", 1.0),
             ("6m0s", 360.0),
@@ -379,10 +380,10 @@ mod tests {
             ("1h2m3s", 3723.0),
             ("500µs", 0.0005),
         ] {
-            assert_eq!(span(text), Some(from_secs(seconds)), "{text}");
+            assert_eq!(parse_duration(text), Some(from_secs(seconds)), "{text}");
         }
         for text in ["", "s", "1", "1s2", "1 s", "-1s", "1.2.3s", "µ"] {
-            assert_eq!(span(text), None, "{text}");
+            assert_eq!(parse_duration(text), None, "{text}");
         }
     }
 }

@@ -19,7 +19,7 @@ pub(crate) fn parse(head: &[u8], wall: impl Fn() -> SystemTime) -> Option<(u16, 
     let fields: Vec<(String, &[u8])> =
         lines.take(MAX_FIELDS).take_while(|line| !line.is_empty()).filter_map(field).collect();
     let fields = fields.iter().map(|(name, value)| (name.as_str(), *value));
-    Some((status, Headers::read(fields, wall)))
+    Some((status, Headers::parse(fields, wall)))
 }
 
 fn field(line: &[u8]) -> Option<(String, &[u8])> {

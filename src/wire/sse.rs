@@ -1,28 +1,27 @@
-//! Turns the bytes of an event stream into events, however they are cut (WHATWG HTML, section 9.2).
+//! Decodes an event stream, split at any byte, into events (WHATWG HTML, section 9.2).
 
-use std::fmt;
 use std::mem;
 
 use crate::json::cursor::find_either;
 
-/// The longest line in bytes. A model that paints sends a whole picture as one base64 line, which is a few megabytes;
-/// a line beyond this one is no event stream.
+/// The maximum length of a line in bytes. Image models send an image as one line of base64, which has a few megabytes.
 pub(crate) const LINE_LIMIT: usize = 16 << 20;
 
-/// The most data of one event in bytes: events of several lines are short ones, so two of the longest lines suffice.
+/// The maximum length of the data of an event in bytes. Events of several lines are short, so two of the longest lines
+/// suffice.
 pub(crate) const EVENT_LIMIT: usize = 2 * LINE_LIMIT;
 
-/// One event of the stream.
+/// An event of the stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Event {
-    /// The event's type; empty where the stream named none, which the specification calls `message`.
+    /// The event's type; empty where the stream sets none, which the specification calls `message`.
     pub(crate) kind: String,
-    /// The data lines, joined by line feeds. Whoever reads a text out of them makes U+FFFD of an invalid byte, so that it
-    /// harms no more than that text.
+    /// The data lines, joined by line feeds. They may hold bytes that aren't UTF-8: the reader of a text replaces them by
+    /// U+FFFD, so that the rest of the event stays readable.
     pub(crate) data: Vec<u8>,
 }
 
-/// What makes a stream unreadable.
+/// A line or an event exceeds its limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TooLong {
     /// A line of more than [`LINE_LIMIT`] bytes.
@@ -41,34 +40,20 @@ impl TooLong {
     }
 }
 
-impl fmt::Display for TooLong {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let what = match self {
-            TooLong::Line => "a line",
-            TooLong::Event => "an event",
-        };
-        write!(f, "{what} of the event stream is longer than {} bytes", self.limit())
-    }
-}
-
-impl std::error::Error for TooLong {}
-
-/// The decoder: takes bytes as they arrive and gives events as soon as they are complete.
+/// The decoder: it takes bytes as they arrive and returns events as soon as they are complete.
 ///
-/// Lines end with LF, CR or CRLF (9.2.5). A CR ends its line at once, without waiting to see whether an LF follows.
+/// Lines end with LF, CR or CRLF (9.2.5). A CR ends its line at once, whether or not an LF follows.
 #[derive(Debug, Default)]
 pub(crate) struct Decoder {
-    /// The beginning of a line whose end hasn't arrived.
+    /// The first part of a line whose end hasn't arrived.
     line: Vec<u8>,
-    /// The data lines of the event under way, joined by LF; none yet is different from one that is empty.
+    /// The data lines of the current event, joined by LF. `None` differs from one empty line.
     data: Option<Vec<u8>>,
-    /// The type of the event under way.
+    /// The type of the current event.
     kind: String,
-    last_id: String,
-    retry: Option<u64>,
-    /// The byte before was a CR: an LF now belongs to it.
+    /// The previous byte was a CR: an LF that follows belongs to the same line end.
     after_cr: bool,
-    /// The first line has been read: what looks like a byte order mark from here on is content.
+    /// The first line has been read: a byte order mark after it is content.
     begun: bool,
 }
 
@@ -77,10 +62,10 @@ impl Decoder {
         Decoder::default()
     }
 
-    /// Takes bytes off the front of `input` until an event is complete or all are taken.
+    /// Consumes bytes of `input` until an event is complete or the input is empty.
     ///
-    /// The event that comes back is the one that ended with the last byte taken, so the next call goes on with what is
-    /// left of the same input. `None` means that the input is used up.
+    /// The returned event ended with the last consumed byte, so that the next call continues with the rest of the same
+    /// input. `None` means that the input is empty.
     pub(crate) fn next(&mut self, input: &mut &[u8]) -> Result<Option<Event>, TooLong> {
         while !input.is_empty() {
             if mem::take(&mut self.after_cr) && input[0] == b'\n' {
@@ -89,78 +74,61 @@ impl Decoder {
             }
             let Some(length) = line_length(input) else {
                 let rest = mem::take(input);
-                return self.keep(rest).map(|()| None);
+                return self.append_to_line(rest).map(|()| None);
             };
             self.after_cr = input[length] == b'\r';
             let line = &input[..length];
             *input = &input[length + 1..];
-            if let Some(event) = self.line(line)? {
+            if let Some(event) = self.finish_line(line)? {
                 return Ok(Some(event));
             }
         }
         Ok(None)
     }
 
-    /// Ends the stream and gives the event that was under way, if it has data.
+    /// Ends the stream and returns the current event, if it has data.
     ///
-    /// The specification throws such an event away (9.2.6, end of file), which suits a browser that connects again.
-    /// Some chat services leave the last blank line out, and what they said last is often the finish reason.
+    /// The specification discards such an event (9.2.6, end of file), because a browser connects again. Some chat services
+    /// omit the last blank line, and their last event often has the finish reason.
     pub(crate) fn finish(&mut self) -> Result<Option<Event>, TooLong> {
-        let event = if self.line.is_empty() { None } else { self.line(b"")? };
+        let event = if self.line.is_empty() { None } else { self.finish_line(b"")? };
         Ok(event.or_else(|| self.dispatch()))
     }
 
-    /// The last event id that the stream set; an empty one unsets it.
-    #[allow(
-        dead_code,
-        reason = "a part of the format; chat services can't resume a stream, so nothing sends it back"
-    )]
-    pub(crate) fn last_id(&self) -> &str {
-        &self.last_id
-    }
-
-    /// The reconnection time that the stream set, in milliseconds.
-    #[allow(
-        dead_code,
-        reason = "a part of the format; chat services can't resume a stream, so nothing waits for it"
-    )]
-    pub(crate) fn retry(&self) -> Option<u64> {
-        self.retry
-    }
-
-    /// Keeps a piece of a line until the rest arrives.
-    fn keep(&mut self, piece: &[u8]) -> Result<(), TooLong> {
-        if self.line.len() + piece.len() > LINE_LIMIT {
+    /// Keeps the first part of a line until the rest arrives.
+    fn append_to_line(&mut self, part: &[u8]) -> Result<(), TooLong> {
+        if self.line.len() + part.len() > LINE_LIMIT {
             return Err(TooLong::Line);
         }
-        self.line.extend_from_slice(piece);
+        self.line.extend_from_slice(part);
         Ok(())
     }
 
-    /// Takes the end of a line; the beginning may have been kept.
-    fn line(&mut self, end: &[u8]) -> Result<Option<Event>, TooLong> {
+    /// Processes a line whose last part is `end`; the first part may have been kept.
+    fn finish_line(&mut self, end: &[u8]) -> Result<Option<Event>, TooLong> {
         if self.line.is_empty() {
-            return if end.len() > LINE_LIMIT { Err(TooLong::Line) } else { self.whole_line(end) };
+            return if end.len() > LINE_LIMIT { Err(TooLong::Line) } else { self.process_line(end) };
         }
-        self.keep(end)?;
+        self.append_to_line(end)?;
         let mut line = mem::take(&mut self.line);
-        let event = self.whole_line(&line);
+        let event = self.process_line(&line);
         line.clear();
-        self.line = line; // its memory serves the next cut line
+        self.line = line; // the next split line reuses its memory
         event
     }
 
-    /// Takes a line without its end (9.2.6): blank, a comment, or a field with its value.
-    fn whole_line(&mut self, mut line: &[u8]) -> Result<Option<Event>, TooLong> {
+    /// Processes a line without its line end (9.2.6): blank, a comment, or a field with its value. The fields `id` and
+    /// `retry` are ignored like unknown ones, because chat services can't resume a stream.
+    fn process_line(&mut self, mut line: &[u8]) -> Result<Option<Event>, TooLong> {
         if !mem::replace(&mut self.begun, true) {
             line = line.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(line);
         }
         if line.is_empty() {
             return Ok(self.dispatch());
         }
-        // Almost every line is this one; the others look for their colon.
+        // The fast path is for the most frequent line.
         if let Some(value) = line.strip_prefix(b"data:") {
-            self.data_line(without_space(value))?;
+            self.append_data(without_space(value))?;
             return Ok(None);
         }
         let (name, value) = match line.iter().position(|byte| *byte == b':') {
@@ -168,21 +136,16 @@ impl Decoder {
             None => (line, &[][..]),
         };
         match name {
-            b"data" => self.data_line(value)?,
+            b"data" => self.append_data(value)?,
             b"event" => self.kind = String::from_utf8_lossy(value).into_owned(),
-            b"id" if !value.contains(&0) => self.last_id = String::from_utf8_lossy(value).into_owned(),
-            b"retry" if !value.is_empty() && value.iter().all(u8::is_ascii_digit) => {
-                self.retry =
-                    std::str::from_utf8(value).ok().and_then(|digits| digits.parse().ok()).or(self.retry);
-            }
-            _ => {} // a comment (its name is empty) or a field that isn't known
+            _ => {} // a comment, whose name is empty, or an unknown field
         }
         Ok(None)
     }
 
-    fn data_line(&mut self, value: &[u8]) -> Result<(), TooLong> {
+    fn append_data(&mut self, value: &[u8]) -> Result<(), TooLong> {
         match &mut self.data {
-            // Exactly as much as one line needs: most events have one.
+            // The exact capacity: most events have one line.
             None => self.data = Some(value.to_vec()),
             Some(data) => {
                 if data.len() + 1 + value.len() > EVENT_LIMIT {
@@ -195,23 +158,23 @@ impl Decoder {
         Ok(())
     }
 
-    /// Ends the event under way; without a data line there is none (9.2.6, dispatch).
+    /// Ends the current event; without a data line there is none (9.2.6, dispatch).
     fn dispatch(&mut self) -> Option<Event> {
         let kind = mem::take(&mut self.kind);
         self.data.take().map(|data| Event { kind, data })
     }
 }
 
-/// The bytes before the first CR or LF.
+/// The number of bytes before the first CR or LF.
 ///
-/// A search that may stop at every byte costs eight instructions a byte, one that looks at a whole block before it
-/// decides is compiled to vector instructions and costs less than one. So blocks without an end are passed over first.
+/// A search that may stop at every byte costs eight instructions a byte. A search that tests a block before it decides is
+/// compiled to vector instructions and costs less than one. So blocks without a line end are skipped first.
 fn line_length(input: &[u8]) -> Option<usize> {
     const BLOCK: usize = 16;
     let is_end = |byte: &u8| u8::from(*byte == b'\n') | u8::from(*byte == b'\r');
     let has_end = |block: &&[u8]| block.iter().fold(0, |hit, byte| hit | is_end(byte)) != 0;
-    let passed = BLOCK * input.chunks_exact(BLOCK).take_while(|block| !has_end(block)).count();
-    find_either(&input[passed..], b'\n', b'\r').map(|length| passed + length)
+    let skipped = BLOCK * input.chunks_exact(BLOCK).take_while(|block| !has_end(block)).count();
+    find_either(&input[skipped..], b'\n', b'\r').map(|length| skipped + length)
 }
 
 /// One space after the colon belongs to the syntax, further ones to the value.
@@ -238,7 +201,7 @@ mod tests {
             while let Some(event) = decoder.next(&mut piece).unwrap() {
                 events.push((event.kind, String::from_utf8_lossy(&event.data).into_owned()));
             }
-            assert!(piece.is_empty(), "all input is taken when there is no event");
+            assert!(piece.is_empty(), "all input is consumed where there is no event");
         }
         (events, decoder)
     }
@@ -293,29 +256,29 @@ mod tests {
     }
 
     #[test]
-    fn an_invalid_byte_harms_one_event_only() {
+    fn an_invalid_byte_affects_one_event_only() {
         let seen = |data: &str| (String::new(), data.to_owned());
         let bytes = b"data: a\xFFb\n\ndata: \xF0\x9F\n\ndata: c\n\n";
         check("invalid", bytes, &[seen("a\u{fffd}b"), seen("\u{fffd}"), seen("c")]);
     }
 
     #[test]
-    fn the_last_id_and_the_retry_time_are_kept() {
-        let (_, decoder) = decode([&b"id: 1\nretry: 10x\nretry: 20\ndata: a\n\n"[..]]);
-        assert_eq!((decoder.last_id(), decoder.retry()), ("1", Some(20)));
-        let (_, decoder) = decode([&b"id: 1\nid\nid: a\0b\nretry: 99999999999999999999999\nretry:\n\n"[..]]);
-        assert_eq!((decoder.last_id(), decoder.retry()), ("", None));
+    fn events_have_types_and_ids_and_retry_times_are_ignored() {
+        let seen = |kind: &str, data: &str| (kind.to_owned(), data.to_owned());
+        let bytes =
+            b"event: e\nid: 1\nretry: 20\ndata: a\n\nid: 2\n\ndata: b\n\nid\nretry\nevent\ndata: c\n\n";
+        check("fields", bytes, &[seen("e", "a"), seen("", "b"), seen("", "c")]);
     }
 
     #[test]
-    fn an_event_comes_with_its_last_byte() {
+    fn an_event_is_returned_with_its_last_byte() {
         for end in ["\n\n", "\r\r", "\r\n\r"] {
             assert_eq!(decode([format!("data: a{end}").as_bytes()]).0.len(), 1, "{end:?}");
         }
     }
 
     #[test]
-    fn lines_and_events_are_bounded() {
+    fn lines_and_events_are_limited() {
         let long = vec![b'x'; LINE_LIMIT + 1];
         assert_eq!(Decoder::new().next(&mut &long[..]), Err(TooLong::Line));
         let mut line = long.clone();
@@ -330,9 +293,6 @@ mod tests {
         assert_eq!(decoder.next(&mut &line[..]), Ok(None));
         assert_eq!(decoder.next(&mut &line[..]), Ok(None));
         assert_eq!(decoder.next(&mut &line[..]), Err(TooLong::Event));
-        let shown = "a line of the event stream is longer than 16777216 bytes";
-        assert_eq!(TooLong::Line.to_string(), shown);
-        assert_eq!(TooLong::Event.to_string(), "an event of the event stream is longer than 33554432 bytes");
     }
 
     /// The cases of the web platform's tests and of another project's contract tests.

@@ -1,61 +1,75 @@
-//! What an event of a chat's stream means: a piece of the answer, its end, an error, or nothing.
+//! Decodes an event of a chat stream: a chunk, the end of the answer, or an error.
+
+use serde_json::Value;
 
 use crate::api::ChatChunk;
+use crate::wire::completion::{DecodedChunk, decode_chunk};
 use crate::wire::error_body::{self, ErrorBody};
 use crate::wire::sse::Event;
 
-/// What an event of a chat's stream means.
+/// A decoded event of a chat stream.
 #[derive(Debug)]
 #[allow(
     clippy::large_enum_variant,
-    reason = "there is one at a time, and a box would cost each chunk an allocation; over the bound with preserve-order only"
+    reason = "there is one at a time, and a box would cost an allocation a chunk; too large with preserve-order only"
 )]
 pub(crate) enum StreamEvent {
-    /// A piece of the answer.
+    /// A chunk of the answer.
     Chunk(ChatChunk),
-    /// The end of the answer: nothing of it is missing.
+    /// The end of the answer, which is complete.
     Done,
-    /// An error in place of an answer or of the rest of it.
+    /// An error in place of the answer or of the rest of it.
     Failure(ErrorBody),
-    /// Nothing: no data, or a comment that a gateway made into data (`data: : keepalive`).
-    Nothing,
+    /// No data, or a comment that a gateway sent as data (`data: : keepalive`).
+    Ignored,
 }
 
 impl StreamEvent {
-    /// Reads an event.
+    /// Decodes an event.
     ///
     /// # Errors
-    /// What the parser says of data that is neither a chunk nor an error, and the data.
-    pub(crate) fn read(event: Event) -> Result<StreamEvent, (serde_json::Error, Vec<u8>)> {
+    /// The parser's error for data that is neither a chunk nor an error, and the data.
+    pub(crate) fn decode(event: Event) -> Result<StreamEvent, (serde_json::Error, Vec<u8>)> {
         match event.data.trim_ascii() {
             b"[DONE]" => return Ok(StreamEvent::Done),
-            b"" | [b':', ..] => return Ok(StreamEvent::Nothing),
+            b"" | [b':', ..] => return Ok(StreamEvent::Ignored),
             _ => {}
         }
         if event.kind == "error" {
-            return Ok(StreamEvent::Failure(ErrorBody::read(&event.data)));
+            return Ok(StreamEvent::Failure(ErrorBody::parse(&event.data)));
         }
-        match ChatChunk::decode(event.data) {
-            Ok((chunk, None)) => Ok(match chunk.flat_error() {
-                Some(error) => StreamEvent::Failure(ErrorBody::of(&error)),
+        match decode_chunk(event.data) {
+            Ok(DecodedChunk { chunk, error: None }) => Ok(match error_object(&chunk) {
+                Some(error) => StreamEvent::Failure(ErrorBody::from_value(&error)),
                 None => StreamEvent::Chunk(chunk),
             }),
-            Ok((_, Some(error))) => Ok(StreamEvent::Failure(ErrorBody::of(&error))),
+            Ok(DecodedChunk { error: Some(error), .. }) => {
+                Ok(StreamEvent::Failure(ErrorBody::from_value(&error)))
+            }
             // Google wraps an error in a list.
             Err((error, data)) => match error_body::inside_success(&data) {
-                Some(said) => Ok(StreamEvent::Failure(said)),
+                Some(body) => Ok(StreamEvent::Failure(body)),
                 None => Err((error, data)),
             },
         }
     }
 }
 
+/// The chunk itself as an error, if it is one without an `error` field, as vLLM sends it.
+fn error_object(chunk: &ChatChunk) -> Option<Value> {
+    if !chunk.choices.is_empty() || chunk.usage.is_some() {
+        return None;
+    }
+    let is_error = chunk.extra.get("object")?.as_str()?.eq_ignore_ascii_case("error");
+    is_error.then(|| Value::Object((*chunk.extra).clone()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn read(data: &str) -> Result<StreamEvent, (serde_json::Error, Vec<u8>)> {
-        StreamEvent::read(Event { kind: String::new(), data: data.as_bytes().to_vec() })
+    fn decode(data: &str) -> Result<StreamEvent, (serde_json::Error, Vec<u8>)> {
+        StreamEvent::decode(Event { kind: String::new(), data: data.as_bytes().to_vec() })
     }
 
     #[test]
@@ -69,24 +83,24 @@ mod tests {
             r#"{"choices":[{"delta":{"\u0063ontent":"\u0061"}}]}"#,
             r#"{"choices":[{"delta":{"content":"a","role":null,"tool_calls":null}}],"usage":null}"#,
         ] {
-            let Ok(StreamEvent::Chunk(chunk)) = read(data) else { panic!("{data}") };
+            let Ok(StreamEvent::Chunk(chunk)) = decode(data) else { panic!("{data}") };
             assert_eq!(chunk.text(), "a", "{data}");
         }
         for data in
             [r#"{"choices":[]}"#, "{}", r#"{"choices":null}"#, r#"{"choices":[{}]}"#, r#"{"type":"ping"}"#]
         {
-            let Ok(StreamEvent::Chunk(chunk)) = read(data) else { panic!("{data}") };
+            let Ok(StreamEvent::Chunk(chunk)) = decode(data) else { panic!("{data}") };
             assert_eq!(chunk.text(), "", "{data}");
         }
     }
 
     #[test]
-    fn the_end_and_nothing() {
+    fn the_end_and_ignored_events() {
         for data in ["[DONE]", " [DONE] "] {
-            assert!(matches!(read(data), Ok(StreamEvent::Done)), "{data}");
+            assert!(matches!(decode(data), Ok(StreamEvent::Done)), "{data}");
         }
         for data in ["", " ", ": keepalive", ":"] {
-            assert!(matches!(read(data), Ok(StreamEvent::Nothing)), "{data}");
+            assert!(matches!(decode(data), Ok(StreamEvent::Ignored)), "{data}");
         }
     }
 
@@ -103,18 +117,18 @@ mod tests {
             (r#"{"object":"error","message":"no","type":"BadRequestError","code":400}"#, Some(400)),
             (r#"[{"error":{"message":"no","code":429}}]"#, Some(429)),
         ] {
-            let Ok(StreamEvent::Failure(error)) = read(data) else { panic!("{data}") };
+            let Ok(StreamEvent::Failure(error)) = decode(data) else { panic!("{data}") };
             assert_eq!((error.message.as_deref(), error.status()), (Some("no"), status), "{data}");
         }
         for data in [r#"{"message":"no"}"#, "\"no\"", "no"] {
             let event = Event { kind: "error".to_owned(), data: data.as_bytes().to_vec() };
-            let Ok(StreamEvent::Failure(error)) = StreamEvent::read(event) else { panic!("{data}") };
+            let Ok(StreamEvent::Failure(error)) = StreamEvent::decode(event) else { panic!("{data}") };
             assert_eq!(error.message.as_deref(), Some("no"), "{data}");
         }
     }
 
     #[test]
-    fn what_is_neither_is_unreadable() {
+    fn data_that_is_neither_a_chunk_nor_an_error_is_refused() {
         for data in [
             "hello",
             "<html>",
@@ -124,18 +138,18 @@ mod tests {
             r#"{"choices":[7]}"#,
             "{}{}",
         ] {
-            assert!(read(data).is_err(), "{data}");
+            assert!(decode(data).is_err(), "{data}");
         }
     }
 
     #[test]
-    fn half_a_surrogate_pair_and_a_byte_that_is_no_text_harm_a_character_only() {
+    fn a_lone_surrogate_and_an_invalid_byte_affect_one_character_only() {
         for data in [
             &br#"{"choices":[{"delta":{"content":"a\ud83eb"}}]}"#[..],
             b"{\"choices\":[{\"delta\":{\"content\":\"a\xFFb\"}}]}",
         ] {
             let event = Event { kind: String::new(), data: data.to_vec() };
-            let Ok(StreamEvent::Chunk(chunk)) = StreamEvent::read(event) else { panic!() };
+            let Ok(StreamEvent::Chunk(chunk)) = StreamEvent::decode(event) else { panic!() };
             assert_eq!(chunk.text(), "a\u{fffd}b");
         }
     }

@@ -5,11 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::{env, fs};
 
-use crate::client::config::{Config, ConfigBuilder, KEY_VARIABLE, SIGN_UP, URL_VARIABLE};
+use crate::client::config::{Config, ConfigBuilder, KEY_VARIABLE, SIGN_UP, URL_VARIABLE, api_key};
 use crate::error::{Error, Result};
 use crate::http::options::{Endpoint, headers};
 use crate::policy::backoff::MAX_TIME;
-use crate::wire::api_key;
 use crate::wire::base_url::BaseUrl;
 use crate::wire::secrets::Secrets;
 
@@ -89,7 +88,7 @@ fn fields(
     fields.extend(authorization.map(|value| ("authorization".to_owned(), value)));
     headers(&fields)?; // before the values are replaced by placeholders
     for (_, value) in &mut fields {
-        *value = secrets.keep(value, fastrand::alphanumeric);
+        *value = secrets.add(value, fastrand::alphanumeric);
     }
     let mut add = |name: &str, value: &str| fields.push((name.to_owned(), value.to_owned()));
     add("user-agent", user_agent);

@@ -1,9 +1,9 @@
-//! A key as people paste it, trimmed or refused with a hint.
+//! Checks the API key: trims it, or refuses it with a hint.
 
 use crate::error::{Error, Result};
 
-/// The key as it is sent, without the white space around it. Says what is wrong with it without showing it; `sign_up`
-/// is where to get another one.
+/// The key without surrounding whitespace. An error says what is wrong without showing the key; `sign_up` is the address
+/// for a new one.
 pub(crate) fn checked(key: &str, sign_up: &str) -> Result<String> {
     let key = key.trim();
     let refuse = |message: String| Err(Error::config("api_key", message));

@@ -1,4 +1,4 @@
-//! Base64 (RFC 4648, section 4): pictures go out as it, embeddings come in as it.
+//! Base64 (RFC 4648, section 4): the encoding of images in requests and of embeddings in answers.
 
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
@@ -9,7 +9,7 @@ pub(crate) fn encode(bytes: &[u8], out: &mut String) {
         let word =
             group.iter().fold(0, |word, byte| word << 8 | usize::from(*byte)) << (8 * (3 - group.len()));
         for digit in 0..4 {
-            // Three bytes are four digits; each byte less is one digit less.
+            // Three bytes are four digits; each missing byte is one digit less.
             let symbol = if digit <= group.len() { ALPHABET[word >> (18 - 6 * digit) & 63] } else { b'=' };
             out.push(char::from(symbol));
         }
@@ -22,11 +22,11 @@ pub(crate) fn decode(text: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(digits.len() / 4 * 3 + 2);
     for group in digits.chunks(4) {
         if group.len() == 1 {
-            return None; // six bits are no byte
+            return None; // six bits are less than a byte
         }
         let mut word = 0u32;
         for digit in group {
-            word = word << 6 | u32::from(value(*digit)?);
+            word = word << 6 | u32::from(digit_value(*digit)?);
         }
         word <<= 6 * (4 - group.len());
         bytes.extend_from_slice(&word.to_be_bytes()[1..group.len()]);
@@ -34,7 +34,7 @@ pub(crate) fn decode(text: &str) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-fn value(digit: u8) -> Option<u8> {
+fn digit_value(digit: u8) -> Option<u8> {
     match digit {
         b'A'..=b'Z' => Some(digit - b'A'),
         b'a'..=b'z' => Some(digit - b'a' + 26),
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_none_is_refused() {
+    fn other_text_is_refused() {
         for text in ["A", "AAAAA", "A A=", "ä", "AA=A"] {
             assert_eq!(decode(text), None, "{text}");
         }

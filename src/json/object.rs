@@ -1,0 +1,213 @@
+//! Objects that keep their unknown fields: a table of the known ones implements `Serialize` and `Deserialize`.
+//!
+//! Serde's derive keeps unknown fields with `flatten` only, which buffers every value twice, loses known fields of an
+//! unexpected type, and writes a field twice that `extra` overrides. Types without unknown fields use the derive.
+
+use serde::ser::{Serialize, SerializeMap, Serializer};
+use serde_json::{Map, Value};
+
+/// Implements `Serialize` and `Deserialize` for a struct with a field `extra`.
+///
+/// A line of the table is `always` or `optional` (not written while it has its default), the field, its name in JSON,
+/// and a reader of [`lenient`](crate::json::lenient). After the word `serialize` there are no readers, after the word
+/// `deserialize` there is no `always` or `optional`, and only one of the traits is implemented. After `finish` comes a
+/// function that completes what was read.
+///
+/// A value that a reader refuses is kept in `extra` under the field's name, and so is every unknown field. Null counts
+/// as missing. When an object is written, a field of `extra` takes the place of the known one of the same name.
+macro_rules! json_object {
+    (serialize $type:ident { $($mode:ident $field:ident: $name:literal),* $(,)? }) => {
+        impl $type {
+            /// Writes the known fields, in their order.
+            pub(crate) fn write_fields<M: serde::ser::SerializeMap>(
+                &self,
+                object: &mut crate::json::object::ObjectWriter<'_, M>,
+            ) -> Result<(), M::Error> {
+                $(object.$mode($name, &self.$field)?;)*
+                Ok(())
+            }
+        }
+
+        impl serde::Serialize for $type {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                let mut object = crate::json::object::ObjectWriter::new(serializer, &self.extra)?;
+                self.write_fields(&mut object)?;
+                object.end()
+            }
+        }
+    };
+    ($type:ident { $($mode:ident $field:ident: $name:literal => $reader:expr),* $(,)? } $(finish $finish:expr)?) => {
+        json_object!(serialize $type { $($mode $field: $name),* });
+        json_object!(deserialize $type { $($field: $name => $reader),* } $(finish $finish)?);
+    };
+    (deserialize $type:ident { $($field:ident: $name:literal => $reader:expr),* $(,)? } $(finish $finish:expr)?) => {
+        impl<'de> serde::Deserialize<'de> for $type {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<$type, D::Error> {
+                struct Fields;
+
+                impl<'de> serde::de::Visitor<'de> for Fields {
+                    type Value = $type;
+
+                    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                        f.write_str("an object")
+                    }
+
+                    fn visit_map<A: serde::de::MapAccess<'de>>(
+                        self,
+                        mut fields: A,
+                    ) -> Result<$type, A::Error> {
+                        let mut object = <$type>::default();
+                        let mut extra = serde_json::Map::new();
+                        while let Some(name) = fields.next_key::<String>()? {
+                            match name.as_str() {
+                                $($name => match $reader(fields.next_value()?) {
+                                    Ok(read) => {
+                                        object.$field = read.map(Into::into).unwrap_or_default();
+                                        extra.remove($name); // the last one of a repeated name counts
+                                    }
+                                    Err(value) => {
+                                        object.$field = Default::default();
+                                        extra.insert(name, value);
+                                    }
+                                },)*
+                                _ => drop(extra.insert(name, fields.next_value()?)),
+                            }
+                        }
+                        object.extra = extra.into();
+                        $(let object = $finish(object);)?
+                        Ok(object)
+                    }
+                }
+
+                deserializer.deserialize_map(Fields)
+            }
+        }
+    };
+}
+pub(crate) use json_object;
+
+/// Writes an object, in which a field of `extra` takes the place of a known one of the same name.
+pub(crate) struct ObjectWriter<'a, M> {
+    map: M,
+    extra: &'a Map<String, Value>,
+    /// The field of `extra` that isn't written.
+    omitted: Option<&'static str>,
+}
+
+impl<'a, M: SerializeMap> ObjectWriter<'a, M> {
+    pub(crate) fn new<S>(serializer: S, extra: &'a Map<String, Value>) -> Result<Self, M::Error>
+    where
+        S: Serializer<SerializeMap = M, Ok = M::Ok, Error = M::Error>,
+    {
+        Ok(ObjectWriter { map: serializer.serialize_map(None)?, extra, omitted: None })
+    }
+
+    /// Leaves a field of `extra` out, so that a known one of the same name can be written.
+    pub(crate) fn omit_extra(&mut self, name: &'static str) {
+        self.omitted = Some(name);
+    }
+
+    /// Writes a field.
+    pub(crate) fn always(&mut self, name: &str, value: &(impl Serialize + ?Sized)) -> Result<(), M::Error> {
+        if self.extra.contains_key(name) && self.omitted != Some(name) {
+            return Ok(());
+        }
+        self.map.serialize_entry(name, value)
+    }
+
+    /// Writes a field unless it has its default: `None` or an empty list.
+    #[inline]
+    pub(crate) fn optional<T>(&mut self, name: &str, value: &T) -> Result<(), M::Error>
+    where
+        T: Serialize + IsDefault,
+    {
+        if value.is_default() { Ok(()) } else { self.always(name, value) }
+    }
+
+    /// Writes the unknown fields and ends the object.
+    pub(crate) fn end(mut self) -> Result<M::Ok, M::Error> {
+        for (name, value) in self.extra.iter().filter(|(name, _)| self.omitted != Some(name.as_str())) {
+            self.map.serialize_entry(name, value)?;
+        }
+        self.map.end()
+    }
+}
+
+/// Tells whether an optional field is left out.
+pub(crate) trait IsDefault {
+    fn is_default(&self) -> bool;
+}
+
+impl<T> IsDefault for Option<T> {
+    fn is_default(&self) -> bool {
+        self.is_none()
+    }
+}
+
+impl<T> IsDefault for Vec<T> {
+    fn is_default(&self) -> bool {
+        self.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::json::lenient::{count, text};
+    use serde_json::json;
+
+    #[derive(Debug, Default, PartialEq)]
+    struct Pair {
+        name: String,
+        size: Option<u64>,
+        extra: Map<String, Value>,
+    }
+
+    fn named(mut pair: Pair) -> Pair {
+        if pair.size == Some(0) {
+            pair.name.push_str("empty");
+        }
+        pair
+    }
+
+    json_object!(Pair { always name: "name" => text, optional size: "size" => count } finish named);
+
+    fn read(json: &str) -> Pair {
+        serde_json::from_str(json).unwrap()
+    }
+
+    #[test]
+    fn known_fields_come_in_order_and_unknown_ones_behind_them() {
+        let written = |json: &str| serde_json::to_string(&read(json)).unwrap();
+        assert_eq!(written(r#"{"x":[1],"size":"7","name":"a"}"#), r#"{"name":"a","size":7,"x":[1]}"#);
+        assert_eq!(written(r#"{"size":null}"#), r#"{"name":""}"#);
+    }
+
+    #[test]
+    fn a_field_of_an_unexpected_type_is_kept_and_written_once() {
+        let pair = read(r#"{"name": ["a"], "size": "many"}"#);
+        assert_eq!((pair.name.as_str(), pair.size), ("", None));
+        assert_eq!(json!(pair), json!({"name": ["a"], "size": "many"}));
+        let mut pair = read(r#"{"name": "a"}"#);
+        pair.extra.insert("name".to_owned(), json!("b"));
+        assert_eq!(serde_json::to_string(&pair).unwrap(), r#"{"name":"b"}"#);
+    }
+
+    #[test]
+    fn the_last_one_of_a_repeated_name_counts() {
+        assert_eq!(json!(read(r#"{"size": "many", "size": 1}"#)), json!({"name": "", "size": 1}));
+        assert_eq!(json!(read(r#"{"size": 1, "size": "many"}"#)), json!({"name": "", "size": "many"}));
+        assert_eq!(read(r#"{"size": 1, "size": null}"#).size, None);
+    }
+
+    #[test]
+    fn a_type_may_complete_what_was_read() {
+        assert_eq!(read(r#"{"size": 0}"#).name, "empty");
+    }
+
+    #[test]
+    fn a_value_that_is_not_an_object_is_an_error() {
+        let error = serde_json::from_str::<Pair>("[]").unwrap_err().to_string();
+        assert!(error.starts_with("invalid type: sequence, expected an object"), "{error}");
+    }
+}

@@ -1,0 +1,429 @@
+//! Reads chat completions, both complete answers and chunks of a stream, with a cursor instead of serde's derive. The
+//! reason is in [`cursor`](crate::json::cursor).
+
+use std::borrow::Cow;
+use std::num::NonZeroU32;
+
+use serde::de::{Deserialize, DeserializeOwned, Deserializer, Error, IgnoredAny};
+use serde_json::{Map, Value};
+
+use crate::api::chunk::ChunkHead;
+use crate::api::{ChatChunk, ChatResponse, Choice, ChunkChoice, Content, Delta, FunctionDelta, Usage};
+use crate::json::cursor::{JsonCursor, RawValue, SyntaxError};
+use crate::json::extra::Extra;
+use crate::json::lenient::{Lenient, is_error, list, object, text};
+use crate::meta::Meta;
+use crate::wire::usage::read_usage;
+
+/// A decoded chunk, and the error that it carries, if it carries one.
+#[derive(Debug)]
+pub(crate) struct DecodedChunk {
+    pub(crate) chunk: ChatChunk,
+    pub(crate) error: Option<Value>,
+}
+
+/// Decodes the body of an answer. A body without choices is refused, and so is one that carries an error.
+pub(crate) fn decode_response(body: &[u8]) -> serde_json::Result<ChatResponse> {
+    let body = without_bom(body);
+    let Completion { choices, usage, id, model, created, has_unread_usage, .. } =
+        Completion::read_answer(body)?;
+    let string = |field: Option<Field<'_>>| {
+        let value = field?.value;
+        value.text().ok()?.map(Cow::into_owned).or_else(|| text(value.to_value().ok()?).ok()?)
+    };
+    Ok(ChatResponse {
+        id: string(id).unwrap_or_default(),
+        model: string(model).unwrap_or_default(),
+        created: created.and_then(|field| field.value.count()),
+        choices: choices.unwrap_or_default().into_iter().map(Choice::from).collect(),
+        usage,
+        extra: unknown_fields(body.to_vec(), has_unread_usage),
+        meta: Meta::default(),
+    })
+}
+
+/// Decodes the body of a complete answer as the one chunk of a stream, under the rules of [`decode_response`].
+pub(crate) fn decode_response_as_chunk(body: &[u8]) -> serde_json::Result<ChatChunk> {
+    let body = without_bom(body);
+    let completion = Completion::read_answer(body)?;
+    let head = completion.head();
+    let Completion { choices, usage, has_unread_usage, .. } = completion;
+    let extra = unknown_fields(body.to_vec(), has_unread_usage);
+    Ok(ChatChunk { choices: choices.unwrap_or_default(), usage, extra, head })
+}
+
+/// Decodes a chunk of a stream. JSON that can't be decoded is returned with the parser's error.
+pub(crate) fn decode_chunk(json: Vec<u8>) -> Result<DecodedChunk, (serde_json::Error, Vec<u8>)> {
+    let Ok(completion) = Completion::read(&json) else { return Err((parse_error(&json), json)) };
+    let head = completion.head();
+    let Completion { choices, usage, error, has_unread_usage, .. } = completion;
+    let extra = unknown_fields(json, has_unread_usage);
+    let chunk = ChatChunk { choices: choices.unwrap_or_default(), usage, extra, head };
+    Ok(DecodedChunk { chunk, error: error.filter(is_error) })
+}
+
+fn without_bom(body: &[u8]) -> &[u8] {
+    body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body)
+}
+
+/// The parser's error for JSON that the cursor refused.
+fn parse_error(json: &[u8]) -> serde_json::Error {
+    match serde_json::from_slice::<IgnoredAny>(json) {
+        Err(error) => error,
+        Ok(_) => Error::custom("not a chat completion"),
+    }
+}
+
+/// The fields that a complete answer and a chunk of a stream share.
+#[derive(Default)]
+struct Completion<'a> {
+    /// `None` where there is no list, which differs from an empty one.
+    choices: Option<Vec<ChunkChoice>>,
+    usage: Option<Usage>,
+    /// An error in place of an answer, or in one of the choices.
+    error: Option<Value>,
+    id: Option<Field<'a>>,
+    model: Option<Field<'a>>,
+    created: Option<Field<'a>>,
+    /// The total length of the names of the unknown fields.
+    unknown_names: u32,
+    /// There is usage without any count, which is kept among the unknown fields.
+    has_unread_usage: bool,
+}
+
+/// A field that is parsed later.
+#[derive(Clone, Copy)]
+struct Field<'a> {
+    offset: Option<NonZeroU32>,
+    value: RawValue<'a>,
+}
+
+/// The unknown fields of a completion.
+fn unknown_fields(json: Vec<u8>, has_unread_usage: bool) -> Extra {
+    Extra::new(json, if has_unread_usage { is_known_except_usage } else { is_known })
+}
+
+/// Whether a field isn't kept among the unknown ones.
+fn is_known(name: &[u8]) -> bool {
+    name == b"usage" || is_known_except_usage(name)
+}
+
+fn is_known_except_usage(name: &[u8]) -> bool {
+    matches!(name, b"id" | b"model" | b"created" | b"choices" | b"error")
+}
+
+impl<'a> Completion<'a> {
+    /// Reads a completion; unknown fields are skipped.
+    fn read(json: &'a [u8]) -> Result<Completion<'a>, SyntaxError> {
+        let mut completion = Completion::default();
+        let mut cursor = JsonCursor::new(json);
+        if !cursor.enter(b'{')? {
+            return Err(SyntaxError);
+        }
+        let field = |cursor: &mut JsonCursor<'a>| {
+            let offset = u32::try_from(json.len() - cursor.remaining()).ok().and_then(NonZeroU32::new);
+            Ok(Some(Field { offset, value: cursor.value()? }))
+        };
+        while let Some(name) = cursor.next_name()? {
+            match &*name {
+                b"choices" => completion.read_choices(&mut cursor)?,
+                b"id" => completion.id = field(&mut cursor)?,
+                b"model" => completion.model = field(&mut cursor)?,
+                b"created" => completion.created = field(&mut cursor)?,
+                b"usage" => completion.read_usage(&mut cursor)?,
+                b"error" => completion.error = not_null(cursor.value()?)?.or(completion.error),
+                other => {
+                    let length = other.len() as u32;
+                    completion.unknown_names = completion.unknown_names.wrapping_add(length);
+                    cursor.value()?;
+                }
+            }
+        }
+        cursor.expect_end().map(|()| completion)
+    }
+
+    /// Reads a complete answer.
+    fn read_answer(json: &'a [u8]) -> serde_json::Result<Completion<'a>> {
+        let completion = Completion::read(json).map_err(|SyntaxError| parse_error(json))?;
+        if completion.error.as_ref().is_some_and(is_error) {
+            return Err(Error::custom("the answer carries an error"));
+        }
+        if completion.choices.is_none() {
+            return Err(Error::custom("there are no choices"));
+        }
+        Ok(completion)
+    }
+
+    fn head(&self) -> ChunkHead {
+        let offset = |field: Option<Field<'_>>| field?.offset;
+        let Completion { id, model, created, unknown_names, .. } = *self;
+        ChunkHead { id: offset(id), model: offset(model), created: offset(created), unknown_names }
+    }
+
+    /// Reads usage, if there is any.
+    fn read_usage(&mut self, cursor: &mut JsonCursor<'_>) -> Result<(), SyntaxError> {
+        if !cursor.skip_null() {
+            self.usage = read_usage(cursor)?;
+            self.has_unread_usage = self.usage.is_none();
+        }
+        Ok(())
+    }
+
+    fn read_choices(&mut self, cursor: &mut JsonCursor<'_>) -> Result<(), SyntaxError> {
+        if !cursor.enter(b'[')? {
+            return Ok(());
+        }
+        let mut choices = Vec::new();
+        while cursor.next_item()? {
+            choices.reserve_exact(1); // there is almost always one
+            let position = u32::try_from(choices.len()).unwrap_or(u32::MAX);
+            choices.push(ChunkChoice { index: position, ..ChunkChoice::default() });
+            if let Some(choice) = choices.last_mut() {
+                self.error = read_choice(choice, cursor)?.or(self.error.take());
+            }
+        }
+        self.choices = Some(choices);
+        Ok(())
+    }
+}
+
+/// Reads a choice in place; returns the error that it carries.
+fn read_choice(choice: &mut ChunkChoice, cursor: &mut JsonCursor<'_>) -> Result<Option<Value>, SyntaxError> {
+    let mut error = None;
+    let mut has_delta = false;
+    if !cursor.enter(b'{')? {
+        return Err(SyntaxError);
+    }
+    while let Some(name) = cursor.next_name()? {
+        match &*name {
+            b"index" => choice.index = cursor.value()?.index().unwrap_or(choice.index),
+            b"delta" => has_delta |= read_delta(&mut choice.delta, cursor)?,
+            // In a chunk with both, the message repeats the text of all deltas.
+            b"message" if has_delta => drop(cursor.value()?),
+            b"message" => drop(read_delta(&mut choice.delta, cursor)?),
+            // The answer in the legacy completions API.
+            b"text" => read_content(&mut choice.delta.content, cursor.value()?)?,
+            b"finish_reason" => {
+                let unread = read_text(&mut choice.finish_reason, cursor.value()?)?;
+                keep_unread(&mut choice.extra, &name, unread);
+            }
+            b"logprobs" => {
+                let value = cursor.value()?;
+                // Checked here because it is null in almost every chunk.
+                if !value.is_null() {
+                    let boxed = |logprobs| object(logprobs).map(|logprobs| logprobs.map(Box::new).map(Some));
+                    let unread = read_in_place(&mut choice.logprobs, value, boxed)?;
+                    keep_unread(&mut choice.extra, &name, unread);
+                }
+            }
+            b"error" => error = not_null(cursor.value()?)?,
+            other => {
+                let start = cursor.clone();
+                cursor.value()?;
+                choice.extra.push_raw(other, cursor.text_since(&start));
+            }
+        }
+    }
+    // Some servers send an empty reason, or the string "null", while the answer continues.
+    if matches!(choice.finish_reason.as_deref(), Some("" | "null")) {
+        choice.finish_reason = None;
+    }
+    Ok(error)
+}
+
+/// Reads a delta or a message in place; false if it isn't an object.
+fn read_delta(delta: &mut Delta, cursor: &mut JsonCursor<'_>) -> Result<bool, SyntaxError> {
+    if !cursor.enter(b'{')? {
+        return Ok(false);
+    }
+    while let Some(name) = cursor.next_name()? {
+        let start = cursor.clone();
+        let value = cursor.value()?;
+        let unread = match &*name {
+            b"content" => {
+                read_content(&mut delta.content, value)?;
+                None
+            }
+            b"role" => read_text(&mut delta.role, value)?,
+            b"reasoning_content" => read_text(&mut delta.reasoning_content, value)?,
+            b"reasoning" => read_text(&mut delta.reasoning, value)?,
+            b"refusal" => read_text(&mut delta.refusal, value)?,
+            b"tool_calls" => read_in_place(&mut delta.tool_calls, value, list)?,
+            b"function_call" => read_in_place(&mut delta.function_call, value, |call| {
+                let not_blank = |call: FunctionDelta| Some(Box::new(call)).filter(|call| !call.is_blank());
+                Ok(object(call)?.map(not_blank))
+            })?,
+            other => {
+                delta.extra.push_raw(other, cursor.text_since(&start));
+                None
+            }
+        };
+        keep_unread(&mut delta.extra, &name, unread);
+    }
+    Ok(true)
+}
+
+/// Reads a string in place. A value that can't become a string is returned; null changes nothing.
+#[inline]
+fn read_text<T: for<'t> From<&'t str>>(
+    place: &mut Option<T>,
+    value: RawValue<'_>,
+) -> Result<Option<Value>, SyntaxError> {
+    match value.text()? {
+        Some(text) => *place = Some(T::from(&text)),
+        None if value.is_null() => {}
+        None => {
+            return read_in_place(place, value, |value| Ok(text(value)?.map(|text| Some(T::from(&text)))));
+        }
+    }
+    Ok(None)
+}
+
+/// Parses a value and reads it in place. A value that can't be read is returned; null changes nothing.
+#[inline]
+fn read_in_place<P: DeserializeOwned, T>(
+    place: &mut T,
+    value: RawValue<'_>,
+    reader: impl FnOnce(P) -> Lenient<T>,
+) -> Result<Option<Value>, SyntaxError> {
+    if value.is_null() {
+        return Ok(None);
+    }
+    match reader(value.parse()?) {
+        Ok(Some(read)) => *place = read,
+        Ok(None) => {}
+        Err(unread) => return Ok(Some(unread)),
+    }
+    Ok(None)
+}
+
+#[inline]
+fn read_content(content: &mut Option<Content>, value: RawValue<'_>) -> Result<(), SyntaxError> {
+    if let Some(other) = read_text(content, value)? {
+        *content = Content::from_value(other).ok().flatten();
+    }
+    Ok(())
+}
+
+/// The value, parsed, unless it is null.
+fn not_null(value: RawValue<'_>) -> Result<Option<Value>, SyntaxError> {
+    if value.is_null() { Ok(None) } else { value.to_value().map(Some) }
+}
+
+/// Keeps a known field of an unexpected type among the unknown ones.
+#[inline]
+fn keep_unread(extra: &mut Extra, name: &[u8], unread: Option<Value>) {
+    if let Some(unread) = unread {
+        extra.push_raw(name, unread.to_string().as_bytes());
+    }
+}
+
+impl<'de> Deserialize<'de> for ChatResponse {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<ChatResponse, D::Error> {
+        let json = Map::<String, Value>::deserialize(deserializer).map(Value::Object)?.to_string();
+        decode_response(json.as_bytes()).map_err(D::Error::custom)
+    }
+}
+
+impl<'de> Deserialize<'de> for ChatChunk {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<ChatChunk, D::Error> {
+        let json = Map::<String, Value>::deserialize(deserializer).map(Value::Object)?.to_string();
+        match decode_chunk(json.into_bytes()) {
+            Ok(decoded) => Ok(decoded.chunk),
+            Err((error, _)) => Err(D::Error::custom(error)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn response(body: &str) -> ChatResponse {
+        decode_response(body.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn a_complete_answer() {
+        let answer = response(
+            r#"
+            {"id": "c", "object": "chat.completion", "created": "7", "model": "m", "choices": [{"index": 0, "message":
+            {"role": "assistant", "content": "hi", "refusal": null}, "logprobs": null, "finish_reason": "stop"}],
+            "usage": {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}, "system_fingerprint": "fp"}"#,
+        );
+        assert_eq!((answer.text(), answer.finish_reason()), ("hi", Some("stop")));
+        assert_eq!((answer.id.as_str(), answer.model.as_str(), answer.created), ("c", "m", Some(7)));
+        assert_eq!(answer.usage.as_ref().unwrap().total_tokens, Some(3));
+        assert_eq!(json!(answer.extra), json!({"object": "chat.completion", "system_fingerprint": "fp"}));
+        assert_eq!((answer.reasoning(), answer.refusal(), answer.tool_calls().len()), (None, None, 0));
+    }
+
+    #[test]
+    fn a_minimal_answer() {
+        let answer = response(r#"{"choices": [{"message": {"content": "hi"}}]}"#);
+        assert_eq!((answer.text(), answer.finish_reason(), &answer.usage), ("hi", None, &None));
+        assert_eq!(response(r#"{"choices": []}"#).text(), "");
+        assert_eq!(response(r#"{"choices": [{}]}"#).text(), "");
+        assert_eq!(response(r#"{"choices": [{"text": "legacy"}]}"#).text(), "legacy");
+        assert_eq!(response(r#"{"choices": [{"finish_reason": ""}]}"#).finish_reason(), None);
+        for body in [
+            "{}",
+            r#"{"choices": null}"#,
+            r#"{"detail": "Not Found"}"#,
+            "[]",
+            "",
+            "<html>",
+            r#"{"choices": [1]}"#,
+        ] {
+            assert!(decode_response(body.as_bytes()).is_err(), "{body}");
+        }
+    }
+
+    #[test]
+    fn fields_of_unexpected_types_are_kept() {
+        let value = json!({
+            "id": "x", "model": "m", "usage": {"tokens": "many"}, "service_tier": null,
+            "choices": [{
+                "index": 0, "finish_reason": {"type": "stop"}, "logprobs": [1],
+                "message": {"role": "assistant", "content": "hi", "refusal": ["no"], "tool_calls": "f", "reasoning": {"a": 1}}
+            }]
+        });
+        let answer: ChatResponse = serde_json::from_value(value.clone()).unwrap();
+        assert_eq!((answer.text(), answer.finish_reason(), &answer.usage), ("hi", None, &None));
+        assert_eq!(serde_json::to_value(&answer).unwrap(), value);
+    }
+
+    #[test]
+    fn lone_surrogates_and_python_numbers() {
+        let answer = response(
+            r#"{"choices":[{"message":{"content":"a\ud83eb \ud83e\udd80"},"logprobs":{"content":[{"token":"a","logprob":-Infinity}]}}],"x":NaN}"#,
+        );
+        assert_eq!(answer.text(), "a\u{fffd}b 🦀");
+        assert_eq!(answer.extra["x"], Value::Null);
+        assert_eq!(answer.choices[0].logprobs.as_ref().unwrap().content[0].logprob, None);
+    }
+
+    #[test]
+    fn a_complete_answer_is_also_one_chunk() {
+        let body = b"\xEF\xBB\xBF {\"id\": \"c\", \"model\": 7, \"created\": \"8\", \"x\": 1, \"choices\": [{\"message\": {\"content\": \"hi\"}}]}";
+        let chunk = decode_response_as_chunk(body).unwrap();
+        assert_eq!((chunk.text(), json!(chunk.extra)), ("hi", json!({"x": 1})));
+        assert_eq!(
+            (chunk.id().as_deref(), chunk.model().as_deref(), chunk.created()),
+            (Some("c"), Some("7"), Some(8))
+        );
+        for refused in ["{}", r#"{"choices": [], "error": {"message": "no"}}"#] {
+            assert!(decode_response_as_chunk(refused.as_bytes()).is_err(), "{refused}");
+        }
+    }
+
+    #[test]
+    fn the_head_of_a_chunk_survives_changes_of_its_other_fields() {
+        let mut chunk: ChatChunk =
+            serde_json::from_str(r#"{"id": "c", "model": "", "choices": []}"#).unwrap();
+        chunk.extra.insert("x", 1);
+        assert_eq!((chunk.id().as_deref(), chunk.model(), chunk.created()), (Some("c"), None, None));
+        assert_eq!(json!(chunk), json!({"id": "c", "choices": [], "x": 1}));
+    }
+}
