@@ -7,12 +7,9 @@ mod support;
 
 use std::time::Duration;
 
-use holysheep::{Client, Error, Reason};
-use hostile::{HELLO, RawServer, adaptive, ask, each, exact, kind, streamed, told};
+use holysheep::{Error, Reason};
+use hostile::{HELLO, RawServer, WAYS, adaptive, ask, each, exact, kind, streamed, told};
 use support::{Server, ok, status};
-
-const WAYS: [(&str, fn(&Client) -> holysheep::Result<holysheep::ChatResponse>); 2] =
-    [("chat", ask), ("chat_stream", streamed)];
 
 /// The status and the fields of an answer; fields that are too many, too long or not allowed.
 fn head(code: u16, fields: &str) -> Vec<u8> {

@@ -9,18 +9,15 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use holysheep::{AdaptiveConfig, Client, Error, Event, Jitter, Phase, Reason, RetryConfig};
+use holysheep::{AdaptiveConfig, Error, Event, Jitter, Phase, Reason, RetryConfig};
 use hostile::{
-    DONE, FINISH, ROLE, RawServer, STREAM_HEAD, USAGE, adaptive, ask, build, chunk, config, delta,
+    DONE, FINISH, ROLE, RawServer, STREAM_HEAD, USAGE, WAYS, adaptive, ask, build, chunk, config, delta,
 };
 use hostile::{each, events, exact, hasty, streamed, told, whole};
 use support::{Reply, Server, ok, silence, status};
 
 /// The inactivity timeout of these tests. A model "thinks" for longer.
 const TIMEOUT: Duration = Duration::from_millis(60);
-
-const WAYS: [(&str, fn(&Client) -> holysheep::Result<holysheep::ChatResponse>); 2] =
-    [("chat", ask), ("chat_stream", streamed)];
 
 #[test]
 fn a_model_that_thinks_for_longer_than_the_timeout_answers() {
@@ -258,4 +255,23 @@ fn no_two_clients_use_the_same_idempotency_keys() {
     let keys: BTreeSet<_> =
         requests.iter().map(|request| request.header("idempotency-key").unwrap()).collect();
     assert_eq!((keys.len(), requests.len()), (100, 100));
+}
+
+#[test]
+fn a_used_up_quota_that_a_gateway_passes_on_is_final_only_by_its_machine_readable_word() {
+    let refusal = |message: &str, kind: &str| {
+        let error = serde_json::json!({"message": message, "type": kind, "param": null, "code": "429"});
+        status(429).json(&serde_json::json!({ "error": error }))
+    };
+    let words = "You exceeded your current quota, please check your plan and billing details.";
+    let quoted =
+        format!("RateLimitError: Error code: 429 - {{'message': '{words}', 'code': 'insufficient_quota'}}");
+    let cases =
+        [(words, "insufficient_quota", 1), (&quoted, "throttling_error", 1), (words, "throttling_error", 2)];
+    each(cases, |(message, kind, requests)| {
+        let server = Server::script([refusal(message, kind), ok("hi")]);
+        let answer = ask(&exact(server.url()).0);
+        let outcome = answer.map(|answer| answer.meta().attempts).map_err(|error| told(&error));
+        assert_eq!(server.requests().len(), requests, "{kind}: {message}: {outcome:?}");
+    });
 }

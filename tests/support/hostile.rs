@@ -102,6 +102,11 @@ pub(crate) fn streamed(client: &Client) -> Result<ChatResponse> {
     stream(client)?.into_response()
 }
 
+/// A way to ask for a chat, named for messages.
+pub(crate) type Way = (&'static str, fn(&Client) -> Result<ChatResponse>);
+
+pub(crate) const WAYS: [Way; 2] = [("chat", ask), ("chat_stream", streamed)];
+
 /// The texts of all chunks, and the error at the end, if there is one.
 pub(crate) fn read(stream: &mut ChatStream) -> (String, Option<Error>) {
     let mut text = String::new();

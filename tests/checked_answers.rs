@@ -1,0 +1,172 @@
+//! Answers are checked against the request: vectors belong to their texts, and cut JSON isn't blamed on the parser.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't go on shall say so loudly")]
+
+#[path = "support/hostile.rs"]
+mod hostile;
+mod support;
+
+use holysheep::{ChatResponse, EmbeddingRequest, EmbeddingResponse, Error, Result};
+use hostile::{DONE, ask, each, events, exact, kind, streamed, told};
+use serde_json::{Value, json};
+use support::{Server, status};
+
+/// Asks for the vectors of four texts, of which each is answered with its index as the vector.
+fn embed_four(data: &Value) -> Result<EmbeddingResponse> {
+    let server = Server::always(status(200).json(&json!({"object": "list", "model": "m", "data": data})));
+    exact(server.url()).0.embeddings(&EmbeddingRequest::new("m", ["a", "b", "c", "d"]))
+}
+
+fn vectors(indices: &[Value]) -> Value {
+    let vector = |index: &Value| json!({"object": "embedding", "index": index, "embedding": [index.as_f64().unwrap_or(0.5)]});
+    indices.iter().map(vector).collect()
+}
+
+#[test]
+fn vectors_that_do_not_match_the_texts_are_an_error() {
+    each(
+        [
+            json!([0, 1, 3]),
+            json!([0, 1, 2]),
+            json!([0, 1, 1, 3]),
+            json!([0, 1, 2, 9]),
+            json!([]),
+            json!([0, 1, 2, 3, 4]),
+            json!([0, 1, 2, 3, 3]),
+            json!([1, 2, 3, 4]),
+            json!([0, 0, 0, 0]),
+            json!([0, 1, 2, -1]),
+            json!([0, 1, 2, 2.5]),
+            json!([0, 1, 2, 4_294_967_299_u64]),
+            json!([0, 1, 2, u64::MAX]),
+            json!([3, null, 1, 0]),
+            json!([0, 1, "x", 3]),
+        ],
+        |indices| {
+            let answer = embed_four(&vectors(indices.as_array().unwrap()));
+            let Err(error) = answer else { panic!("{indices}: a success") };
+            assert!(!told(&error).is_empty() && error.attempts() >= 1, "{indices}");
+        },
+    );
+    each([json!(null), json!([null]), json!([{"index": 0}]), json!({})], |data| {
+        assert!(embed_four(&data).is_err(), "{data}");
+    });
+}
+
+#[test]
+fn the_error_says_how_many_vectors_came_for_how_many_texts() {
+    let text = told(&embed_four(&vectors(&[json!(0), json!(1), json!(3)])).unwrap_err());
+    assert!(text.contains('3') && text.contains('4'), "{text}");
+    let text = told(&embed_four(&vectors(&[json!(0), json!(1), json!(2), json!(9)])).unwrap_err());
+    assert!(text.contains('9'), "{text}");
+}
+
+#[test]
+fn one_text_has_one_vector() {
+    each([json!("one text"), json!([1, 2, 3]), json!([[1, 2, 3]])], |input| {
+        let two = json!({"data": vectors(&[json!(0), json!(1)])});
+        let server = Server::script([status(200).json(&two)]);
+        let request = EmbeddingRequest::new("m", input.clone());
+        assert!(exact(server.url()).0.embeddings(&request).is_err(), "{input}");
+        let server = Server::script([status(200).json(&json!({"data": vectors(&[json!(0)])}))]);
+        assert!(exact(server.url()).0.embeddings(&request).is_ok(), "{input}");
+    });
+}
+
+#[test]
+fn vectors_that_match_come_in_the_order_of_the_texts() {
+    each([json!([3, 1, 0, 2]), json!([0, 1, 2, 3])], |indices| {
+        let answer = embed_four(&vectors(indices.as_array().unwrap())).unwrap();
+        let firsts: Vec<f32> = answer.vectors().map(|vector| vector[0]).collect();
+        assert_eq!(firsts, [0.0, 1.0, 2.0, 3.0], "{indices}");
+    });
+    let worded = json!([{"index": "1", "embedding": [1]}, {"index": "0", "embedding": [0]},
+        {"index": 2.0, "embedding": [2]}, null, {"index": 3, "embedding": [3]}]);
+    let answer = embed_four(&worded).unwrap();
+    let firsts: Vec<f32> = answer.vectors().map(|vector| vector[0]).collect();
+    assert_eq!(firsts, [0.0, 1.0, 2.0, 3.0], "numbers as words, and a null entry");
+}
+
+/// An answer of these choices, as a whole and by a stream.
+fn answers(message: &Value, finish_reason: &str) -> [(&'static str, ChatResponse); 2] {
+    let body = json!({"choices": [{"index": 0, "message": message, "finish_reason": finish_reason}]});
+    let server = Server::script([status(200).json(&body).header("x-request-id", "req-7")]);
+    let whole = ask(&exact(server.url()).0).unwrap();
+    let mut delta = message.clone();
+    for (index, call) in delta["tool_calls"].as_array_mut().into_iter().flatten().enumerate() {
+        call["index"] = index.into();
+    }
+    let piece = json!({"choices": [{"index": 0, "delta": delta}]});
+    let end = json!({"choices": [{"index": 0, "delta": {}, "finish_reason": finish_reason}]});
+    let reply = events(&format!("data: {piece}\n\ndata: {end}\n\n{DONE}")).header("x-request-id", "req-7");
+    let server = Server::script([reply]);
+    let pieces = streamed(&exact(server.url()).0).unwrap();
+    [("whole", whole), ("streamed", pieces)]
+}
+
+#[track_caller]
+fn is_incomplete(error: &Error, cause: &str, what: &str) {
+    assert_eq!(kind(error), "Incomplete", "{what}: {error:?}");
+    assert!(told(error).contains(cause), "{what}: {}", told(error));
+    assert_eq!(error.request_id(), Some("req-7"), "{what}");
+    assert!(!error.is_retryable(), "{what}");
+}
+
+#[test]
+fn json_of_a_cut_or_filtered_answer_names_the_cause() {
+    each(
+        [
+            (json!("{\"a\": [1, 2"), "length"),
+            (json!("```json\n{\"a\": [1, 2"), "length"),
+            (json!(""), "length"),
+            (json!(null), "length"),
+            (json!(""), "content_filter"),
+            (json!(null), "content_filter"),
+            (json!("{\"a\": "), "content_filter"),
+        ],
+        |(content, reason)| {
+            for (way, answer) in answers(&json!({"role": "assistant", "content": content}), reason) {
+                let what = format!("{way} {content} {reason}");
+                is_incomplete(&answer.json::<Value>().unwrap_err(), reason, &what);
+            }
+        },
+    );
+}
+
+#[test]
+fn json_of_a_refused_answer_names_the_refusal() {
+    let message = json!({"role": "assistant", "content": null, "refusal": "I can't help with that"});
+    for (way, answer) in answers(&message, "stop") {
+        is_incomplete(&answer.json::<Value>().unwrap_err(), "refus", way);
+    }
+}
+
+#[test]
+fn arguments_of_a_cut_or_filtered_answer_name_the_cause() {
+    each(["length", "content_filter"], |reason| {
+        let call = json!({"id": "c1", "type": "function",
+            "function": {"name": "weather", "arguments": "{\"city\": \"Par"}});
+        let message = json!({"role": "assistant", "content": null, "tool_calls": [call]});
+        for (way, answer) in answers(&message, reason) {
+            let error = answer.tool_calls()[0].arguments::<Value>().unwrap_err();
+            is_incomplete(&error, reason, way);
+            let error = answer.tool_calls()[0].function.arguments::<Value>().unwrap_err();
+            is_incomplete(&error, reason, way);
+        }
+    });
+}
+
+#[test]
+fn malformed_json_of_a_finished_answer_is_still_the_fault_of_the_text() {
+    for (way, answer) in answers(&json!({"role": "assistant", "content": "I'd rather not"}), "stop") {
+        let error = answer.json::<Value>().unwrap_err();
+        assert!(matches!(error, Error::Decode { .. }), "{way}: {error:?}");
+        assert_eq!(error.request_id(), Some("req-7"), "{way}");
+    }
+}
+
+#[test]
+fn a_cut_answer_is_still_readable_as_text() {
+    for (way, answer) in answers(&json!({"role": "assistant", "content": "Once upon"}), "length") {
+        assert_eq!((answer.text(), answer.finish_reason()), ("Once upon", Some("length")), "{way}");
+    }
+}

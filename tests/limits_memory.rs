@@ -1,0 +1,230 @@
+//! What an answer becomes in memory is bounded: by its bytes, and by the number of its choices and tool calls.
+//!
+//! The measure is the peak of what the calling thread has allocated, which includes the body itself.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't go on shall say so loudly")]
+
+#[path = "support/hostile.rs"]
+mod hostile;
+mod support;
+
+use std::time::{Duration, Instant};
+
+use holysheep::{ChatResponse, Client, EmbeddingRequest, Result};
+use hostile::{DONE, FINISH, ask, each, events, exact, kind, streamed};
+use support::{Reply, Server, status};
+
+const MIB: u64 = 1024 * 1024;
+
+/// A body costs at most so many times its bytes, and this.
+const FACTOR: u64 = 8;
+const ALLOWANCE: u64 = 32 * MIB;
+
+/// The size of bodies in these tests. On the far side of the allowance, for what costs hundreds of bytes an entry.
+const SIZE: usize = 3_000_000;
+
+/// The size of bodies whose entries cost 32 bytes or less for two.
+const LARGE: usize = 6_000_000;
+
+/// A list of this entry, of so many bytes.
+fn list(entry: &str, bytes: usize) -> String {
+    let count = bytes / (entry.len() + 1);
+    let mut list = String::with_capacity(bytes + 2);
+    list.push('[');
+    for number in 0..count {
+        list.push_str(if number == 0 { "" } else { "," });
+        list.push_str(entry);
+    }
+    list + "]"
+}
+
+/// An object of many short fields, of about so many bytes.
+fn fields(bytes: usize) -> String {
+    let fields: Vec<String> = (0..bytes / 12).map(|number| format!("\"{number:07}\":0")).collect();
+    fields.join(",")
+}
+
+/// The peak of memory while a reply is asked for, and how long that took.
+fn peak<T>(reply: Reply, call: impl FnOnce(&Client) -> Result<T>) -> (u64, Duration, Option<String>) {
+    let server = Server::script([reply]);
+    let (client, _) = exact(server.url());
+    let (started, mut error) = (Instant::now(), None);
+    let measured = allocation_counter::measure(|| {
+        error = call(&client).err().map(|error| kind(&error));
+    });
+    (measured.bytes_max, started.elapsed(), error)
+}
+
+#[track_caller]
+fn is_bounded<T>(what: &str, body: String, call: impl FnOnce(&Client) -> Result<T>) {
+    let bytes = body.len() as u64;
+    let reply = if body.starts_with("data:") { events(&body) } else { status(200).body(body) };
+    let (peak, time, error) = peak(reply, call);
+    let bound = FACTOR * bytes + ALLOWANCE;
+    println!("{what}: {} MB of {} MB, {time:.1?}, {error:?}", peak / 1_000_000, bytes / 1_000_000);
+    assert!(peak <= bound, "{what}: {} MB for {} MB", peak / 1_000_000, bytes / 1_000_000);
+}
+
+/// An answer with this beside what it needs, at three places.
+fn beside(field: &str) -> [(&'static str, String); 3] {
+    [
+        (
+            "in the answer",
+            format!(r#"{{"choices":[{{"message":{{"content":"hi"}},"finish_reason":"stop"}}],{field}}}"#),
+        ),
+        (
+            "in the choice",
+            format!(r#"{{"choices":[{{"message":{{"content":"hi"}},"finish_reason":"stop",{field}}}]}}"#),
+        ),
+        (
+            "in the message",
+            format!(r#"{{"choices":[{{"message":{{"content":"hi",{field}}},"finish_reason":"stop"}}]}}"#),
+        ),
+    ]
+}
+
+/// The same as an event of a stream that then ends.
+fn as_event(body: &str) -> String {
+    format!("data: {}\n\n{FINISH}{DONE}", body.replacen("\"message\":", "\"delta\":", 1))
+}
+
+/// Asks for a body in all ways.
+fn is_bounded_everywhere(what: &str, body: &str) {
+    is_bounded(&format!("chat {what}"), body.to_owned(), ask);
+    is_bounded(&format!("one piece for a stream, {what}"), body.to_owned(), streamed);
+    is_bounded(&format!("a chunk of a stream, {what}"), as_event(body), streamed);
+    is_bounded(&format!("a chunk for chat, {what}"), as_event(body), ask);
+}
+
+#[test]
+fn unknown_fields_of_an_answer_are_bounded() {
+    let unknown = [
+        ("numbers", format!("\"x\":{}", list("0", LARGE))),
+        ("objects", format!("\"x\":{}", list("{}", SIZE))),
+        ("lists", format!("\"x\":{}", list("[]", LARGE))),
+        ("objects of one field", format!("\"x\":{}", list(r#"{"a":0}"#, SIZE))),
+        ("fields of an object", format!("\"x\":{{{}}}", fields(LARGE))),
+        ("fields", fields(LARGE)),
+        ("usage", format!(r#""usage":{{"prompt_tokens":1,"x":{}}}"#, list("0", LARGE))),
+    ];
+    let cases = unknown
+        .iter()
+        .flat_map(|(what, field)| beside(field).map(|(place, body)| (format!("{what} {place}"), body)));
+    let everywhere = ["numbers", "fields ", "usage"]; // the other ones differ in the parser of the field only
+    let cases = cases.filter(|(what, _)| everywhere.iter().any(|kind| what.starts_with(kind)));
+    each(cases, |(what, body)| is_bounded(&what, body, ask));
+    each(&unknown, |(what, field)| {
+        is_bounded(&format!("{what} in a chunk"), as_event(&beside(field)[0].1), streamed);
+    });
+}
+
+#[test]
+fn errors_in_a_success_are_bounded() {
+    let numbers = list("0", LARGE);
+    each(
+        [
+            ("in the error", format!(r#"{{"error":{{"message":"no","code":400,"x":{numbers}}}}}"#)),
+            ("beside the error", format!(r#"{{"error":{{"message":"no","code":400}},"x":{numbers}}}"#)),
+            ("no answer", format!(r#"{{"x":{numbers}}}"#)),
+            ("a list", list("{}", SIZE)),
+            ("findings", format!(r#"{{"detail":{}}}"#, list(r#"{"msg":"no"}"#, SIZE))),
+        ],
+        |(what, body)| is_bounded_everywhere(what, &body),
+    );
+}
+
+#[test]
+fn embeddings_and_models_are_bounded() {
+    let embed = |client: &Client| client.embeddings(&EmbeddingRequest::new("m", "one text"));
+    let one = r#"{"index":0,"embedding":[0]}"#;
+    each(
+        [
+            ("entries", format!(r#"{{"data":{}}}"#, list("{}", SIZE))),
+            ("too many vectors", format!(r#"{{"data":{}}}"#, list(one, SIZE))),
+            ("a long vector", format!(r#"{{"data":[{{"index":0,"embedding":{}}}]}}"#, list("0", LARGE))),
+            ("unknown", format!(r#"{{"data":[{one}],"x":{}}}"#, list("0", LARGE))),
+            ("unknown in an entry", format!(r#"{{"data":[{{"embedding":[0],"x":{}}}]}}"#, list("0", LARGE))),
+        ],
+        |(what, body)| is_bounded(&format!("embeddings, {what}"), body, embed),
+    );
+    each(
+        [
+            ("entries", format!(r#"{{"data":{}}}"#, list("{}", SIZE))),
+            ("unknown", format!(r#"{{"data":[{{"id":"m","x":{}}}]}}"#, list("0", LARGE))),
+        ],
+        |(what, body)| is_bounded(&format!("models, {what}"), body, Client::models),
+    );
+}
+
+fn choices(count: usize) -> String {
+    let choice =
+        |index| format!(r#"{{"index":{index},"message":{{"content":"hi"}},"finish_reason":"stop"}}"#);
+    format!(r#"{{"choices":[{}]}}"#, (0..count).map(choice).collect::<Vec<_>>().join(","))
+}
+
+fn tool_calls(count: usize) -> String {
+    let call = |index| {
+        format!(r#"{{"index":{index},"id":"c{index}","function":{{"name":"f","arguments":"{{}}"}}}}"#)
+    };
+    let calls = (0..count).map(call).collect::<Vec<_>>().join(",");
+    format!(r#"{{"choices":[{{"message":{{"tool_calls":[{calls}]}},"finish_reason":"tool_calls"}}]}}"#)
+}
+
+/// One event for each choice or tool call.
+fn one_by_one(body: &str) -> String {
+    let value: serde_json::Value = serde_json::from_str(body).unwrap();
+    let choices = value["choices"].as_array().unwrap();
+    let mut events = String::new();
+    for choice in choices {
+        let message = &choice["message"];
+        let deltas = match message["tool_calls"].as_array() {
+            Some(calls) => calls.iter().map(|call| serde_json::json!({"tool_calls": [call]})).collect(),
+            None => vec![message.clone()],
+        };
+        for delta in deltas {
+            let chunk = serde_json::json!({"choices": [{"index": choice["index"], "delta": delta}]});
+            events += &format!("data: {chunk}\n\n");
+        }
+    }
+    events + DONE
+}
+
+/// What is counted: its name, an answer with so many, and the number that was read.
+type Counted = (&'static str, fn(usize) -> String, fn(&ChatResponse) -> usize);
+
+/// A way to send an answer, and to ask for it.
+type Sent = (&'static str, fn(&Client) -> Result<ChatResponse>, fn(&str) -> Reply);
+
+#[test]
+fn more_than_128_choices_or_tool_calls_are_refused() {
+    let counts: [Counted; 2] = [
+        ("choices", choices, |answer| answer.choices.len()),
+        ("tool calls", tool_calls, |answer| answer.tool_calls().len()),
+    ];
+    let ways: [Sent; 4] = [
+        ("chat", ask, |body| status(200).body(body)),
+        ("one piece for a stream", streamed, |body| status(200).body(body)),
+        ("one chunk", streamed, |body| events(&as_event(&body.replace("\"message\":", "\"delta\":")))),
+        ("many chunks", streamed, |body| events(&one_by_one(body))),
+    ];
+    let cases = counts.iter().flat_map(|count| ways.map(|way| (count, way)));
+    each(cases, |((what, body, count), (name, way, reply))| {
+        let server = Server::script([reply(&body(128)), reply(&body(129))]);
+        let (client, _) = exact(server.url());
+        let answer = way(&client).unwrap_or_else(|error| panic!("{name}, 128 {what}: {error:?}"));
+        assert_eq!(count(&answer), 128, "{name}, 128 {what}");
+        let Err(error) = way(&client) else { panic!("{name}, 129 {what}: a success") };
+        assert_eq!(kind(&error), "TooLarge", "{name}, 129 {what}: {error:?}");
+        assert_eq!(server.requests().len(), 2, "{name}, 129 {what}: not tried again");
+    });
+}
+
+#[test]
+fn deep_nesting_is_an_error_or_passed_over() {
+    for open in ["[", "{\"a\":"] {
+        let deep = open.repeat(1_000_000);
+        let _ = peak(status(200).body(deep.as_str()), ask);
+        let _ = peak(status(200).body(beside(&format!("\"x\":{deep}"))[0].1.as_str()), ask);
+        let _ = peak(events(&format!("data: {deep}\n\n{DONE}")), streamed);
+        let _ = peak(status(400).body(deep.as_str()), ask);
+    }
+}

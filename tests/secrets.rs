@@ -1,0 +1,220 @@
+//! Secrets never show: in errors, events, `Meta`, `Debug` and logs, however the server repeats them.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't go on shall say so loudly")]
+
+#[path = "support/hostile.rs"]
+mod hostile;
+mod support;
+
+use std::sync::{Arc, Mutex};
+
+use holysheep::{Client, Clock, ConfigBuilder};
+use hostile::{
+    DONE, FINISH, KEY, ask, build, config, delta, each, events, read, stream, streamed, told, whole,
+};
+use support::{Reply, Server, ok, status};
+
+const OTHER: &str = "another-secret-0123456789";
+
+/// A text with every way to write a character of JSON undone, so that hidden secrets show.
+fn unescaped(text: &str) -> String {
+    let mut plain = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find("\\u") {
+        plain += rest[..at].trim_end_matches('\\');
+        let digits = rest.get(at + 2..at + 6).and_then(|digits| u32::from_str_radix(digits, 16).ok());
+        match digits.and_then(char::from_u32) {
+            Some(character) => {
+                plain.push(character);
+                rest = &rest[at + 6..];
+            }
+            None => {
+                plain += "\\u";
+                rest = &rest[at + 2..];
+            }
+        }
+    }
+    (plain + rest).replace("\\/", "/")
+}
+
+/// Part of a secret: enough to know it by.
+#[track_caller]
+fn is_clean(text: &str, what: &str) {
+    for text in [text.to_owned(), unescaped(text), text.replace('\\', "")] {
+        for secret in [&KEY[8..], &KEY[3..15], &OTHER[8..], &OTHER[..16]] {
+            assert!(!text.contains(secret), "{what}: {text}");
+        }
+    }
+}
+
+/// Each character as an escape of JSON.
+fn escaped(text: &str, upper: bool) -> String {
+    let escape =
+        |c: char| if upper { format!("\\u{:04X}", c as u32) } else { format!("\\u{:04x}", c as u32) };
+    text.chars().map(escape).collect()
+}
+
+/// The ways in which a server may write a secret into JSON.
+fn spellings() -> Vec<String> {
+    let mut spellings = Vec::new();
+    for secret in [KEY, OTHER] {
+        spellings.push(secret.to_owned());
+        spellings.push(escaped(secret, false));
+        spellings.push(escaped(secret, true));
+        spellings.push(escaped(&secret[..2], false) + &secret[2..]);
+        spellings.push(secret[..10].to_owned() + &escaped(&secret[10..12], true) + &secret[12..]);
+        spellings.push(secret.replace('-', "\\u002d"));
+        // JSON in a string of JSON: a gateway's error around its upstream's.
+        spellings.push(escaped(secret, false).replace('\\', "\\\\"));
+    }
+    spellings
+}
+
+/// A client whose events are kept.
+fn client(server: &Server) -> (Client, Arc<Mutex<Vec<String>>>) {
+    let events = Arc::new(Mutex::new(Vec::new()));
+    let config: ConfigBuilder =
+        config(server.url()).clock(Clock::fake()).header("api-key", OTHER).on_event({
+            let events = Arc::clone(&events);
+            move |event| events.lock().unwrap().push(format!("{event:?}"))
+        });
+    (build(config), events)
+}
+
+/// All that is said of a failed call, by both ways to ask.
+fn shown(reply: &Reply) -> Vec<String> {
+    let mut shown = Vec::new();
+    for way in [ask as fn(&Client) -> _, streamed] {
+        let server = Server::script([reply.clone(), status(400)]);
+        let (client, events) = client(&server);
+        let error = way(&client).unwrap_err();
+        shown.extend([told(&error), format!("{error:?}"), format!("{:?}", error.request_id())]);
+        shown.extend(events.lock().unwrap().iter().cloned());
+    }
+    shown
+}
+
+#[test]
+fn a_redirect_that_repeats_a_secret_does_not_show_it() {
+    for code in [301, 302, 303, 307, 308] {
+        for secret in [KEY, OTHER] {
+            let reply =
+                status(code).header("location", &format!("https://elsewhere.example/v1?key={secret}"));
+            for text in shown(&reply) {
+                is_clean(&text, "redirect");
+            }
+            assert!(shown(&reply)[0].contains("elsewhere.example"), "the rest of the address shows");
+        }
+    }
+}
+
+#[test]
+fn a_body_that_repeats_a_secret_in_escapes_does_not_show_it() {
+    each(spellings(), |secret| {
+        let bodies = [
+            format!(r#"{{"error":{{"message":"wrong key {secret}!","code":"c","type":"t"}}}}"#),
+            format!(
+                r#"{{"error":{{"message":"m","code":"{secret}","type":"{secret}","param":"{secret}"}}}}"#
+            ),
+            format!(r#"{{"error":"{secret}"}}"#),
+            format!(r#"{{"detail":[{{"loc":["body","{secret}"],"msg":"{secret}"}}]}}"#),
+            format!(r#"{{"error":{{"message":"{{\"error\":\"{}\"}}"}}}}"#, secret.replace('\\', "\\\\")),
+            format!("not JSON {secret}"),
+            format!(r#"{{"choices":"{secret}"}}"#),
+            format!(r#"{{"error":{{"message":"{}{secret}"}}}}"#, "x".repeat(490)),
+            format!(r#"{{"error":{{"message":"{}{secret}"}}}}"#, "x".repeat(65_490)),
+        ];
+        for body in bodies {
+            for code in [200, 400, 401, 503] {
+                for text in shown(&status(code).body(body.as_str())) {
+                    is_clean(&text, &format!("{code} {}", &body[..body.len().min(120)]));
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn a_stream_that_repeats_a_secret_in_escapes_does_not_show_it() {
+    each(spellings(), |secret| {
+        for event in [
+            format!(r#"data: {{"error":{{"message":"wrong key {secret}","code":"{secret}"}}}}"#),
+            format!(r#"error: {{"message":"wrong key {secret}"}}"#),
+            format!("event: error\ndata: {secret}"),
+            format!("data: {{{secret}"),
+        ] {
+            let server = Server::always(events(&[&delta("Hel"), &event, "\n\n", DONE].concat()));
+            let (client, log) = client(&server);
+            let mut pieces = stream(&client).unwrap();
+            if let Some(error) = read(&mut pieces).1 {
+                is_clean(&format!("{} {error:?}", told(&error)), &event);
+            }
+            for text in log.lock().unwrap().iter().cloned().chain(shown(&events(&(event.clone() + "\n\n")))) {
+                is_clean(&text, &event);
+            }
+        }
+    });
+}
+
+#[test]
+fn a_header_that_repeats_a_secret_does_not_show_it_in_meta() {
+    each(["x-request-id", "request-id", "apim-request-id", "cf-ray"], |name| {
+        for secret in [KEY.to_owned(), format!("Bearer {KEY}"), format!("req-{OTHER}-7")] {
+            let server = Server::script([
+                ok("hi").header(name, &secret),
+                events(&whole()).header(name, &secret),
+                events(&[&delta("Hel"), FINISH, DONE].concat()).header(name, &secret),
+                status(401).header(name, &secret),
+            ]);
+            let (client, _) = client(&server);
+            is_clean(&format!("{:?}", ask(&client).unwrap().meta()), name);
+            is_clean(&format!("{:?}", stream(&client).unwrap().meta()), name);
+            is_clean(&format!("{:?}", streamed(&client).unwrap().meta()), name);
+            let error = ask(&client).unwrap_err();
+            is_clean(&format!("{error:?} {} {:?}", told(&error), error.request_id()), name);
+        }
+    });
+}
+
+/// A logger that keeps what all crates log on any thread, at every level.
+struct Capture;
+
+static LOGGED: Mutex<String> = Mutex::new(String::new());
+
+impl log::Log for Capture {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        let text = record.args().to_string();
+        // The parser of HTTP dumps bytes in rows of 16, as numbers and then as characters.
+        let dump = record.target() == "ureq_proto::util";
+        let text = if dump { text[text.len() - 16..].to_owned() } else { text + "\n" };
+        LOGGED.lock().unwrap().push_str(&text);
+    }
+
+    fn flush(&self) {}
+}
+
+#[test]
+fn short_and_foreign_header_values_do_not_reach_the_log() {
+    log::set_logger(&Capture).unwrap();
+    log::set_max_level(log::LevelFilter::Trace);
+    let values = [("x-short", "s3cr3t!"), ("x-shorter", "p4s5"), ("x-foreign", "geh31mnis-für-später")];
+    let server = Server::script([ok("hi"), status(307).header("location", &format!("/?k={KEY}"))]);
+    let config =
+        values.iter().fold(config(server.url()), |config, (name, value)| config.header(*name, *value));
+    let client = build(config.clock(Clock::fake()));
+    ask(&client).unwrap();
+    ask(&client).unwrap_err();
+    for (name, value) in values {
+        assert_eq!(server.requests()[0].header(name), Some(value), "the server is told");
+    }
+    let logged = LOGGED.lock().unwrap().clone();
+    for seen in ["POST./v1/chat/completions", "x-short:.", "x-foreign:."] {
+        assert!(logged.contains(seen), "the test sees what is logged: {seen}");
+    }
+    for secret in ["s3cr3t", "p4s5", "geh31mnis", &KEY[3..15]] {
+        assert!(!logged.contains(secret), "{secret}");
+    }
+}

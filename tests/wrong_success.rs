@@ -1,0 +1,329 @@
+//! What is no answer never passes for one: errors and emptiness in a 200 and in streams.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't go on shall say so loudly")]
+
+#[path = "support/hostile.rs"]
+mod hostile;
+mod support;
+
+use std::time::Duration;
+
+use holysheep::{Client, Error, Reason};
+use hostile::{
+    DONE, FINISH, HELLO, ROLE, USAGE, WAYS, Way, adaptive, ask, config, delta, each, events, exact, read,
+    stream,
+};
+use hostile::{streamed, told, whole};
+use support::{Reply, Server, ok, status};
+
+fn json(body: &str) -> Reply {
+    status(200).header("content-type", "application/json").body(body)
+}
+
+/// A reply is tried again after a second, and the next one counts.
+#[track_caller]
+fn is_tried_again(way: Way, reply: &Reply, what: &str) {
+    let server = Server::script([reply.clone(), ok("hi")]);
+    let (client, clock) = exact(server.url());
+    let answer = way.1(&client).unwrap_or_else(|error| panic!("{} {what}: {}", way.0, told(&error)));
+    assert_eq!((answer.text(), answer.meta().attempts), ("hi", 2), "{} {what}", way.0);
+    assert_eq!(clock.sleeps(), [Duration::from_secs(1)], "{} {what}", way.0);
+}
+
+/// A reply is an error that is told at once.
+#[track_caller]
+fn is_refused(way: Way, reply: &Reply, what: &str) -> Error {
+    let server = Server::script([reply.clone(), ok("hi")]);
+    let (client, clock) = exact(server.url());
+    let Err(error) = way.1(&client) else { panic!("{} {what}: a success", way.0) };
+    assert_eq!((server.requests().len(), clock.sleeps().len()), (1, 0), "{} {what}: {error}", way.0);
+    error
+}
+
+#[test]
+fn an_error_line_outside_of_data_is_an_error() {
+    let refusal = r#"{"code":400,"message":"no such model"}"#;
+    each(
+        [
+            format!("error: {refusal}\n\ndata: [DONE]\n\n"),
+            format!("error:{refusal}\r\n\r\ndata: [DONE]\r\n\r\n"),
+            format!(": ping\n\nerror: {refusal}\n\n"),
+            format!("error: {refusal}"),
+            format!("error: {{\"error\":{refusal}}}\n\n{DONE}"),
+            format!("id: 1\nerror: {refusal}\nretry: 5\n\n{DONE}"),
+            format!("{ROLE}error: {refusal}\n\n{DONE}"),
+            format!("{USAGE}error: {refusal}\n\n{DONE}"),
+        ],
+        |line| {
+            for way in WAYS {
+                let error = is_refused(way, &events(&line), &line);
+                assert_eq!(error.status(), Some(400), "{line}");
+                assert!(told(&error).contains("no such model"), "{line}: {}", told(&error));
+            }
+        },
+    );
+}
+
+#[test]
+fn an_error_line_is_retried_as_its_code_says_and_as_a_500_without_one() {
+    each(
+        [
+            r#"error: {"code":503,"message":"busy"}"#,
+            r#"error: {"code":"429","message":"slow down"}"#,
+            r#"error: {"message":"fell over"}"#,
+            "error: the model crashed",
+            "event: error\nerror: the model crashed",
+        ],
+        |line| {
+            each(WAYS, |way| is_tried_again(way, &events(&format!("{line}\n\n{DONE}")), line));
+        },
+    );
+}
+
+#[test]
+fn an_error_line_after_a_piece_of_text_ends_the_stream_with_it() {
+    each(
+        [
+            (r#"error: {"code":400,"message":"fell over"}"#, 400),
+            (r#"error: {"message":"fell over"}"#, 500),
+            ("error: fell over", 500),
+            (r#"data: {"code":503,"msg":"fell over"}"#, 503),
+            (r#"data: {"base_resp":{"status_code":1002,"status_msg":"fell over"},"choices":null}"#, 429),
+            (r#"data: {"success":false,"message":"fell over"}"#, 500),
+            (r#"data: {"detail":"fell over"}"#, 500),
+        ],
+        |(line, code)| {
+            let server = Server::script([events(&[&delta("Hel"), line, "\n\n", DONE].concat()), ok("hi")]);
+            let mut stream = stream(&exact(server.url()).0).unwrap();
+            let (text, error) = read(&mut stream);
+            let Some(error) = error else { panic!("{line}: a success") };
+            assert_eq!((text.as_str(), error.status()), ("Hel", Some(code)), "{line}: {error}");
+            assert!(told(&error).contains("fell over"), "{line}: {}", told(&error));
+            assert_eq!((stream.partial(), server.requests().len()), ("Hel", 1), "{line}");
+            assert!(stream.into_response().is_err(), "{line}");
+        },
+    );
+}
+
+#[test]
+fn words_that_are_no_event_are_the_cause_of_the_error() {
+    each(
+        [
+            "upstream connect error or disconnect\n\n",
+            "upstream connect error or disconnect",
+            "Internal: upstream connect error or disconnect\n\ndata: [DONE]\n\n",
+            "data: upstream connect error or disconnect\n\ndata: [DONE]\n\n",
+            "event: error\ndata: upstream connect error or disconnect\n\n",
+            "message: upstream connect error or disconnect\n\n",
+        ],
+        |body| {
+            let server = Server::always(events(body));
+            let Err(error) = streamed(&exact(server.url()).0) else { panic!("{body}: a success") };
+            assert!(told(&error).contains("upstream connect error"), "{body}: {}", told(&error));
+        },
+    );
+}
+
+#[test]
+fn the_end_before_any_choice_is_no_answer() {
+    each(
+        [
+            DONE.to_owned(),
+            [USAGE, DONE].concat(),
+            [": ping\n\n", DONE].concat(),
+            ["data: {\"choices\":[],\"prompt_filter_results\":[]}\n\n", DONE].concat(),
+            ["data: {\"choices\":[{}]}\n\n", DONE].concat(),
+            ["data: {\"choices\":[null]}\n\n", DONE].concat(),
+            ["data: {}\n\n", DONE].concat(),
+            [ROLE, DONE].concat(),
+            ["data: null\n\n", DONE].concat(),
+        ],
+        |body| {
+            each(WAYS, |way| is_tried_again(way, &events(&body), &body));
+        },
+    );
+}
+
+#[test]
+fn an_empty_answer_that_has_its_finish_reason_is_one() {
+    let none = r#"{"choices":[{"message":{"role":"assistant","content":null},"finish_reason":"stop"}]}"#;
+    for (way, reply) in
+        [(WAYS[0], json(none)), (WAYS[1], json(none)), (WAYS[1], events(&[FINISH, DONE].concat()))]
+    {
+        let server = Server::script([reply]);
+        let answer = way.1(&exact(server.url()).0).unwrap();
+        assert_eq!((answer.text(), answer.finish_reason()), ("", Some("stop")));
+    }
+}
+
+#[test]
+fn an_answer_without_choices_is_none() {
+    each(
+        [
+            "",
+            " \n\n\n",
+            "\u{feff}",
+            "null",
+            "{}",
+            r#"{"choices":[]}"#,
+            r#"{"choices":null}"#,
+            r#"{"choices":[{}]}"#,
+            r#"{"choices":[null]}"#,
+            r#"{"choices":[{"index":0}]}"#,
+            r#"{"choices":[{"index":0,"message":{},"finish_reason":null}]}"#,
+            r#"{"choices":[{"message":null}]}"#,
+            r#"{"id":"x","object":"chat.completion","usage":{"prompt_tokens":9,"completion_tokens":0}}"#,
+            r#"{"base_resp":{"status_code":0,"status_msg":"success"},"choices":null}"#,
+            r#"{"code":200,"msg":"ok"}"#,
+            r#"{"success":true}"#,
+        ],
+        |body| {
+            each(WAYS, |way| is_tried_again(way, &json(body), body));
+        },
+    );
+    is_tried_again(WAYS[0], &status(200), "no type, no body");
+    is_tried_again(WAYS[0], &status(200).until_close(), "no length, no body");
+}
+
+#[test]
+fn a_service_that_never_answers_is_said_to_send_nothing() {
+    each([status(200), json(r#"{"choices":[]}"#), events(DONE), json("{}")], |reply| {
+        for way in WAYS {
+            let server = Server::always(reply.clone());
+            let Err(error) = way.1(&exact(server.url()).0) else { panic!("{}: a success", way.0) };
+            let spent = matches!(error, Error::GaveUp { reason: Reason::RetriesSpent, attempts: 6, .. });
+            assert!(spent, "{}: {error:?}", way.0);
+            let text = told(&error).to_lowercase();
+            let says_so = ["empty", "no choices", "without choices", "no answer"].iter();
+            assert!(says_so.clone().any(|words| text.contains(words)), "{text}");
+            assert!(!text.contains("byte 0 of 0"), "{text}");
+        }
+    });
+}
+
+#[test]
+fn other_calls_try_an_empty_body_again_too() {
+    let models = r#"{"data":[{"id":"m"}]}"#;
+    let vectors = r#"{"data":[{"index":0,"embedding":[1.0]}]}"#;
+    let server = Server::script([json(""), json(models), json("\n\n"), json(vectors)]);
+    let (client, _) = exact(server.url());
+    assert_eq!(client.models().unwrap().len(), 1);
+    let request = holysheep::EmbeddingRequest::new("m", "one text");
+    assert_eq!(client.embeddings(&request).unwrap().data.len(), 1);
+}
+
+#[test]
+fn errors_in_a_success_under_other_names_count_as_their_code() {
+    each(
+        [
+            r#"{"base_resp":{"status_code":1002,"status_msg":"rate limit"},"choices":null}"#,
+            r#"{"base_resp":{"status_code":1039,"status_msg":"token limit"}}"#,
+            r#"{"base_resp":{"status_code":"1002","status_msg":"rate limit"},"choices":[]}"#,
+            r#"{"code":500,"msg":"fell over"}"#,
+            r#"{"code":"503","msg":"busy","data":null}"#,
+            r#"{"code":429,"message":"slow down"}"#,
+            r#"{"success":false,"message":"fell over"}"#,
+            r#"{"success":false,"code":503,"message":"busy","data":null}"#,
+            r#"{"detail":"Upstream failed"}"#,
+        ],
+        |body| {
+            each(WAYS, |way| is_tried_again(way, &json(body), body));
+            let event = format!("data: {body}\n\n");
+            is_tried_again(WAYS[1], &events(&event), &event);
+            each(WAYS, |way| is_tried_again(way, &events(&(event.clone() + DONE)), &event));
+        },
+    );
+}
+
+#[test]
+fn errors_in_a_success_under_other_names_show_what_was_said() {
+    each(
+        [
+            (r#"{"code":400,"msg":"the words"}"#, Some(400)),
+            (r#"{"code":"401","msg":"the words","data":null}"#, Some(401)),
+            (r#"{"success":false,"code":403,"message":"the words"}"#, Some(403)),
+            (r#"{"base_resp":{"status_code":1008,"status_msg":"the words"},"choices":null}"#, None),
+        ],
+        |(body, code)| {
+            for (way, reply) in [
+                (WAYS[0], json(body)),
+                (WAYS[1], json(body)),
+                (WAYS[0], events(&format!("data: {body}\n\n{DONE}"))),
+                (WAYS[1], events(&format!("data: {body}\n\n{DONE}"))),
+            ] {
+                let error = is_refused(way, &reply, body);
+                assert!(code.is_none() || error.status() == code, "{body}: {error:?}");
+                assert!(matches!(error, Error::Api { .. }) && !error.is_retryable(), "{body}: {error:?}");
+                assert!(told(&error).contains("the words"), "{body}: {}", told(&error));
+            }
+        },
+    );
+    let server = Server::always(json(r#"{"detail":"the words"}"#));
+    let error = ask(&exact(server.url()).0).unwrap_err();
+    assert_eq!((error.status(), error.attempts()), (Some(500), 6), "{error}");
+    assert!(told(&error).contains("the words"), "{}", told(&error));
+}
+
+#[test]
+fn those_names_beside_an_answer_are_no_error() {
+    let beside = |fields: &str| json(&HELLO.replacen('{', &format!("{{{fields},"), 1));
+    each(
+        [
+            r#""base_resp":{"status_code":0,"status_msg":""}"#,
+            r#""base_resp":{"status_code":1002,"status_msg":"rate limit"}"#,
+            r#""code":200,"msg":"ok""#,
+            r#""code":500,"msg":"odd""#,
+            r#""success":true"#,
+            r#""detail":"priority""#,
+        ],
+        |fields| {
+            for way in WAYS {
+                let server = Server::script([beside(fields)]);
+                assert_eq!(way.1(&exact(server.url()).0).unwrap().text(), "Hello", "{} {fields}", way.0);
+            }
+        },
+    );
+}
+
+#[test]
+fn the_handler_learns_of_rate_limits_under_other_names() {
+    let limit = json(r#"{"base_resp":{"status_code":1002,"status_msg":"rate limit"},"choices":null}"#);
+    let balance = json(r#"{"base_resp":{"status_code":1008,"status_msg":"pay"},"choices":null}"#);
+    let server = Server::script([limit, ok("hi"), balance]);
+    let (client, _) = adaptive(server.url());
+    assert_eq!(ask(&client).unwrap().text(), "hi");
+    assert_eq!(client.handler("gpt-4.1").snapshot().throttles, 1);
+    assert!(ask(&client).is_err());
+    let snapshot = client.handler("gpt-4.1").snapshot();
+    assert_eq!((snapshot.throttles, snapshot.failures), (1, 0), "money is no news");
+}
+
+#[test]
+fn embeddings_know_errors_under_other_names() {
+    let request = holysheep::EmbeddingRequest::new("m", "one text");
+    let vectors = r#"{"data":[{"index":0,"embedding":[1.0]}]}"#;
+    each(
+        [
+            r#"{"vectors":null,"base_resp":{"status_code":1002,"status_msg":"rate limit"}}"#,
+            r#"{"code":503,"msg":"busy"}"#,
+            r#"{"success":false,"message":"fell over"}"#,
+            r#"{"detail":"Upstream failed"}"#,
+        ],
+        |body| {
+            let server = Server::script([json(body), json(vectors)]);
+            let answer = exact(server.url()).0.embeddings(&request);
+            assert_eq!(answer.map(|answer| answer.meta().attempts).map_err(|e| told(&e)), Ok(2), "{body}");
+        },
+    );
+}
+
+#[test]
+fn a_chat_that_was_given_events_without_their_end_is_tried_again() {
+    let cut = events(&whole()).cut(events(&whole()).head_len() + whole().find("lo\"").unwrap());
+    is_tried_again(WAYS[0], &cut, "cut");
+    let unfinished = events(&delta("Hel")).until_close();
+    let server = Server::always(unfinished);
+    let retry = holysheep::RetryConfig::default().max_retries(0);
+    let client = Client::new(config(server.url()).retry(retry).build().unwrap()).unwrap();
+    let error = ask(&client).unwrap_err();
+    assert!(matches!(error, Error::StreamTruncated { .. }), "{error:?}");
+}
