@@ -18,9 +18,10 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use crate::adaptive::AdaptiveHandler;
 use crate::api::models::ModelList;
 use crate::api::{ChatRequest, ChatResponse, EmbeddingRequest, EmbeddingResponse, Model};
-use crate::client::call::CallSpec;
-use crate::client::config::{Config, ConfigBuilder, SIGN_UP, clamped_time};
+use crate::client::call::{CallOptions, CallSpec, Cancellation};
+use crate::client::config::{Config, ConfigBuilder, SIGN_UP, clamped_deadline, clamped_timeout, with_header};
 use crate::client::core::Core;
+use crate::client::decode::ResponseDecoder;
 use crate::client::stream::ChatStream;
 use crate::error::{Error, Result};
 use crate::http::options::MAX_URL_PART;
@@ -28,6 +29,7 @@ use crate::http::transport::HttpResponse;
 use crate::meta::Attempt;
 use crate::policy::backoff::RetryConfig;
 use crate::retry::clamped;
+use crate::runtime::cancel::Cancel;
 
 /// The length of the shortest key that HolySheep issues, in characters.
 const MIN_KEY_LENGTH: usize = 20;
@@ -53,10 +55,7 @@ const VALIDATION_TIME: Duration = Duration::from_secs(5);
 #[derive(Clone)]
 pub struct Client {
     core: Arc<Core>,
-    retry: Arc<RetryConfig>,
-    deadline: Option<Duration>,
-    /// Its calls are those of a batch, for which no caller waits.
-    background: bool,
+    options: Arc<CallOptions>,
     /// The length of the key in characters, where the service is HolySheep's own and the key isn't in a header.
     key_length: Option<usize>,
 }
@@ -67,11 +66,19 @@ impl Client {
     /// # Errors
     /// [`Error::Config`] where the proxy or the certificates can't be used.
     pub fn new(config: Config) -> Result<Client> {
-        let (settings, base) = (&config.settings, &config.endpoint.base);
-        let is_own = base.holysheep && !settings.api_key.is_empty();
+        let Config { settings, endpoint } = config;
+        let is_own = endpoint.base.holysheep && !settings.api_key.is_empty();
         let key_length = is_own.then(|| settings.api_key.chars().count());
-        let (retry, deadline) = (Arc::new(settings.retry.clone()), settings.deadline);
-        Ok(Client { core: Arc::new(Core::new(config)?), retry, deadline, background: false, key_length })
+        let options = Arc::new(CallOptions {
+            retry: settings.retry.clone(),
+            deadline: settings.deadline,
+            timeout: settings.http.timeout,
+            headers: endpoint.headers.clone(),
+            decoder: ResponseDecoder::new(&endpoint),
+            background: false,
+            cancellation: None,
+        });
+        Ok(Client { core: Arc::new(Core::new(&settings, endpoint)?), options, key_length })
     }
 
     /// A client with the key in `HOLYSHEEP_API_KEY` and the address in `HOLYSHEEP_BASE_URL`, where that is set.
@@ -90,7 +97,7 @@ impl Client {
         request.check()?;
         let spec = self.spec(request.model(), CHAT, Some(to_json(&request.body())?));
         let Attempt { result, meta } =
-            self.core.exchange(spec, |response| self.core.decoder.decode_chat(response));
+            self.core.exchange(spec, |response| self.options.decoder.decode_chat(response));
         result.map(|response| ChatResponse { meta, ..response })
     }
 
@@ -104,10 +111,10 @@ impl Client {
     /// As [`chat`](Client::chat).
     pub fn chat_stream(&self, request: &ChatRequest) -> Result<ChatStream> {
         request.check()?;
-        let ask_for_usage = self.core.may_ask_for_usage(request.model());
-        let body = to_json(&request.stream_body(ask_for_usage))?;
-        let usage_of = (ask_for_usage && request.asks_for_usage()).then_some(request);
-        let spec = CallSpec { usage_of, ..self.spec(request.model(), CHAT, Some(body)) };
+        let may_ask = self.core.may_ask_for_usage(request.model());
+        let body = to_json(&request.stream_body(may_ask))?;
+        let asks_for_usage = may_ask && request.asks_for_usage();
+        let spec = CallSpec { asks_for_usage, ..self.spec(request.model(), CHAT, Some(body)) };
         ChatStream::open(&self.core, spec, request.answers())
     }
 
@@ -141,7 +148,7 @@ impl Client {
             );
             return Err(Error::config("api_key", message));
         }
-        let time = self.deadline.map_or(VALIDATION_TIME, |deadline| deadline.min(VALIDATION_TIME));
+        let time = self.options.deadline.map_or(VALIDATION_TIME, |deadline| deadline.min(VALIDATION_TIME));
         let once = self.with_retry(RetryConfig::default().max_retries(0)).with_deadline(Some(time));
         once.exchange::<IgnoredAny>(NO_MODEL, "/models", None).result.map(drop)
     }
@@ -165,13 +172,59 @@ impl Client {
     /// This client with other retry settings. A setting that can't work is replaced by the nearest one that can, with a
     /// warning in the log.
     pub fn with_retry(&self, retry: RetryConfig) -> Client {
-        Client { retry: Arc::new(clamped(retry)), ..self.clone() }
+        self.with(|options| options.retry = clamped(retry))
     }
 
     /// This client with another bound over all attempts and waits of a call, or with none. One of zero has passed already, so
     /// that nothing is sent. More than 24 hours count as 24 hours, with a warning in the log.
     pub fn with_deadline(&self, deadline: Option<Duration>) -> Client {
-        Client { deadline: deadline.map(|deadline| clamped_time("deadline", deadline)), ..self.clone() }
+        self.with(|options| options.deadline = deadline.map(clamped_deadline))
+    }
+
+    /// This client with another inactivity timeout: the longest time without progress while sending, waiting for, or reading
+    /// a response. 1 ms to 24 hours; the nearest allowed value replaces another one, with a warning in the log.
+    pub fn with_timeout(&self, timeout: Duration) -> Client {
+        self.with(|options| options.timeout = clamped_timeout(timeout))
+    }
+
+    /// This client with a further header in every request, or with another value of one that it has. The value is redacted
+    /// in logs and errors as keys are.
+    ///
+    /// ```no_run
+    /// # let client = holysheep::Client::from_env()?;
+    /// let traced = client.with_header("x-trace-id", "6f1d")?;
+    /// # Ok::<_, holysheep::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a name or a value that can't be sent, and for a header that the client sets itself.
+    pub fn with_header(&self, name: &str, value: &str) -> Result<Client> {
+        let headers = with_header(&self.options.headers, name, value)?;
+        let decoder = self.options.decoder.with_secrets(&headers.secrets);
+        Ok(self.with(|options| (options.headers, options.decoder) = (headers, decoder)))
+    }
+
+    /// This client with calls that end with [`Error::Cancelled`] at once when the token is cancelled: their waits, look-ups,
+    /// connects and exchanges, and the streams that they opened. The connection pool, the handlers and the calls of other
+    /// clones go on. It replaces a token that this client had before.
+    ///
+    /// ```no_run
+    /// use holysheep::{Cancel, ChatRequest, Client};
+    ///
+    /// let cancel = Cancel::new();
+    /// let client = Client::from_env()?.with_cancel(&cancel);
+    /// // In a Ctrl-C handler or another thread: cancel.cancel();
+    /// let answer = client.chat(&ChatRequest::new("gpt-4.1").user("A long story, please."));
+    /// # Ok::<_, holysheep::Error>(())
+    /// ```
+    pub fn with_cancel(&self, cancel: &Cancel) -> Client {
+        self.with(|options| options.cancellation = Some(Cancellation::new(&self.core, cancel)))
+    }
+
+    fn with(&self, change: impl FnOnce(&mut CallOptions)) -> Client {
+        let mut options = CallOptions::clone(&self.options);
+        change(&mut options);
+        Client { options: Arc::new(options), ..self.clone() }
     }
 
     /// The handler that paces the calls of a model, or all calls where the configuration gave one for all. Calls without a
@@ -200,19 +253,25 @@ impl Client {
 
     /// A client for the calls of a batch, which can be shut down alone. `ended` is called when it is, or drained.
     pub(crate) fn child(&self, ended: impl Fn() + Send + Sync + 'static) -> Client {
-        Client { core: Arc::new(self.core.child(ended)), background: true, ..self.clone() }
+        let user = self.options.cancellation.as_ref().map(|ends| ends.user.clone());
+        let core = Arc::new(self.core.child(user.as_ref(), ended));
+        let client = self.with(|options| {
+            options.background = true;
+            options.cancellation = user.map(|user| Cancellation::new(&core, &user));
+        });
+        Client { core, ..client }
     }
 
     /// `path` begins with a slash and stays below the base address.
     fn exchange<R: DeserializeOwned>(&self, model: &str, path: &str, body: Option<Vec<u8>>) -> Attempt<R> {
-        let decoder = &self.core.decoder;
+        let decoder = &self.options.decoder;
         let decode = |response: &HttpResponse| decoder.decode(response, HttpResponse::json);
         self.core.exchange(self.spec(model, path, body), decode)
     }
 
-    fn spec<'a>(&'a self, model: &'a str, path: &'a str, body: Option<Vec<u8>>) -> CallSpec<'a> {
-        let (retry, deadline, background) = (&*self.retry, self.deadline, self.background);
-        CallSpec { retry, deadline, background, model, path, body, usage_of: None }
+    fn spec<'a>(&self, model: &'a str, path: &'a str, body: Option<Vec<u8>>) -> CallSpec<'a> {
+        let options = Arc::clone(&self.options);
+        CallSpec { options, model: model.into(), path: path.into(), body, asks_for_usage: false }
     }
 }
 
@@ -245,8 +304,8 @@ fn checked_path(path: &str) -> Result<String> {
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client")
-            .field("retry", &self.retry)
-            .field("deadline", &self.deadline)
+            .field("retry", &self.options.retry)
+            .field("deadline", &self.options.deadline)
             .finish_non_exhaustive()
     }
 }

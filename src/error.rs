@@ -115,7 +115,9 @@ pub enum Error {
         /// The deadline, counted from the start of the call.
         after: Duration,
     },
-    /// [`Client::shutdown`](crate::Client::shutdown) was called.
+    /// The call's [`Cancel`](crate::Cancel) was cancelled.
+    Cancelled,
+    /// [`Client::shutdown`](crate::Client::shutdown) or [`Client::drain`](crate::Client::drain) was called.
     Shutdown,
     /// The program's own observer of events panicked; in a batch that ends one item only.
     Panicked,
@@ -182,13 +184,14 @@ impl Error {
         }
     }
 
-    /// Attempts made; 0 where nothing was sent, also after a shutdown.
+    /// Attempts made; 0 where nothing was sent, and after a cancellation or shutdown.
     pub fn attempts(&self) -> u32 {
         match self {
             Error::GaveUp { attempts, .. } => *attempts,
             Error::Config { .. }
             | Error::CircuitOpen { .. }
             | Error::Deadline { .. }
+            | Error::Cancelled
             | Error::Shutdown
             | Error::Panicked => 0,
             _ => 1,

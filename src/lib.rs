@@ -34,4 +34,5 @@ pub use policy::circuit_breaker::BreakerState;
 pub use policy::classify::{Retryable, Verdict};
 pub use policy::outcome::Outcome;
 pub use retry::{retry, retry_if};
+pub use runtime::cancel::Cancel;
 pub use runtime::clock::Clock;

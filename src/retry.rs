@@ -4,8 +4,8 @@ mod retrier;
 
 use std::time::Duration;
 
-pub(crate) use self::retrier::{CallState, Failure};
-use self::retrier::{Retrier, Step};
+use self::retrier::Step;
+pub(crate) use self::retrier::{CallState, Failure, Retrier};
 use crate::adaptive::{AcquireRequest, Acquired, AdaptiveConfig, AdaptiveHandler, Change, Permit, Tries};
 use crate::error::{Error, Result};
 use crate::limits::RateLimits;
@@ -56,11 +56,39 @@ pub(crate) struct RetryLoop<'a> {
 }
 
 impl RetryLoop<'_> {
+    /// A call that begins now.
+    pub(crate) fn begin<E>(&self) -> Retrier<E> {
+        let max_timeout_retries = self.retry.max_timeout_retries();
+        Retrier::new(self.clock.now(), self.deadline, self.background, max_timeout_retries)
+    }
+
     /// Repeats `operation` until it succeeds, a failure isn't worth a retry, or retries or time are used up.
-    pub(crate) fn run<O: Operation>(&self, operation: &mut O) -> Attempt<O::Output, Failure<O::Error>> {
-        let mut call =
-            Retrier::new(self.clock.now(), self.deadline, self.background, self.retry.max_timeout_retries());
-        let (mut step, mut permit, mut meta) = (Step::WaitForTurn, None, Meta::default());
+    pub(crate) fn run<O: Operation>(
+        &self,
+        call: &mut Retrier<O::Error>,
+        operation: &mut O,
+    ) -> Attempt<O::Output, Failure<O::Error>> {
+        self.run_from(Step::WaitForTurn, call, operation)
+    }
+
+    /// Goes on with a call whose last attempt failed after it had succeeded at first.
+    pub(crate) fn resume<O: Operation>(
+        &self,
+        call: &mut Retrier<O::Error>,
+        operation: &mut O,
+        error: O::Error,
+    ) -> Attempt<O::Output, Failure<O::Error>> {
+        let step = self.after_failure(call, operation, None, error, RateLimits::default());
+        self.run_from(step, call, operation)
+    }
+
+    fn run_from<O: Operation>(
+        &self,
+        mut step: Step<O::Output, O::Error>,
+        call: &mut Retrier<O::Error>,
+        operation: &mut O,
+    ) -> Attempt<O::Output, Failure<O::Error>> {
+        let (mut permit, mut meta) = (None, Meta::default());
         loop {
             step = match step {
                 Step::WaitForTurn => match self.acquire(&call.state) {
@@ -83,7 +111,7 @@ impl RetryLoop<'_> {
                 Step::Send => {
                     let attempt = operation.attempt(&call.state);
                     meta = attempt.meta;
-                    self.after_attempt(&mut call, operation, permit.take(), attempt.result, meta.rate_limits)
+                    self.after_attempt(call, operation, permit.take(), attempt.result, meta.rate_limits)
                 }
                 Step::Done(result) => {
                     meta.attempts = call.state.attempts;
@@ -115,13 +143,23 @@ impl RetryLoop<'_> {
         result: Result<O::Output, O::Error>,
         limits: RateLimits,
     ) -> Step<O::Output, O::Error> {
-        let error = match result {
+        match result {
             Ok(value) => {
                 self.record(call, operation, permit, Some(Outcome::success().limits(limits)));
-                return Step::Done(Ok(value));
+                Step::Done(Ok(value))
             }
-            Err(error) => error,
-        };
+            Err(error) => self.after_failure(call, operation, permit, error, limits),
+        }
+    }
+
+    fn after_failure<O: Operation>(
+        &self,
+        call: &mut Retrier<O::Error>,
+        operation: &mut O,
+        permit: Option<Permit>,
+        error: O::Error,
+        limits: RateLimits,
+    ) -> Step<O::Output, O::Error> {
         let failure = operation.classify(&error);
         let learned = failure.learned().map(|outcome| outcome.limits(limits));
         let retry_delay =
@@ -215,7 +253,7 @@ fn retry_on<T, E>(
     let (cancel, deadline, background) = (&Cancel::default(), None, false);
     let with = RetryLoop { retry: &config, handler: &handler, clock, cancel, deadline, background };
     let mut call = FallibleCall { op, verdict };
-    match with.run(&mut call).result {
+    match with.run(&mut with.begin(), &mut call).result {
         Ok(value) => Ok(value),
         Err(Failure::GaveUp { last, .. } | Failure::Rejected { last: Some(last), .. }) => Err(last),
         // A handler that is off rejects no call; if it did, there would still be the call to make.

@@ -1,40 +1,102 @@
 //! One call: its specification, its attempts, what is reported of them, and the error of one that failed.
 
+use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::{Map, Value};
+
 use crate::adaptive::Change;
-use crate::api::ChatRequest;
-use crate::client::core::{Core, IdempotencyKeys};
+use crate::client::core::{Core, IdempotencyKeys, wake};
+use crate::client::decode::ResponseDecoder;
 use crate::client::event::Event;
-use crate::client::to_json;
 use crate::error::{Error, Reason, Result};
-use crate::http::request::{Deadline, HttpRequest, TimeLimits};
+use crate::http::request::{Deadline, HttpRequest, Limits, RequestHeaders};
 use crate::http::transport::HttpResponse;
 use crate::meta::{Attempt, Meta};
 use crate::policy::backoff::RetryConfig;
 use crate::policy::classify::{Classification, Immediate, classify};
-use crate::retry::{CallState, Failure, Operation, Progress, RetryLoop};
+use crate::retry::{CallState, Failure, Operation, Progress, Retrier, RetryLoop};
+use crate::runtime::cancel::{Cancel, Subscription};
+
+/// What the calls of one client have in common. Clones of the client may have others.
+#[derive(Clone)]
+pub(crate) struct CallOptions {
+    pub(crate) retry: RetryConfig,
+    pub(crate) deadline: Option<Duration>,
+    /// The inactivity timeout.
+    pub(crate) timeout: Duration,
+    pub(crate) headers: RequestHeaders,
+    pub(crate) decoder: ResponseDecoder,
+    /// No caller waits for a single call: it is one of a batch.
+    pub(crate) background: bool,
+    /// What ends the calls besides the client's own shutdown and drain.
+    pub(crate) cancellation: Option<Cancellation>,
+}
+
+/// How calls end when the user's token is cancelled.
+#[derive(Clone)]
+pub(crate) struct Cancellation {
+    /// The user's token, or the client's shutdown: ends exchanges.
+    pub(crate) exchanges: Cancel,
+    /// The user's token, or the client's shutdown or drain: ends waits.
+    pub(crate) waits: Cancel,
+    pub(crate) user: Cancel,
+    /// Wakes the calls that wait for a permit.
+    _wake: Arc<Subscription>,
+}
+
+impl Cancellation {
+    pub(crate) fn new(core: &Core, user: &Cancel) -> Cancellation {
+        let waits = Cancel::child_of(&[&core.draining, user]);
+        Cancellation {
+            exchanges: Cancel::child_of(&[&core.shutdown, user]),
+            _wake: Arc::new(wake(&waits, &core.handlers)),
+            waits,
+            user: user.clone(),
+        }
+    }
+}
 
 /// What a call is about.
 pub(crate) struct CallSpec<'a> {
-    pub(crate) retry: &'a RetryConfig,
-    pub(crate) deadline: Option<Duration>,
-    pub(crate) background: bool,
-    pub(crate) model: &'a str,
+    pub(crate) options: Arc<CallOptions>,
+    pub(crate) model: Cow<'a, str>,
     /// Begins with a slash and stays below the base address.
-    pub(crate) path: &'a str,
+    pub(crate) path: Cow<'a, str>,
     /// JSON to POST; without it the call is a GET.
     pub(crate) body: Option<Vec<u8>>,
-    /// The request of a stream that asks for usage, to be sent without that to a service which refuses it.
-    pub(crate) usage_of: Option<&'a ChatRequest>,
+    /// The body asks for the usage of a stream, which a service may refuse.
+    pub(crate) asks_for_usage: bool,
+}
+
+/// A call, from its first attempt to its last.
+pub(crate) struct Call<'a> {
+    spec: CallSpec<'a>,
+    idempotency_key: Option<String>,
+    retrier: Retrier<Error>,
 }
 
 /// A call as the retry loop repeats it: `send` makes one attempt.
-struct Call<'a, F> {
-    core: &'a Core,
-    spec: CallSpec<'a>,
-    idempotency_key: Option<String>,
+struct Sending<'c, 'a, F> {
+    core: &'c Core,
+    spec: &'c mut CallSpec<'a>,
+    idempotency_key: Option<&'c str>,
     send: F,
+}
+
+impl Call<'_> {
+    /// The call without references to what it was made of, for an answer that outlives them.
+    pub(crate) fn into_owned(self) -> Call<'static> {
+        let CallSpec { options, model, path, body, asks_for_usage } = self.spec;
+        let (model, path) = (model.into_owned().into(), path.into_owned().into());
+        let spec = CallSpec { options, model, path, body, asks_for_usage };
+        Call { spec, idempotency_key: self.idempotency_key, retrier: self.retrier }
+    }
+
+    pub(crate) fn options(&self) -> &Arc<CallOptions> {
+        &self.spec.options
+    }
 }
 
 impl Core {
@@ -44,32 +106,56 @@ impl Core {
         spec: CallSpec<'_>,
         decode: impl Fn(&HttpResponse) -> Result<T>,
     ) -> Attempt<T> {
-        self.run(spec, |request| match self.transport.exchange(request) {
+        let mut call = self.begin(spec);
+        self.run(&mut call, None, |request| match self.transport.exchange(request) {
             Ok(response) => Attempt { result: decode(&response), meta: response.into_meta() },
             Err(error) => Err(error).into(),
         })
     }
 
-    /// Makes a call: repeats `send` as the retry loop decides.
-    pub(crate) fn run<T>(
-        &self,
-        spec: CallSpec<'_>,
-        send: impl Fn(&HttpRequest<'_>) -> Attempt<T>,
-    ) -> Attempt<T> {
-        let handler = self.handlers.get(spec.model);
-        let retry_loop = RetryLoop {
-            retry: spec.retry,
-            handler: &handler,
-            clock: &self.clock,
-            cancel: &self.draining,
-            deadline: spec.deadline,
-            background: spec.background,
-        };
+    /// A call that begins now.
+    pub(crate) fn begin<'a>(&self, spec: CallSpec<'a>) -> Call<'a> {
         let keys = self.idempotency.as_ref().filter(|_| spec.body.is_some());
         let idempotency_key = keys.map(IdempotencyKeys::next);
-        let mut call = Call { core: self, spec, idempotency_key, send };
-        let Attempt { result, meta } = retry_loop.run(&mut call);
-        Attempt { result: result.map_err(|failure| final_error(failure, &meta, call.spec.deadline)), meta }
+        let CallOptions { deadline, background, retry, .. } = &*spec.options;
+        let retrier = Retrier::new(self.clock.now(), *deadline, *background, retry.max_timeout_retries());
+        Call { spec, idempotency_key, retrier }
+    }
+
+    /// Makes a call: repeats `send` as the retry loop decides. `failed` is the failure of an attempt that had succeeded at
+    /// first, where the call goes on after that.
+    pub(crate) fn run<T>(
+        &self,
+        call: &mut Call<'_>,
+        failed: Option<Error>,
+        send: impl Fn(&HttpRequest<'_>) -> Attempt<T>,
+    ) -> Attempt<T> {
+        let Call { spec, idempotency_key, retrier } = call;
+        let options = Arc::clone(&spec.options);
+        let handler = self.handlers.get(&spec.model);
+        let cancellation = options.cancellation.as_ref();
+        let retry_loop = RetryLoop {
+            retry: &options.retry,
+            handler: &handler,
+            clock: &self.clock,
+            cancel: cancellation.map_or(&self.draining, |cancellation| &cancellation.waits),
+            deadline: options.deadline,
+            background: options.background,
+        };
+        let mut sending = Sending { core: self, spec, idempotency_key: idempotency_key.as_deref(), send };
+        let Attempt { result, meta } = match failed {
+            None => retry_loop.run(retrier, &mut sending),
+            Some(error) => retry_loop.resume(retrier, &mut sending, error),
+        };
+        let is_cancelled = || {
+            let by_user = cancellation.is_some_and(|ends| ends.user.is_cancelled());
+            by_user && !self.shutdown.is_cancelled()
+        };
+        let result = result.map_err(|failure| match final_error(failure, &meta, options.deadline) {
+            Error::Shutdown if is_cancelled() => Error::Cancelled,
+            error => error,
+        });
+        Attempt { result, meta }
     }
 
     fn emit(&self, event: impl FnOnce() -> Event) {
@@ -79,17 +165,14 @@ impl Core {
     }
 }
 
-impl<T, F: Fn(&HttpRequest<'_>) -> Attempt<T>> Operation for Call<'_, F> {
+impl<T, F: Fn(&HttpRequest<'_>) -> Attempt<T>> Operation for Sending<'_, '_, F> {
     type Output = T;
     type Error = Error;
 
     fn attempt(&mut self, state: &CallState) -> Attempt<T> {
-        if let Some(request) = self.spec.usage_of.take_if(|_| state.fallback) {
-            self.core.remember_without_usage(self.spec.model);
-            match to_json(&request.stream_body(false)) {
-                Ok(body) => self.spec.body = Some(body),
-                Err(error) => return Err(error).into(),
-            }
+        if state.fallback && std::mem::take(&mut self.spec.asks_for_usage) {
+            self.core.remember_without_usage(&self.spec.model);
+            self.spec.body = self.spec.body.take().map(without_usage);
         }
         let attempt = state.attempts;
         log::trace!("attempt {attempt}: {}", self.spec.path);
@@ -98,13 +181,15 @@ impl<T, F: Fn(&HttpRequest<'_>) -> Attempt<T>> Operation for Call<'_, F> {
         let remaining = state.due.map(|due| due.saturating_duration_since(sent));
         let deadline = state.deadline.zip(remaining);
         let ended = (self.send)(&HttpRequest {
-            path: self.spec.path,
+            path: &self.spec.path,
             body: self.spec.body.as_deref(),
-            idempotency_key: self.idempotency_key.as_deref(),
+            idempotency_key: self.idempotency_key,
             fresh_connection: state.fresh_connection,
-            limits: TimeLimits {
-                timeout: grown_timeout(self.core.transport.timeout(), state.timeouts),
+            headers: &self.spec.options.headers,
+            limits: Limits {
+                timeout: grown_timeout(self.spec.options.timeout, state.timeouts),
                 deadline: deadline.map(|(total, remaining)| Deadline { total, remaining }),
+                cancel: self.spec.options.cancellation.as_ref().map(|ends| ends.exchanges.clone()),
             },
         });
         self.core.emit(|| Event::Answer {
@@ -116,18 +201,16 @@ impl<T, F: Fn(&HttpRequest<'_>) -> Attempt<T>> Operation for Call<'_, F> {
     }
 
     fn classify(&mut self, error: &Error) -> Classification {
-        let failure = classify(error, self.spec.retry);
-        match self.spec.usage_of {
-            Some(_) if refuses_usage(error) => {
-                Classification { immediate: Some(Immediate::Fallback), ..failure }
-            }
-            _ => failure,
+        let failure = classify(error, &self.spec.options.retry);
+        if self.spec.asks_for_usage && refuses_usage(error) {
+            return Classification { immediate: Some(Immediate::Fallback), ..failure };
         }
+        failure
     }
 
     /// Reports what happens between attempts to the log and to the program.
     fn observe(&self, state: &CallState, progress: Progress<'_, Error>) {
-        let (attempt, model) = (state.attempts, self.spec.model);
+        let (attempt, model) = (state.attempts, &*self.spec.model);
         match progress {
             Progress::Paced(waited) => {
                 log::debug!("attempt {attempt} waited {waited:?} for its turn");
@@ -152,6 +235,18 @@ impl<T, F: Fn(&HttpRequest<'_>) -> Attempt<T>> Operation for Call<'_, F> {
     }
 }
 
+/// The body of a request for a stream without the wish for usage: the only option that the caller didn't set.
+fn without_usage(body: Vec<u8>) -> Vec<u8> {
+    let Ok(mut fields) = serde_json::from_slice::<Map<String, Value>>(&body) else { return body };
+    if let Some(options) = fields.get_mut("stream_options").and_then(Value::as_object_mut) {
+        options.remove("include_usage");
+        if options.is_empty() {
+            fields.remove("stream_options");
+        }
+    }
+    serde_json::to_vec(&fields).unwrap_or(body)
+}
+
 /// The longest inactivity timeout that retries lead to: models that reason for longer are rare, and a caller who knows one
 /// can set a longer timeout.
 const MAX_GROWN_TIMEOUT: Duration = Duration::from_secs(10 * 60);
@@ -173,9 +268,8 @@ fn refuses_usage(error: &Error) -> bool {
 /// The error of a call that ended without success.
 fn final_error(failure: Failure<Error>, meta: &Meta, deadline: Option<Duration>) -> Error {
     let (reason, last) = match failure {
-        Failure::GaveUp { last: Error::Shutdown, .. } | Failure::Rejected { by: Error::Shutdown, .. } => {
-            return Error::Shutdown;
-        }
+        Failure::GaveUp { last: last @ (Error::Shutdown | Error::Cancelled), .. } => return last,
+        Failure::Rejected { by: by @ Error::Shutdown, .. } => return by,
         Failure::Rejected { by: Error::Deadline { .. }, last: None } => {
             return Error::Deadline { after: deadline.unwrap_or_default() };
         }

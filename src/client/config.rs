@@ -25,7 +25,7 @@ pub(crate) const SIGN_UP: &str = "https://www.holysheep.ai/register";
 const KEY_VARIABLE: &str = "HOLYSHEEP_API_KEY";
 const URL_VARIABLE: &str = "HOLYSHEEP_BASE_URL";
 
-pub(crate) use self::build::clamped_time;
+pub(crate) use self::build::{clamped_deadline, clamped_timeout, with_header};
 
 pub(crate) type Observer = Arc<dyn Fn(&Event) + Send + Sync>;
 
@@ -210,7 +210,7 @@ impl ConfigBuilder {
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (settings, endpoint) = (&self.settings, &self.endpoint);
-        let headers: Vec<&str> = endpoint.headers.keys().map(|name| name.as_str()).collect();
+        let headers: Vec<&str> = endpoint.headers.fields.keys().map(|name| name.as_str()).collect();
         f.debug_struct("Config")
             .field("base_url", &endpoint.base.url)
             .field("headers", &headers)
@@ -325,7 +325,10 @@ mod tests {
     #[test]
     fn an_authorization_of_ones_own_takes_the_place_of_the_key() {
         let builder = Config::builder().header("Authorization", "Api-Key abc");
-        assert_eq!(builder.build().unwrap().endpoint.headers.get_all("authorization").iter().count(), 1);
+        assert_eq!(
+            builder.build().unwrap().endpoint.headers.fields.get_all("authorization").iter().count(),
+            1
+        );
     }
 
     #[test]

@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::adaptive::HandlerRegistry;
-use crate::client::config::{Config, ConfigBuilder, Observer};
-use crate::client::decode::ResponseDecoder;
+use crate::client::config::{ConfigBuilder, Observer};
 use crate::error::Result;
+use crate::http::options::Endpoint;
 use crate::http::transport::Transport;
 use crate::runtime::cancel::{Cancel, Subscription};
 use crate::runtime::clock::Clock;
@@ -28,7 +28,6 @@ pub(crate) struct Core {
     /// Ends all waits, so that no attempt begins.
     pub(crate) draining: Cancel,
     pub(crate) observer: Option<Observer>,
-    pub(crate) decoder: ResponseDecoder,
     pub(crate) idempotency: Option<IdempotencyKeys>,
     /// The models whose service refuses to report the usage of a stream.
     pub(crate) without_usage: Arc<Mutex<Vec<String>>>,
@@ -37,39 +36,37 @@ pub(crate) struct Core {
 }
 
 impl Core {
-    pub(crate) fn new(config: Config) -> Result<Core> {
-        let Config { settings, endpoint } = config;
+    pub(crate) fn new(settings: &ConfigBuilder, endpoint: Endpoint) -> Result<Core> {
         let ConfigBuilder { http, adaptive, handler, idempotency_key, observer, clock, .. } = settings;
-        let handlers = handler.map_or_else(|| HandlerRegistry::new(adaptive), HandlerRegistry::One);
-        let handlers = Arc::new(handlers);
+        let own = || HandlerRegistry::new(adaptive.clone());
+        let handlers = Arc::new(handler.clone().map_or_else(own, HandlerRegistry::One));
         let shutdown = Cancel::default();
         let draining = Cancel::child_of(&[&shutdown]);
-        let decoder = ResponseDecoder::new(&endpoint);
         Ok(Core {
-            transport: Arc::new(Transport::new(&http, endpoint, clock.clone(), shutdown.clone())?),
+            transport: Arc::new(Transport::new(http, endpoint, clock.clone(), shutdown.clone())?),
             _wake: vec![wake(&draining, &handlers)],
             handlers,
-            clock,
+            clock: clock.clone(),
             shutdown,
             draining,
-            observer,
-            decoder,
+            observer: observer.clone(),
             idempotency: idempotency_key.then(IdempotencyKeys::new),
             without_usage: Arc::default(),
         })
     }
 
-    /// A core with the same handlers but with connections and tokens of its own: it can be shut down alone, and is shut
-    /// down and drained with this one. `ended` is called when either happens.
-    pub(crate) fn child(&self, ended: impl Fn() + Send + Sync + 'static) -> Core {
+    /// A core with the same handlers but with connections and tokens of its own: it can be shut down alone, is shut down and
+    /// drained with this one, and is drained when `user` is cancelled. `ended` is called when any of that happens.
+    pub(crate) fn child(&self, user: Option<&Cancel>, ended: impl Fn() + Send + Sync + 'static) -> Core {
         let shutdown = Cancel::child_of(&[&self.shutdown]);
-        let draining = Cancel::child_of(&[&shutdown, &self.draining]);
+        let mut parents = vec![&shutdown, &self.draining];
+        parents.extend(user);
+        let draining = Cancel::child_of(&parents);
         Core {
             transport: Arc::new(self.transport.child(shutdown.clone())),
             handlers: Arc::clone(&self.handlers),
             clock: self.clock.clone(),
             observer: self.observer.clone(),
-            decoder: self.decoder.clone(),
             idempotency: self.idempotency.as_ref().map(|_| IdempotencyKeys::new()),
             without_usage: Arc::clone(&self.without_usage),
             _wake: vec![wake(&draining, &self.handlers), draining.subscribe(ended)],
@@ -94,9 +91,10 @@ impl Core {
     }
 }
 
-fn wake(draining: &Cancel, handlers: &Arc<HandlerRegistry>) -> Subscription {
+/// Wakes the calls that wait for a permit when the token is cancelled.
+pub(crate) fn wake(cancel: &Cancel, handlers: &Arc<HandlerRegistry>) -> Subscription {
     let handlers = Arc::clone(handlers);
-    draining.subscribe(move || handlers.wake())
+    cancel.subscribe(move || handlers.wake())
 }
 
 /// Idempotency keys that no other call has: a random part of this client's own, and a number.

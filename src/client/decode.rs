@@ -60,7 +60,12 @@ pub(crate) fn meta(status: u16, headers: Headers) -> Meta {
 impl ResponseDecoder {
     pub(crate) fn new(endpoint: &Endpoint) -> ResponseDecoder {
         let without_path = endpoint.base.url.ends_with(&endpoint.base.authority);
-        ResponseDecoder { secrets: Arc::clone(&endpoint.secrets), without_path }
+        ResponseDecoder { secrets: Arc::clone(&endpoint.headers.secrets), without_path }
+    }
+
+    /// The same for a client that has further secrets.
+    pub(crate) fn with_secrets(&self, secrets: &Arc<Secrets>) -> ResponseDecoder {
+        ResponseDecoder { secrets: Arc::clone(secrets), ..*self }
     }
 
     /// Decodes an answer with `read`, unless it is an error.

@@ -6,12 +6,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::api::{ChatChunk, ChatResponse};
-use crate::client::call::CallSpec;
+use crate::client::call::{Call, CallOptions, CallSpec};
 use crate::client::core::Core;
 use crate::client::decode::meta;
 use crate::error::{Error, Phase, Result, Source};
 use crate::http::body::ResponseBody;
-use crate::http::request::HttpRequest;
 use crate::http::transport::{HttpResponse, ResponseHead};
 use crate::meta::{Attempt, Meta};
 use crate::runtime::clock::Clock;
@@ -36,6 +35,11 @@ use crate::wire::stream_event::StreamEvent;
 /// ```
 pub struct ChatStream {
     core: Arc<Core>,
+    options: Arc<CallOptions>,
+    /// The call that opened the stream, as long as no chunk was returned, so that it can be retried.
+    call: Option<Box<Call<'static>>>,
+    /// How many choices were asked for.
+    choices: u64,
     /// None once the stream has ended, one way or the other.
     body: Option<ResponseBody>,
     decoder: Decoder,
@@ -67,42 +71,65 @@ const MAX_READY: usize = 64;
 impl ChatStream {
     /// Makes a call whose answer is a stream, up to the first chunk with content. `choices` is how many were asked for.
     pub(crate) fn open(core: &Arc<Core>, spec: CallSpec<'_>, choices: u64) -> Result<ChatStream> {
-        let Attempt { result, meta } = core.run(spec, |request| ChatStream::attempt(core, request, choices));
+        let mut call = core.begin(spec);
+        let stream = ChatStream::make(core, &mut call, None, choices)?;
+        Ok(ChatStream { call: Some(Box::new(call.into_owned())), choices, ..stream })
+    }
+
+    /// Makes the attempts of a call. `failed` is the failure of the stream that the last one had opened, if it had.
+    fn make(
+        core: &Arc<Core>,
+        call: &mut Call<'_>,
+        failed: Option<Error>,
+        choices: u64,
+    ) -> Result<ChatStream> {
+        let options = Arc::clone(call.options());
+        let Attempt { result, meta } = core.run(call, failed, |request| match core.transport.send(request) {
+            Ok(head) => {
+                let meta = meta(head.status, head.headers.clone());
+                Attempt { result: ChatStream::start(core, &options, head, &meta, choices), meta }
+            }
+            Err(error) => Err(error).into(),
+        });
         result.map(|stream| ChatStream { meta, ..stream })
     }
 
-    fn attempt(core: &Arc<Core>, request: &HttpRequest<'_>, choices: u64) -> Attempt<ChatStream> {
-        match core.transport.send(request) {
-            Ok(head) => {
-                let meta = meta(head.status, head.headers.clone());
-                Attempt { result: ChatStream::start(core, head, &meta, choices), meta }
-            }
-            Err(error) => Err(error).into(),
-        }
-    }
-
     /// Reads an answer up to its first chunk.
-    fn start(core: &Arc<Core>, head: ResponseHead, meta: &Meta, choices: u64) -> Result<ChatStream> {
+    fn start(
+        core: &Arc<Core>,
+        options: &Arc<CallOptions>,
+        head: ResponseHead,
+        meta: &Meta,
+        choices: u64,
+    ) -> Result<ChatStream> {
         let is_plain = (200..300).contains(&head.status) && head.headers.content_encoding.is_none();
         if !is_plain || head.headers.json {
-            return ChatStream::of_whole(core, &core.transport.read_body(head)?);
+            return ChatStream::of_whole(core, options, &core.transport.read_body(head)?);
         }
         let (status, headers) = (head.status, head.headers.clone());
         let mut body = ResponseBody::new(head, Arc::clone(&core.transport));
         if !body.may_be_event_stream()? {
             let body = body.read_to_end()?;
-            return ChatStream::of_whole(core, &HttpResponse { status, headers, body });
+            return ChatStream::of_whole(core, options, &HttpResponse { status, headers, body });
         }
-        let mut stream = ChatStream::new(core, Some(body), headers);
+        let mut stream = ChatStream::new(core, options, Some(body), headers);
         stream.meta = meta.clone();
         stream.accumulator.expect(choices);
         stream.read_first_chunk()?;
         Ok(stream)
     }
 
-    fn new(core: &Arc<Core>, body: Option<ResponseBody>, headers: Headers) -> ChatStream {
+    fn new(
+        core: &Arc<Core>,
+        options: &Arc<CallOptions>,
+        body: Option<ResponseBody>,
+        headers: Headers,
+    ) -> ChatStream {
         ChatStream {
             core: Arc::clone(core),
+            options: Arc::clone(options),
+            call: None,
+            choices: 1,
             body,
             decoder: Decoder::new(),
             accumulator: Accumulator::new(),
@@ -118,9 +145,9 @@ impl ChatStream {
     }
 
     /// A stream of the one chunk of a service that sends the whole answer at once.
-    fn of_whole(core: &Arc<Core>, response: &HttpResponse) -> Result<ChatStream> {
-        let chunk = core.decoder.decode_chunk(response)?;
-        let mut stream = ChatStream::new(core, None, response.headers.clone());
+    fn of_whole(core: &Arc<Core>, options: &Arc<CallOptions>, response: &HttpResponse) -> Result<ChatStream> {
+        let chunk = options.decoder.decode_chunk(response)?;
+        let mut stream = ChatStream::new(core, options, None, response.headers.clone());
         stream.accumulator.add(&chunk).map_err(too_many)?;
         stream.accumulator.end();
         stream.ready.push_back(chunk);
@@ -141,12 +168,19 @@ impl ChatStream {
     ///
     /// # Errors
     /// The error that the stream ends with, if any; also if it was returned before.
+    ///
+    /// As long as no chunk was taken from the stream, a failure is retried like one before the first chunk.
     pub fn into_response(mut self) -> Result<ChatResponse> {
-        for chunk in self.by_ref() {
-            chunk?;
-        }
         if self.failed {
             return Err(self.truncated(None));
+        }
+        loop {
+            let mut call = self.call.take();
+            let Some(error) = self.by_ref().find_map(Result::err) else { break };
+            let Some(call) = call.as_mut() else { return Err(error) };
+            let choices = self.choices;
+            let again = ChatStream::make(&self.core, call, Some(undelivered(error)), choices)?;
+            self = ChatStream { call: self.call.take(), choices, ..again };
         }
         let mut response = std::mem::take(&mut self.accumulator).into_response();
         response.meta = self.meta.clone();
@@ -164,11 +198,7 @@ impl ChatStream {
                     }
                 }
                 Ok(None) => return Ok(()),
-                Err(Error::StreamTruncated { .. }) => {
-                    let source = "the stream ended before its first chunk".into();
-                    return Err(Error::Transport { answered: true, source });
-                }
-                Err(error) => return Err(error),
+                Err(error) => return Err(undelivered(error)),
             }
         }
     }
@@ -195,12 +225,12 @@ impl ChatStream {
                     }
                 }
                 Ok(StreamEvent::Failure(body)) => {
-                    return Err(self.core.decoder.stream_error(&self.headers, body));
+                    return Err(self.options.decoder.stream_error(&self.headers, body));
                 }
                 Ok(StreamEvent::Ignored) => {}
                 Err((error, _)) if at_end => return Err(self.truncated(Some(error.into()))),
                 Err((error, data)) => {
-                    return Err(self.core.decoder.unreadable(&self.meta, &data, error));
+                    return Err(self.options.decoder.unreadable(&self.meta, &data, error));
                 }
             }
         }
@@ -210,10 +240,10 @@ impl ChatStream {
     /// Reads what has arrived, up to the end of an event; also returns whether the stream ended there, so that the event
     /// may be cut itself. None where no event is complete yet, or none follows.
     fn next_event(&mut self) -> Result<Option<(Event, bool)>> {
-        let Some(body) = &mut self.body else { return Ok(None) };
-        if self.core.shutdown.is_cancelled() {
-            return Err(Error::Shutdown);
+        if let Some(ended) = self.ended() {
+            return Err(ended);
         }
+        let Some(body) = &mut self.body else { return Ok(None) };
         if self.end_by.is_some_and(|end| Clock::system().now() >= end) {
             self.body = None;
             return Ok(None);
@@ -248,13 +278,21 @@ impl ChatStream {
             _ if self.bytes > limit => Err(Error::TooLarge { part: "body", limit }),
             Some(event) => Ok(Some((event, length == 0))),
             None if length > 0 => Ok(None),
-            None if self.core.shutdown.is_cancelled() => Err(Error::Shutdown), // it may look like the end
             None if self.accumulator.is_complete() => {
                 self.body = None; // read to its end, so that the connection is kept
                 Ok(None)
             }
-            None => Err(self.truncated(None)),
+            None => Err(self.ended().unwrap_or_else(|| self.truncated(None))),
         }
+    }
+
+    /// The error of a stream that was ended from outside.
+    fn ended(&self) -> Option<Error> {
+        let cancelled = || {
+            let ends = self.options.cancellation.as_ref();
+            ends.is_some_and(|ends| ends.user.is_cancelled()).then_some(Error::Cancelled)
+        };
+        self.core.shutdown.is_cancelled().then_some(Error::Shutdown).or_else(cancelled)
     }
 
     /// The error of a stream that ended before its answer did.
@@ -267,6 +305,7 @@ impl Iterator for ChatStream {
     type Item = Result<ChatChunk>;
 
     fn next(&mut self) -> Option<Result<ChatChunk>> {
+        self.call = None; // what was returned can't be taken back
         if let Some(chunk) = self.ready.pop_front() {
             return Some(Ok(chunk));
         }
@@ -294,6 +333,17 @@ impl Iterator for ChatStream {
 }
 
 impl std::iter::FusedIterator for ChatStream {}
+
+/// The failure of a stream of which nothing was returned: it broke like an answer that comes as a whole.
+fn undelivered(error: Error) -> Error {
+    match error {
+        Error::StreamTruncated { source, .. } => {
+            let source = source.unwrap_or_else(|| "the stream ended before the answer did".into());
+            Error::Transport { answered: true, source }
+        }
+        error => error,
+    }
+}
 
 fn too_many(error: TooMany) -> Error {
     Error::TooLarge { part: "parts", limit: error.limit() as u64 }

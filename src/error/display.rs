@@ -44,6 +44,7 @@ impl fmt::Display for Error {
                 )
             }
             Error::Deadline { after } => write!(f, "the deadline of {after:?} passed"),
+            Error::Cancelled => write!(f, "the call was cancelled"),
             Error::Shutdown => write!(f, "the client was shut down"),
             Error::Panicked => write!(f, "the program panicked in the middle of the call"),
             Error::GaveUp { reason, attempts, elapsed, .. } => {
@@ -99,6 +100,7 @@ impl fmt::Debug for Error {
                 f.debug_struct("CircuitOpen").field("retry_in", retry_in).finish()
             }
             Error::Deadline { after } => f.debug_struct("Deadline").field("after", after).finish(),
+            Error::Cancelled => f.write_str("Cancelled"),
             Error::Shutdown => f.write_str("Shutdown"),
             Error::Panicked => f.write_str("Panicked"),
             Error::GaveUp { reason, attempts, elapsed, last } => f
@@ -202,6 +204,7 @@ mod tests {
                 "the circuit breaker is open after too many consecutive failures; the next call may probe in 12.3 s",
             ),
             (Error::Deadline { after: Duration::from_secs(2) }, "the deadline of 2s passed"),
+            (Error::Cancelled, "the call was cancelled"),
             (Error::Shutdown, "the client was shut down"),
             (Error::Panicked, "the program panicked in the middle of the call"),
             (gave_up(Reason::RetriesSpent, 6), "gave up after 6 attempts in 12.3 s: no retries left"),

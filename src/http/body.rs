@@ -8,7 +8,7 @@ use ureq::BodyReader;
 
 use crate::error::{Error, Phase, Result};
 use crate::http::exchange::ReadLimit;
-use crate::http::request::TimeLimits;
+use crate::http::request::Limits;
 use crate::http::transport::{ResponseHead, Transport};
 
 /// Bytes read at once: as many as the connection's buffer holds.
@@ -23,7 +23,7 @@ const DRAIN_BYTES: u64 = 64 * 1024;
 pub(crate) struct ResponseBody {
     reader: BufReader<BodyReader<'static>>,
     transport: Arc<Transport>,
-    limits: TimeLimits,
+    limits: Limits,
 }
 
 impl ResponseBody {

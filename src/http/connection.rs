@@ -2,14 +2,15 @@
 //! prefers bytes that have arrived to a timeout, and keeps a head that can't be parsed.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use ureq::Error;
-use ureq::unversioned::transport::{Buffers, NextTimeout, Transport};
+use ureq::unversioned::transport::{Buffers, NextTimeout, ShutdownHandle, Transport};
 
-use crate::http::exchange::{MAX_HEAD, keep_unparsed_head, remaining_read_time};
+use crate::http::exchange::{self, MAX_HEAD, keep_unparsed_head, remaining_read_time};
 use crate::http::redaction::Substitution;
+use crate::runtime::cancel::Subscription;
 use crate::wire::secrets::Secrets;
 
 /// After a timeout, how long to look for bytes that arrived while the process was stopped.
@@ -27,13 +28,38 @@ pub(super) struct HttpConnection {
     substitution: Substitution,
     /// The unread input, while it is more than the buffer of `inner` holds.
     overflow: Option<InputBuffer>,
+    /// Shut down the sockets of this connection.
+    handles: Arc<[Weak<dyn ShutdownHandle>]>,
+    /// Shuts the connection down when the exchange that uses it is cancelled.
+    cancellation: Option<Subscription>,
     /// A read failed or found the end, so that a head which is incomplete stays so.
     input_ended: bool,
 }
 
 impl HttpConnection {
-    pub(super) fn new(inner: Box<dyn Transport>, secrets: Arc<Secrets>) -> HttpConnection {
-        HttpConnection { inner, substitution: Substitution::new(secrets), overflow: None, input_ended: false }
+    pub(super) fn new(
+        inner: Box<dyn Transport>,
+        secrets: Arc<Secrets>,
+        handles: Vec<Weak<dyn ShutdownHandle>>,
+    ) -> HttpConnection {
+        HttpConnection {
+            inner,
+            substitution: Substitution::new(secrets),
+            overflow: None,
+            handles: handles.into(),
+            cancellation: None,
+            input_ended: false,
+        }
+    }
+
+    /// Ties the connection to the exchange that begins to use it.
+    fn begin_exchange(&mut self) {
+        self.cancellation = exchange::own_cancel().map(|cancel| {
+            let handles = Arc::clone(&self.handles);
+            cancel.subscribe(move || {
+                handles.iter().filter_map(Weak::upgrade).for_each(|handle| handle.shutdown());
+            })
+        });
     }
 
     /// Reads on to the end of a head that was refused before all of it had arrived.
@@ -85,7 +111,9 @@ impl Transport for HttpConnection {
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
         let output = self.inner.buffers().output();
         let length = amount.min(output.len());
-        self.substitution.apply(&mut output[..length]);
+        if self.substitution.apply(&mut output[..length]) {
+            self.begin_exchange();
+        }
         self.inner.transmit_output(amount, timeout)
     }
 
@@ -103,7 +131,9 @@ impl Transport for HttpConnection {
         Ok(made_progress)
     }
 
+    /// ureq asks when it returns the connection to the pool and when it takes it out.
     fn is_open(&mut self) -> bool {
+        self.cancellation = None;
         let unread = self.overflow.as_ref().is_some_and(|overflow| !overflow.input().is_empty());
         !unread && self.inner.is_open()
     }
@@ -217,7 +247,7 @@ mod tests {
         let waits = Arc::default();
         let reads = reads.iter().map(|read| read.map(<[u8]>::to_vec)).collect();
         let scripted = Scripted { buffers: LazyBuffers::new(8, 8), reads, waits: Arc::clone(&waits) };
-        (HttpConnection::new(Box::new(scripted), Arc::default()), waits)
+        (HttpConnection::new(Box::new(scripted), Arc::default(), Vec::new()), waits)
     }
 
     fn minute() -> NextTimeout {

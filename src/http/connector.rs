@@ -1,17 +1,19 @@
 //! Connecting, proxies and TLS included, on a thread of its own so that neither a shutdown nor a deadline waits for it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, Weak};
 use std::{fmt, io};
 
 use ureq::Timeout;
 use ureq::unversioned::transport::{
-    ConnectProxyConnector, ConnectionDetails, Connector, NextTimeout, TcpConnector, Transport,
+    ConnectProxyConnector, ConnectionDetails, Connector, NextTimeout, ShutdownHandle, TcpConnector, Transport,
 };
 
 use crate::http::connection::HttpConnection;
 use crate::http::dns_cache::DnsCache;
 use crate::http::early_answer::EarlyAnswerConnector;
+use crate::http::exchange;
 use crate::runtime::cancel::{Abandoned, Cancel};
+use crate::runtime::sync::lock;
 use crate::wire::secrets::Secrets;
 
 /// A failure before anything was sent.
@@ -91,7 +93,14 @@ impl Connector<()> for HttpConnector {
         let timeout = NextTimeout { per_read: None, per_write: None, ..details.timeout };
         let current_time = Arc::clone(&details.current_time);
         let run_connector = Arc::clone(&details.run_connector);
-        let register_shutdown = Arc::clone(&details.register_shutdown);
+        let handles: Arc<Mutex<Vec<Weak<dyn ShutdownHandle>>>> = Arc::default();
+        let register_shutdown = {
+            let (register, handles) = (Arc::clone(&details.register_shutdown), Arc::clone(&handles));
+            Arc::new(move |handle: Weak<dyn ShutdownHandle>| {
+                lock(&handles).push(Weak::clone(&handle));
+                register(handle)
+            })
+        };
         let connect = move || {
             let details = ConnectionDetails {
                 uri: &uri,
@@ -107,10 +116,13 @@ impl Connector<()> for HttpConnector {
             };
             chain.connect(&details, None)
         };
-        let connected = self.dns.cancel.run_cancellable(*timeout.after, connect);
+        let cancel = exchange::own_cancel().unwrap_or_else(|| self.dns.cancel.clone());
+        let connected = cancel.run_cancellable(*timeout.after, connect);
         match connected.map_err(|why| abandoned(why, timeout.reason)).and_then(|connected| connected) {
             Ok(transport) => {
-                let connection = |transport| HttpConnection::new(transport, Arc::clone(&self.secrets));
+                let handles = std::mem::take(&mut *lock(&handles));
+                let connection =
+                    |transport| HttpConnection::new(transport, Arc::clone(&self.secrets), handles);
                 Ok(transport.map(|transport| Box::new(connection(transport)) as Box<dyn Transport>))
             }
             Err(error) => {

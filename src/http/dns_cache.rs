@@ -11,6 +11,7 @@ use ureq::unversioned::resolver::{ArrayVec, DefaultResolver, Resolver};
 use ureq::unversioned::transport::NextTimeout;
 
 use crate::http::connector::{NotSent, abandoned};
+use crate::http::exchange;
 use crate::runtime::cancel::Cancel;
 use crate::runtime::clock::Clock;
 use crate::runtime::sync::lock;
@@ -90,8 +91,8 @@ impl Resolver for DnsCache {
             if left < self.limit { (left, next.reason) } else { (self.limit, Timeout::Resolve) };
         let (name, settings) = (uri.clone(), config.clone());
         let look_up = move || DefaultResolver::default().resolve(&name, &settings, NextTimeout::default());
-        let addresses = self
-            .cancel
+        let addresses = exchange::own_cancel()
+            .unwrap_or_else(|| self.cancel.clone())
             .run_cancellable(limit, look_up)
             .map_err(|why| abandoned(why, timeout))
             .and_then(|found| found)

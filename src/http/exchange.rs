@@ -2,13 +2,57 @@
 //! to its connection, but both run on one thread, so that thread-local state connects them.
 
 use std::cell::{Cell, RefCell};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::runtime::cancel::Cancel;
 use crate::runtime::clock::Clock;
+use crate::wire::secrets::Secrets;
 
 thread_local! {
+    static CONTEXT: RefCell<Context> = const { RefCell::new(Context { secrets: None, cancel: None }) };
     static READ_DEADLINE: Cell<Option<Instant>> = const { Cell::new(None) };
     static UNPARSED_HEAD: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// What a request has of its own.
+struct Context {
+    /// The secrets of its headers, where they are others than those of the client.
+    secrets: Option<Arc<Secrets>>,
+    /// Ends the exchange.
+    cancel: Option<Cancel>,
+}
+
+/// Keeps what a request has of its own, until it is dropped.
+pub(super) struct Entered {
+    outer: Option<Context>,
+}
+
+/// Says what the request that is about to be sent on this thread has of its own.
+pub(super) fn enter(secrets: Option<&Arc<Secrets>>, cancel: Option<&Cancel>) -> Entered {
+    if secrets.is_none() && cancel.is_none() {
+        return Entered { outer: None };
+    }
+    let context = Context { secrets: secrets.cloned(), cancel: cancel.cloned() };
+    Entered { outer: Some(CONTEXT.replace(context)) }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        if let Some(outer) = self.outer.take() {
+            CONTEXT.set(outer);
+        }
+    }
+}
+
+/// The secrets of the request on this thread, where they are its own.
+pub(super) fn own_secrets() -> Option<Arc<Secrets>> {
+    CONTEXT.with_borrow(|context| context.secrets.clone())
+}
+
+/// What ends the request on this thread.
+pub(super) fn own_cancel() -> Option<Cancel> {
+    CONTEXT.with_borrow(|context| context.cancel.clone())
 }
 
 /// The largest head of an answer in bytes. One larger than the input buffer is rare, and grows a buffer of its own.

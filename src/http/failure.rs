@@ -7,7 +7,7 @@ use ureq::Timeout;
 
 use crate::error::{Error, Phase};
 use crate::http::connector::NotSent;
-use crate::http::request::TimeLimits;
+use crate::http::request::Limits;
 use crate::http::transport::MAX_BODY_TIME;
 use crate::policy::backoff::RetryConfig;
 use crate::policy::classify::{Retryable, Verdict};
@@ -19,15 +19,21 @@ pub(super) struct FailureContext {
     /// Host and port of the service.
     pub(super) host: Arc<str>,
     pub(super) connect_timeout: Duration,
-    /// Once it is cancelled, every failure is a consequence of that.
+    /// The shutdown of the client.
     pub(super) cancel: Cancel,
 }
 
 impl FailureContext {
+    /// The error of an exchange that was ended from outside, if it was: every failure is a consequence of that.
+    pub(super) fn ended(&self, limits: &Limits) -> Option<Error> {
+        let cancelled = || limits.is_cancelled().then_some(Error::Cancelled);
+        self.cancel.is_cancelled().then_some(Error::Shutdown).or_else(cancelled)
+    }
+
     /// The error of an exchange. `phase` is how far it had come once it was connected.
-    pub(super) fn error(&self, error: ureq::Error, phase: Phase, limits: &TimeLimits) -> Error {
-        if self.cancel.is_cancelled() {
-            return Error::Shutdown;
+    pub(super) fn error(&self, error: ureq::Error, phase: Phase, limits: &Limits) -> Error {
+        if let Some(ended) = self.ended(limits) {
+            return ended;
         }
         match error {
             ureq::Error::Timeout(Timeout::Global) => limits.deadline_passed(),
@@ -61,7 +67,7 @@ impl FailureContext {
     }
 
     /// The error of an exchange that failed before anything was sent.
-    fn not_sent(&self, error: ureq::Error, limits: &TimeLimits) -> Error {
+    fn not_sent(&self, error: ureq::Error, limits: &Limits) -> Error {
         let after = self.connect_timeout;
         match error {
             ureq::Error::Timeout(Timeout::Global) => limits.deadline_passed(),

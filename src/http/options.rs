@@ -2,7 +2,6 @@
 
 use std::env;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use ureq::http::uri::Uri;
@@ -10,8 +9,8 @@ use ureq::http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::error::{Error, Result};
 use crate::http::proxy;
+use crate::http::request::RequestHeaders;
 use crate::wire::base_url::BaseUrl;
-use crate::wire::secrets::Secrets;
 
 /// The longest line of a request's head in bytes: common servers accept no longer ones.
 pub(crate) const MAX_LINE: usize = 8 * 1024;
@@ -66,9 +65,8 @@ pub(crate) enum ProxyChoice {
 #[derive(Clone)]
 pub(crate) struct Endpoint {
     pub(crate) base: BaseUrl,
-    /// What every request carries, with placeholders for secrets. Built once: ureq would build its own for each request.
-    pub(crate) headers: HeaderMap,
-    pub(crate) secrets: Arc<Secrets>,
+    /// What every request carries.
+    pub(crate) headers: RequestHeaders,
     /// Certificates in PEM form to trust instead of the built-in ones.
     pub(crate) roots: Option<Vec<u8>>,
 }

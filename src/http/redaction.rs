@@ -3,11 +3,15 @@
 
 use std::sync::Arc;
 
+use crate::http::exchange::own_secrets;
 use crate::wire::secrets::Secrets;
 
 /// Replaces the placeholders in the heads of one connection's requests.
 pub(super) struct Substitution {
+    /// The secrets of the client.
     secrets: Arc<Secrets>,
+    /// The secrets of the request under way, where they are its own.
+    own: Option<Arc<Secrets>>,
     /// Placeholders that the head under way still contains: a long head goes out in parts.
     remaining: usize,
     /// Where they were in the last head.
@@ -16,17 +20,21 @@ pub(super) struct Substitution {
 
 impl Substitution {
     pub(super) fn new(secrets: Arc<Secrets>) -> Substitution {
-        Substitution { secrets, remaining: 0, positions: Vec::new() }
+        Substitution { secrets, own: None, remaining: 0, positions: Vec::new() }
     }
 
-    /// Replaces the placeholders in the next part of the output.
-    pub(super) fn apply(&mut self, part: &mut [u8]) {
-        if part.starts_with(b"POST ") || part.starts_with(b"GET ") {
-            self.remaining = self.secrets.len();
+    /// Replaces the placeholders in the next part of the output. Returns whether a request begins with it.
+    pub(super) fn apply(&mut self, part: &mut [u8]) -> bool {
+        let begins = part.starts_with(b"POST ") || part.starts_with(b"GET ");
+        if begins {
+            self.own = own_secrets();
+            self.remaining = self.own.as_ref().unwrap_or(&self.secrets).len();
         }
         if self.remaining > 0 {
-            let found = self.secrets.substitute(part, &mut self.positions);
+            let secrets = self.own.as_ref().unwrap_or(&self.secrets);
+            let found = secrets.substitute(part, &mut self.positions);
             self.remaining = self.remaining.saturating_sub(found);
         }
+        begins
     }
 }

@@ -1,8 +1,13 @@
 //! What goes down to the transport for one attempt.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use ureq::http::HeaderMap;
+
 use crate::error::Error;
+use crate::runtime::cancel::Cancel;
+use crate::wire::secrets::Secrets;
 
 /// The request of one attempt.
 pub(crate) struct HttpRequest<'a> {
@@ -13,15 +18,27 @@ pub(crate) struct HttpRequest<'a> {
     pub(crate) idempotency_key: Option<&'a str>,
     /// Use no pooled connection.
     pub(crate) fresh_connection: bool,
-    pub(crate) limits: TimeLimits,
+    pub(crate) headers: &'a RequestHeaders,
+    pub(crate) limits: Limits,
 }
 
-/// How long an attempt may take.
-#[derive(Clone, Copy)]
-pub(crate) struct TimeLimits {
+/// What every request of a client carries.
+#[derive(Clone)]
+pub(crate) struct RequestHeaders {
+    /// With placeholders for secrets. Built once: ureq would build its own for each request.
+    pub(crate) fields: HeaderMap,
+    /// The secrets that the placeholders stand for.
+    pub(crate) secrets: Arc<Secrets>,
+}
+
+/// When an attempt ends at the latest.
+#[derive(Clone)]
+pub(crate) struct Limits {
     /// The inactivity timeout.
     pub(crate) timeout: Duration,
     pub(crate) deadline: Option<Deadline>,
+    /// Ends the attempt at once.
+    pub(crate) cancel: Option<Cancel>,
 }
 
 /// The deadline of a call, as an attempt sees it.
@@ -33,9 +50,13 @@ pub(crate) struct Deadline {
     pub(crate) remaining: Duration,
 }
 
-impl TimeLimits {
+impl Limits {
     /// The error of a call whose deadline passed.
     pub(super) fn deadline_passed(&self) -> Error {
         Error::Deadline { after: self.deadline.map_or(Duration::ZERO, |deadline| deadline.total) }
+    }
+
+    pub(super) fn is_cancelled(&self) -> bool {
+        self.cancel.as_ref().is_some_and(Cancel::is_cancelled)
     }
 }

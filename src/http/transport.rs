@@ -12,15 +12,16 @@ use crate::error::{Error, Phase, Result, excerpt};
 use crate::http::connections::Connections;
 use crate::http::connector::HttpConnector;
 use crate::http::dns_cache::DnsCache;
-use crate::http::exchange::{MAX_HEAD, ReadLimit, take_unparsed_head};
+use crate::http::exchange::{self, MAX_HEAD, ReadLimit, take_unparsed_head};
 use crate::http::failure::FailureContext;
 use crate::http::options::{Endpoint, HttpOptions, MAX_LINE};
-use crate::http::request::{HttpRequest, TimeLimits};
+use crate::http::request::{HttpRequest, Limits, RequestHeaders};
 use crate::runtime::background::Background;
 use crate::runtime::cancel::{Cancel, Subscription};
 use crate::runtime::clock::Clock;
 use crate::wire::headers::Headers;
 use crate::wire::raw_head;
+use crate::wire::secrets::Secrets;
 
 /// The most that is read of an error's body in bytes: the message of a provider fits, an error page is cut.
 const MAX_ERROR_BODY: u64 = 64 * 1024;
@@ -52,7 +53,7 @@ pub(crate) struct ResponseHead {
     pub(crate) status: u16,
     pub(crate) headers: Headers,
     pub(super) body: Body,
-    pub(super) limits: TimeLimits,
+    pub(super) limits: Limits,
 }
 
 /// An answer, read to its end.
@@ -66,7 +67,7 @@ pub(crate) struct HttpResponse {
 pub(crate) struct Transport {
     connections: Arc<Connections>,
     base: Uri,
-    headers: http::HeaderMap,
+    secrets: Arc<Secrets>,
     timeout: Duration,
     max_response_bytes: u64,
     clock: Clock,
@@ -106,15 +107,15 @@ impl Transport {
         #[cfg(any(feature = "rustls", feature = "native-tls"))]
         let config = config.tls_config(crate::http::tls::config(endpoint.roots.as_deref())?);
         let base = endpoint.uri()?;
-        let Endpoint { base: address, headers, secrets, .. } = endpoint;
+        let Endpoint { base: address, headers: RequestHeaders { secrets, .. }, .. } = endpoint;
         let dns = DnsCache::new(clock.clone(), cancel.clone(), options.connect_timeout);
-        let connector = HttpConnector::new(dns, secrets);
+        let connector = HttpConnector::new(dns, Arc::clone(&secrets));
         let connections = Arc::new(Connections::new(config.build(), connector));
         Ok(Transport {
             _shutdown: shut_down_with(&cancel, &connections),
             connections,
             base,
-            headers,
+            secrets,
             timeout: options.timeout,
             max_response_bytes: options.max_response_bytes,
             clock,
@@ -136,7 +137,7 @@ impl Transport {
             connections,
             drains: self.drains.clone(),
             base: self.base.clone(),
-            headers: self.headers.clone(),
+            secrets: Arc::clone(&self.secrets),
             clock: self.clock.clone(),
             failures: FailureContext { cancel, ..self.failures.clone() },
             timeout: self.timeout,
@@ -151,7 +152,10 @@ impl Transport {
 
     /// Sends the request once and reads the head of the answer.
     pub(crate) fn send(&self, request: &HttpRequest<'_>) -> Result<ResponseHead> {
-        let limits = request.limits;
+        let limits = request.limits.clone();
+        let secrets = &request.headers.secrets;
+        let own_secrets = (!Arc::ptr_eq(secrets, &self.secrets)).then_some(secrets);
+        let _context = exchange::enter(own_secrets, limits.cancel.as_ref());
         let wall = || self.clock.wall();
         take_unparsed_head();
         match self.run(request) {
@@ -166,13 +170,13 @@ impl Transport {
     }
 
     /// The answer whose head ureq refused, if it is an error: its status and what it asks for still count.
-    fn without_body(&self, error: ureq::Error, limits: &TimeLimits) -> Result<ResponseHead> {
+    fn without_body(&self, error: ureq::Error, limits: &Limits) -> Result<ResponseHead> {
         let head = take_unparsed_head();
         let is_too_large = head.len() >= MAX_HEAD;
         match (raw_head::parse(&head, || self.clock.wall()), error) {
             (Some((status, headers)), _) if !(200..300).contains(&status) => {
                 let body = Body::builder().data(Vec::new());
-                Ok(ResponseHead { status, headers, body, limits: *limits })
+                Ok(ResponseHead { status, headers, body, limits: limits.clone() })
             }
             (Some(_), _) if is_too_large => Err(Error::TooLarge { part: "header", limit: MAX_HEAD as u64 }),
             (Some((status, headers)), ureq::Error::Protocol(source)) => Err(Error::Decode {
@@ -197,10 +201,10 @@ impl Transport {
         } else {
             read_excerpt(body, limits.timeout)
         };
-        if self.failures.cancel.is_cancelled() {
-            return Err(Error::Shutdown); // it may have cut the body
+        match self.failures.ended(&limits) {
+            Some(ended) => Err(ended), // it may have cut the body
+            None => Ok(HttpResponse { status, headers, body }),
         }
-        Ok(HttpResponse { status, headers, body })
     }
 
     /// What an error of ureq's means here.
@@ -210,11 +214,6 @@ impl Transport {
 
     pub(super) fn drains(&self) -> &Background {
         &self.drains
-    }
-
-    /// The inactivity timeout.
-    pub(crate) fn timeout(&self) -> Duration {
-        self.timeout
     }
 
     /// The largest answer allowed, in bytes.
@@ -229,7 +228,7 @@ impl Transport {
             *message.method_mut() = Method::POST;
         }
         let headers = message.headers_mut();
-        headers.clone_from(&self.headers);
+        headers.clone_from(&request.headers.fields);
         match (request.body, request.idempotency_key) {
             (Some(_), Some(key)) => {
                 headers.insert(IDEMPOTENCY_KEY, HeaderValue::from_str(key).map_err(http::Error::from)?);
@@ -241,7 +240,7 @@ impl Transport {
             }
         }
         let agent = self.connections.agent();
-        let TimeLimits { timeout, deadline } = request.limits;
+        let Limits { timeout, deadline, .. } = request.limits;
         if request.fresh_connection || deadline.is_some() || timeout != self.timeout {
             let mut config = agent
                 .configure_request(message)

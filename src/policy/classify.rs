@@ -121,9 +121,11 @@ pub(crate) fn classify(error: &Error, retry: &RetryConfig) -> Classification {
         Error::Decode { .. } | Error::TooLarge { .. } => Classification::new(GiveUp, Feedback::ServiceUp),
         // What was delivered can't be taken back.
         Error::StreamTruncated { .. } => Classification::new(GiveUp, Feedback::Outcome),
-        Error::Config { .. } | Error::Deadline { .. } | Error::Shutdown | Error::Panicked => {
-            Classification::new(GiveUp, Feedback::Ignore)
-        }
+        Error::Config { .. }
+        | Error::Deadline { .. }
+        | Error::Cancelled
+        | Error::Shutdown
+        | Error::Panicked => Classification::new(GiveUp, Feedback::Ignore),
     }
 }
 

@@ -8,9 +8,21 @@ use std::time::{Duration, Instant};
 use crate::runtime::clock::Clock;
 use crate::runtime::sync::lock;
 
-/// A cancellation token. Clones share it; once cancelled it stays cancelled.
+/// A cancellation token: for Ctrl-C handlers, user interfaces and the requests of a server's users. Clones share it, and
+/// once cancelled it stays cancelled.
+///
+/// [`Client::with_cancel`](crate::Client::with_cancel) ties calls to one.
+///
+/// ```
+/// use holysheep::Cancel;
+///
+/// let cancel = Cancel::new();
+/// let elsewhere = cancel.clone();
+/// std::thread::spawn(move || elsewhere.cancel()).join().unwrap();
+/// assert!(cancel.is_cancelled());
+/// ```
 #[derive(Clone, Default)]
-pub(crate) struct Cancel {
+pub struct Cancel {
     shared: Arc<Shared>,
 }
 
@@ -49,6 +61,11 @@ pub(crate) enum Abandoned {
 }
 
 impl Cancel {
+    /// A token that isn't cancelled yet.
+    pub fn new() -> Cancel {
+        Cancel::default()
+    }
+
     /// A token that is cancelled together with any of these, and can be cancelled alone.
     pub(crate) fn child_of(parents: &[&Cancel]) -> Cancel {
         let shared = Arc::new_cyclic(|shared: &Weak<Shared>| {
@@ -70,12 +87,13 @@ impl Cancel {
         child
     }
 
-    /// Cancels this token and its children, and calls all subscribers, on this thread.
-    pub(crate) fn cancel(&self) {
+    /// Cancels everything that is tied to this token. Returns once all waits and connections were told to end.
+    pub fn cancel(&self) {
         self.shared.cancel();
     }
 
-    pub(crate) fn is_cancelled(&self) -> bool {
+    /// Whether it was cancelled.
+    pub fn is_cancelled(&self) -> bool {
         self.shared.cancelled.load(Ordering::Acquire)
     }
 

@@ -7,7 +7,8 @@ use std::{env, fs};
 
 use crate::client::config::{Config, ConfigBuilder, KEY_VARIABLE, SIGN_UP, URL_VARIABLE, api_key};
 use crate::error::{Error, Result};
-use crate::http::options::{Endpoint, headers};
+use crate::http::options::{self, Endpoint, headers};
+use crate::http::request::RequestHeaders;
 use crate::policy::backoff::MAX_TIME;
 use crate::wire::base_url::BaseUrl;
 use crate::wire::secrets::Secrets;
@@ -66,7 +67,8 @@ impl ConfigBuilder {
             }
             (None, _) => None,
         };
-        let endpoint = Endpoint { base, headers: headers(&fields)?, secrets: Arc::new(secrets), roots };
+        let headers = RequestHeaders { fields: headers(&fields)?, secrets: Arc::new(secrets) };
+        let endpoint = Endpoint { base, headers, roots };
         endpoint.check(http)?;
         Ok(Config { settings: self, endpoint })
     }
@@ -80,11 +82,7 @@ fn fields(
     user_agent: &str,
     secrets: &mut Secrets,
 ) -> Result<Vec<(String, String)>> {
-    let own = |name: &str| OWN_HEADERS.contains(&&*name.to_ascii_lowercase());
-    if let Some((name, _)) = fields.iter().find(|(name, _)| own(name)) {
-        let message = format!("{name} is set by the client itself; leave it out or use its own setting");
-        return Err(Error::config("header", message));
-    }
+    fields.iter().try_for_each(|(name, _)| refuse_own_header(name))?;
     fields.extend(authorization.map(|value| ("authorization".to_owned(), value)));
     headers(&fields)?; // before the values are replaced by placeholders
     for (_, value) in &mut fields {
@@ -160,12 +158,44 @@ fn time_in_range(setting: &'static str, time: Duration, remedy: &str) -> Result<
     Ok(())
 }
 
-/// The nearest allowed time, with a warning in the log where that is another one.
-pub(crate) fn clamped_time(setting: &'static str, time: Duration) -> Duration {
-    if time > MAX_TIME {
-        log::warn!("{setting}: {time:?} exceeds the maximum of 24 hours; continuing with that");
+/// The nearest allowed deadline, with a warning in the log where that is another one. Zero is one that has passed.
+pub(crate) fn clamped_deadline(deadline: Duration) -> Duration {
+    clamped("deadline", deadline, Duration::ZERO)
+}
+
+/// The nearest allowed timeout, with a warning in the log where that is another one.
+pub(crate) fn clamped_timeout(timeout: Duration) -> Duration {
+    clamped("timeout", timeout, MIN_TIME)
+}
+
+fn clamped(setting: &str, time: Duration, min: Duration) -> Duration {
+    let allowed = time.clamp(min, MAX_TIME);
+    if allowed != time {
+        log::warn!("{setting}: {time:?} is out of range; continuing with {allowed:?}");
     }
-    time.min(MAX_TIME)
+    allowed
+}
+
+/// The headers of a client with a further one, or with another value of one that they have.
+pub(crate) fn with_header(headers: &RequestHeaders, name: &str, value: &str) -> Result<RequestHeaders> {
+    refuse_own_header(name)?;
+    let field = |value: &str| options::headers(&[(name.to_owned(), value.to_owned())]);
+    field(value)?; // before the value is replaced by a placeholder
+    let mut secrets = Secrets::clone(&headers.secrets);
+    let placeholder = secrets.add(value, fastrand::alphanumeric);
+    let mut fields = headers.fields.clone();
+    for (name, value) in &field(&placeholder)? {
+        fields.insert(name, value.clone());
+    }
+    Ok(RequestHeaders { fields, secrets: Arc::new(secrets) })
+}
+
+fn refuse_own_header(name: &str) -> Result<()> {
+    if OWN_HEADERS.contains(&&*name.to_ascii_lowercase()) {
+        let message = format!("{name} is set by the client itself; leave it out or use its own setting");
+        return Err(Error::config("header", message));
+    }
+    Ok(())
 }
 
 fn read_ca_file(setting: &'static str, path: &Path) -> Result<Vec<u8>> {

@@ -1,0 +1,193 @@
+//! Cancelling the calls of one clone: they end at once in every phase, and everything else goes on.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't go on shall say so loudly")]
+
+mod support;
+
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use holysheep::{AdaptiveConfig, Cancel, ChatRequest, Client, Clock, Config, Error, Event, RetryConfig};
+use support::{Reply, Server, ok, silence, status};
+
+/// Cancelled calls end within this time; a machine that is busy may need more than the 50 ms of an idle one.
+const AT_ONCE: Duration = Duration::from_millis(500);
+
+fn client(server: &Server, adaptive: AdaptiveConfig) -> Client {
+    let config = Config::builder().api_key("sk-test-0123456789").base_url(server.url());
+    Client::new(config.clock(Clock::system()).adaptive(adaptive).build().unwrap()).unwrap()
+}
+
+fn request() -> ChatRequest {
+    ChatRequest::new("gpt-4.1").user("hi")
+}
+
+/// Begins a call, cancels it once `begun` says that it has come far enough, and returns its error and how long it took to
+/// end.
+fn cancelled(
+    client: &Client,
+    begun: impl FnOnce(),
+    call: impl FnOnce(&Client) -> Option<Error> + Send + 'static,
+) -> (Error, Duration) {
+    let cancel = Cancel::new();
+    let cancellable = client.with_cancel(&cancel);
+    let caller = thread::spawn(move || (call(&cancellable), Instant::now()));
+    begun();
+    let start = Instant::now();
+    cancel.cancel();
+    let (error, end) = caller.join().unwrap();
+    (error.unwrap(), end.saturating_duration_since(start))
+}
+
+fn chat(client: &Client) -> Option<Error> {
+    client.chat(&request()).err()
+}
+
+#[track_caller]
+fn assert_cancelled((error, took): (Error, Duration)) {
+    assert!(matches!(error, Error::Cancelled), "{error:?}");
+    assert!(took < AT_ONCE, "{took:?}");
+    println!("ended after {took:?}");
+}
+
+#[test]
+fn a_call_that_waits_for_a_silent_server_is_cancelled_and_the_pool_and_other_calls_go_on() {
+    let slow = ok("other").after(Duration::from_millis(300));
+    let server = Server::script([ok("first"), slow, silence(), ok("after"), ok("after")]);
+    let client = client(&server, AdaptiveConfig::off());
+    client.chat(&request()).unwrap();
+    // A call of another clone is in flight meanwhile.
+    let other = thread::spawn({
+        let client = client.clone();
+        move || client.chat(&request())
+    });
+    server.wait_for_requests(2);
+    assert_cancelled(cancelled(&client, || server.wait_for_requests(3), chat));
+    assert_eq!(other.join().unwrap().unwrap().text(), "other");
+    assert_eq!(client.chat(&request()).unwrap().text(), "after");
+    assert_eq!(server.requests()[3].connection, 1, "the connection of the other call is reused");
+    assert_eq!(client.with_cancel(&Cancel::new()).chat(&request()).unwrap().text(), "after");
+}
+
+#[test]
+fn a_call_is_cancelled_while_it_reads() {
+    let whole = ok("hello");
+    let half = whole.head_len() + whole.body_len() / 2;
+    let stalls: [Reply; 3] = [
+        whole.clone().stall_after(whole.head_len() / 2),
+        whole.clone().stall_after(half),
+        whole.trickle(Duration::from_millis(50)),
+    ];
+    for reply in stalls {
+        let server = Server::script([reply]);
+        let client = client(&server, AdaptiveConfig::off());
+        assert_cancelled(cancelled(&client, || server.wait_for_requests(1), chat));
+    }
+}
+
+#[test]
+fn a_call_is_cancelled_between_two_attempts() {
+    let server = Server::script([status(503).header("retry-after", "100")]);
+    let (waiting, waits) = mpsc::channel();
+    let config = Config::builder().api_key("sk-test-0123456789").base_url(server.url());
+    let config = config.adaptive(AdaptiveConfig::off()).on_event(move |event| {
+        if matches!(event, Event::Retry { .. }) {
+            waiting.send(()).unwrap();
+        }
+    });
+    let client = Client::new(config.build().unwrap()).unwrap();
+    assert_cancelled(cancelled(&client, || waits.recv().unwrap(), chat));
+    assert_eq!(server.requests().len(), 1);
+}
+
+#[test]
+fn a_call_is_cancelled_while_it_waits_for_its_turn() {
+    let server = Server::script([ok("hi")]);
+    // One call a minute: the second one waits.
+    let client = client(&server, AdaptiveConfig::default().initial_rate(1.0).max_rate(1.0));
+    client.chat(&request()).unwrap();
+    let handler = client.handler("gpt-4.1");
+    let begun = || {
+        while handler.snapshot().waiting == 0 {
+            thread::yield_now();
+        }
+    };
+    assert_cancelled(cancelled(&client, begun, chat));
+    assert_eq!((server.requests().len(), handler.snapshot().waiting), (1, 0));
+}
+
+#[test]
+fn a_stream_is_cancelled_while_it_is_read() {
+    let events = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"Hel\"}}]}\n\n";
+    let reply = status(200).header("content-type", "text/event-stream").body(events).longer_by(100);
+    let server = Server::script([reply.clone().stall_after(reply.head_len() + events.len())]);
+    let client = client(&server, AdaptiveConfig::off());
+    let (started, starts) = mpsc::channel();
+    let read = move |client: &Client| {
+        let mut stream = client.chat_stream(&request()).unwrap();
+        assert_eq!(stream.next().unwrap().unwrap().text(), "Hel");
+        started.send(()).unwrap();
+        stream.next().unwrap().err()
+    };
+    assert_cancelled(cancelled(&client, || starts.recv().unwrap(), read));
+}
+
+#[test]
+fn nothing_is_sent_with_a_token_that_is_cancelled_already() {
+    let server = Server::script([ok("hi")]);
+    let client = client(&server, AdaptiveConfig::default());
+    let cancel = Cancel::new();
+    let cancellable = client.with_cancel(&cancel);
+    cancel.cancel();
+    assert!(matches!(chat(&cancellable), Some(Error::Cancelled)));
+    assert!(matches!(cancellable.chat_stream(&request()).err(), Some(Error::Cancelled)));
+    assert_eq!(cancellable.batch([request()]).run().count(), 0);
+    assert!(server.requests().is_empty());
+    assert_eq!(client.chat(&request()).unwrap().text(), "hi", "other clones go on");
+}
+
+#[test]
+fn a_shutdown_is_told_apart_from_a_cancellation() {
+    let server = Server::script([silence()]);
+    let client = client(&server, AdaptiveConfig::off());
+    let cancellable = client.with_cancel(&Cancel::new());
+    let caller = thread::spawn(move || chat(&cancellable));
+    server.wait_for_requests(1);
+    client.shutdown();
+    assert!(matches!(caller.join().unwrap(), Some(Error::Shutdown)));
+}
+
+#[test]
+fn a_batch_ends_when_it_is_cancelled() {
+    let server = Server::script([ok("hi"), silence(), silence()]);
+    let client = client(&server, AdaptiveConfig::off());
+    let cancel = Cancel::new();
+    let requests = std::iter::repeat_with(request);
+    let mut items = client.with_cancel(&cancel).batch(requests).concurrency(1).run();
+    assert!(items.next().unwrap().result.is_ok());
+    server.wait_for_requests(2);
+    let start = Instant::now();
+    cancel.cancel();
+    let results: Vec<_> = items.map(|item| item.result.map(drop)).collect();
+    assert!(results.iter().all(|result| matches!(result, Err(Error::Cancelled))), "{results:?}");
+    assert!(start.elapsed() < AT_ONCE, "{:?}", start.elapsed());
+}
+
+#[test]
+fn settings_of_a_clone_are_its_own() {
+    let server = Server::script([silence(), ok("hi"), ok("hi")]);
+    let client = client(&server, AdaptiveConfig::off()).with_retry(RetryConfig::default().max_retries(0));
+    let error = chat(&client.with_timeout(Duration::from_millis(50))).unwrap();
+    assert!(matches!(error, Error::Timeout { .. }), "{error:?}");
+    let traced = client.with_header("x-trace", "7f").unwrap().with_header("X-Trace", "8a").unwrap();
+    traced.chat(&request()).unwrap();
+    client.chat(&request()).unwrap();
+    let requests = server.requests();
+    assert_eq!((requests[1].header("x-trace"), requests[2].header("x-trace")), (Some("8a"), None));
+    for (name, value) in [("x y", "z"), ("x-trace", "a\nb"), ("Content-Length", "7")] {
+        assert!(
+            matches!(client.with_header(name, value), Err(Error::Config { setting: "header", .. })),
+            "{name}"
+        );
+    }
+}
