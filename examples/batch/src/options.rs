@@ -1,55 +1,22 @@
-//! What the command line says, checked before anything is read or sent.
+//! The command line, checked before anything is read or sent.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use holysheep::Price;
 use lexopt::prelude::*;
+use serde_json::{Map, Value as Json};
 
-use crate::Failure;
+use crate::RunError;
+use crate::input::template::Template;
+use crate::judge::{Flag, JsonExpected};
+use crate::price::Price;
 
-/// The slowest rate that there is, in calls a minute.
-const SLOWEST: f64 = 1.0 / 60.0;
+mod values;
 
-pub(crate) const HELP: &str = "\
-Calls a chat API for each line of a file, through rate limits and outages, and goes on where it was stopped.
+/// The lowest rate, in requests a minute.
+const LOWEST_RATE: f64 = 1.0 / 60.0;
 
-usage: batch IN.jsonl -o OUT.jsonl [options]        - for standard input or output
-
-The key is in HOLYSHEEP_API_KEY, another address than https://api.holysheep.ai/v1 in HOLYSHEEP_BASE_URL.
-
-A line of IN is a request for /chat/completions, or {\"id\": …, \"request\": {…}}, or {\"prompt\": \"…\"}.
-A line of OUT has the id, the index of the item from 0, its answer or error, usage, attempts and seconds, and a checksum
-of the line of IN, so that --resume sees whether that has changed.
-
-What to call
-      --model NAME        for lines that name none
-      --shard I/N         only the Ith of N equal shares, I from 1: the same lines each time
-      --limit N           only N items of those that are left
-      --dry-run           only check the input and count what is left; nothing is sent or written, no key is needed
-
-How fast
-      --concurrency N     calls at the same time, at most [8]; each needs an open file, see ulimit -n
-      --rpm N             calls a minute, at most; with --shard, of all shards together
-      --tpm N             tokens a minute, about; with --shard, of all shards together
-      --timeout SECONDS   silence of the server after which it is asked again [60]
-      --deadline SECONDS  the time of one item, retries included, waiting for its turn not [none]
-
-Going on
-      --resume            skip what OUT has, and add to it
-      --retry-failed      with --resume: call again what failed
-      --fail-fast         stop at the first failure
-
-What to see
-      --in-order          write OUT in the order of IN; up to eight answers for each call wait for slower ones
-      --price IN,OUT      dollars for a million tokens, to show the cost
-  -h, --help
-
-Ctrl-C or SIGTERM lets the calls on the wire finish, a second one doesn't. After either, or a crash, run it again with
---resume. If the first 100 calls all fail alike, it stops.
-It ends with 0 if all items succeeded, 1 if some failed, 2 if it couldn't go on, 130 if it was interrupted.";
-
-/// A file, or the standard stream.
+/// A file, or a standard stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Place {
     Standard,
@@ -57,6 +24,10 @@ pub(crate) enum Place {
 }
 
 impl Place {
+    fn new(name: std::ffi::OsString) -> Place {
+        if name == "-" { Place::Standard } else { Place::File(name.into()) }
+    }
+
     /// Whether both are the same file, under whatever name.
     fn is(&self, other: &Place) -> bool {
         let (Place::File(one), Place::File(other)) = (self, other) else { return false };
@@ -67,26 +38,83 @@ impl Place {
     }
 }
 
+/// The form of the lines of the output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Format {
+    Native,
+    OpenAi,
+}
+
+/// What all requests share. A line's own value wins over each.
+#[derive(Debug, Default)]
+pub(crate) struct Defaults {
+    pub(crate) model: Option<String>,
+    pub(crate) system: Option<String>,
+    pub(crate) parameters: Map<String, Json>,
+    pub(crate) template: Option<Template>,
+}
+
 #[derive(Debug)]
 pub(crate) struct Options {
     pub(crate) input: Place,
     pub(crate) output: Place,
-    pub(crate) model: Option<String>,
+    pub(crate) defaults: Defaults,
     pub(crate) shard: Shard,
     pub(crate) limit: usize,
     pub(crate) dry_run: bool,
     pub(crate) concurrency: usize,
     /// Of this shard.
-    pub(crate) calls_per_minute: Option<f64>,
+    pub(crate) requests_per_minute: Option<f64>,
     /// Of this shard.
     pub(crate) tokens_per_minute: Option<f64>,
     pub(crate) timeout: Option<Duration>,
     pub(crate) deadline: Option<Duration>,
+    pub(crate) fail_on: Vec<Flag>,
+    pub(crate) json_expected: JsonExpected,
     pub(crate) resume: bool,
     pub(crate) retry_failed: bool,
+    pub(crate) lock: bool,
     pub(crate) fail_fast: bool,
+    pub(crate) stop_after: usize,
+    pub(crate) first_answer: Duration,
+    pub(crate) max_tokens: Option<u64>,
+    pub(crate) max_cost: Option<f64>,
+    pub(crate) format: Format,
     pub(crate) in_order: bool,
     pub(crate) price: Option<Price>,
+    pub(crate) summary: Option<Place>,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            input: Place::Standard,
+            output: Place::Standard,
+            defaults: Defaults::default(),
+            shard: Shard { number: 0, of: 1 },
+            limit: usize::MAX,
+            dry_run: false,
+            concurrency: 8,
+            requests_per_minute: None,
+            tokens_per_minute: None,
+            timeout: None,
+            deadline: None,
+            fail_on: vec![Flag::Empty, Flag::Filter],
+            json_expected: JsonExpected::Nowhere,
+            resume: false,
+            retry_failed: false,
+            lock: true,
+            fail_fast: false,
+            stop_after: 100,
+            first_answer: Duration::from_secs(600),
+            max_tokens: None,
+            max_cost: None,
+            format: Format::Native,
+            in_order: false,
+            price: None,
+            summary: None,
+        }
+    }
 }
 
 /// One of several equal shares of the input.
@@ -110,122 +138,118 @@ impl Shard {
 }
 
 impl Options {
-    /// None where help was asked for.
-    pub(crate) fn read(mut arguments: lexopt::Parser) -> Result<Option<Options>, Failure> {
-        let (mut places, mut output) = (Vec::new(), None);
-        let mut options = Options {
-            input: Place::Standard,
-            output: Place::Standard,
-            model: None,
-            shard: Shard { number: 0, of: 1 },
-            limit: usize::MAX,
-            dry_run: false,
-            concurrency: 8,
-            calls_per_minute: None,
-            tokens_per_minute: None,
-            timeout: None,
-            deadline: None,
-            resume: false,
-            retry_failed: false,
-            fail_fast: false,
-            in_order: false,
-            price: None,
-        };
+    /// Reads the command line; `None` where help was asked for.
+    pub(crate) fn parse(mut arguments: lexopt::Parser) -> Result<Option<Options>, RunError> {
+        let (mut options, mut inputs, mut output) = (Options::default(), Vec::new(), None);
         while let Some(argument) = arguments.next()? {
             match argument {
-                Value(place) => places.push(place),
+                Value(input) => inputs.push(input),
                 Short('o') | Long("output") => output = Some(arguments.value()?),
-                Long("model") => options.model = Some(arguments.value()?.string()?),
-                Long("shard") => options.shard = shard(&arguments.value()?.string()?)?,
-                Long("limit") => options.limit = arguments.value()?.parse_with(at_least_one)?,
-                Long("dry-run") => options.dry_run = true,
-                Long("concurrency") => options.concurrency = arguments.value()?.parse_with(at_least_one)?,
-                Long("rpm") => options.calls_per_minute = Some(arguments.value()?.parse_with(positive)?),
-                Long("tpm") => options.tokens_per_minute = Some(arguments.value()?.parse_with(positive)?),
-                Long("timeout") => options.timeout = Some(arguments.value()?.parse_with(seconds)?),
-                Long("deadline") => options.deadline = Some(arguments.value()?.parse_with(seconds)?),
-                Long("resume") => options.resume = true,
-                Long("retry-failed") => options.retry_failed = true,
-                Long("fail-fast") => options.fail_fast = true,
-                Long("in-order") => options.in_order = true,
-                Long("price") => options.price = Some(price(&arguments.value()?.string()?)?),
                 Short('h') | Long("help") => return Ok(None),
-                other => return Err(other.unexpected().into()),
+                Long(name) => {
+                    let name = name.to_owned();
+                    match options.set(&name, &mut arguments) {
+                        Ok(true) => {}
+                        Ok(false) => return Err(Long(&name).unexpected().into()),
+                        Err(lexopt::Error::ParsingFailed { value, error }) => {
+                            return Err(format!("--{name} {value}: {error}").into());
+                        }
+                        Err(error) => return Err(error.into()),
+                    }
+                }
+                Short(_) => return Err(argument.unexpected().into()),
             }
         }
-        let Ok([input]) = <[_; 1]>::try_from(places) else {
-            return Err("name one input, or - for standard input; --help says more".into());
+        let Ok([input]) = <[_; 1]>::try_from(inputs) else {
+            return Err("name one input, or - for standard input; see --help".into());
         };
-        options.input = place(input);
+        options.input = Place::new(input);
         match output {
-            Some(output) => options.output = place(output),
+            Some(output) => options.output = Place::new(output),
             None if options.dry_run => {}
             None => return Err("name the output with -o FILE, or -o - for standard output".into()),
         }
-        for bound in [&mut options.calls_per_minute, &mut options.tokens_per_minute].into_iter().flatten() {
-            *bound /= options.shard.of as f64;
+        for limit in [&mut options.requests_per_minute, &mut options.tokens_per_minute].into_iter().flatten()
+        {
+            *limit /= options.shard.of as f64;
+        }
+        if options.json_expected != JsonExpected::Nowhere {
+            options.fail_on.push(Flag::NotJson);
         }
         options.check()?;
         Ok(Some(options))
     }
 
-    /// Refuses what contradicts itself.
-    fn check(&self) -> Result<(), Failure> {
+    /// Sets one option; `false` if there is none of this name.
+    fn set(&mut self, name: &str, from: &mut lexopt::Parser) -> Result<bool, lexopt::Error> {
+        match name {
+            "model" => self.defaults.model = Some(from.value()?.string()?),
+            "system" => self.defaults.system = Some(from.value()?.string()?),
+            "set" => {
+                let (name, value) = from.value()?.parse_with(values::parameter)?;
+                self.defaults.parameters.insert(name, value);
+            }
+            "template" => self.defaults.template = Some(from.value()?.parse_with(Template::parse)?),
+            "shard" => self.shard = from.value()?.parse_with(values::shard)?,
+            "limit" => self.limit = from.value()?.parse_with(values::at_least_one)?,
+            "dry-run" => self.dry_run = true,
+            "concurrency" => self.concurrency = from.value()?.parse_with(values::at_least_one)?,
+            "rpm" => self.requests_per_minute = Some(from.value()?.parse_with(values::positive)?),
+            "tpm" => self.tokens_per_minute = Some(from.value()?.parse_with(values::positive)?),
+            "timeout" => self.timeout = Some(from.value()?.parse_with(values::seconds)?),
+            "deadline" => self.deadline = Some(from.value()?.parse_with(values::seconds)?),
+            "fail-on" => self.fail_on = from.value()?.parse_with(values::flags)?,
+            "expect-json" => {
+                self.json_expected = from
+                    .optional_value()
+                    .map_or(Ok(JsonExpected::WhereAsked), |value| value.parse_with(values::json_expected))?;
+            }
+            "resume" => self.resume = true,
+            "retry-failed" => self.retry_failed = true,
+            "no-lock" => self.lock = false,
+            "fail-fast" => self.fail_fast = true,
+            "stop-after" => self.stop_after = from.value()?.parse_with(values::at_least_one)?,
+            "first-answer" => self.first_answer = from.value()?.parse_with(values::seconds)?,
+            "max-tokens" => self.max_tokens = Some(from.value()?.parse_with(values::at_least_one)? as u64),
+            "max-cost" => self.max_cost = Some(from.value()?.parse_with(values::positive)?),
+            "format" => self.format = from.value()?.parse_with(values::format)?,
+            "in-order" => self.in_order = true,
+            "price" => self.price = Some(from.value()?.parse_with(values::price)?),
+            "summary" => self.summary = Some(Place::new(from.value()?)),
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// Refuses options that contradict each other.
+    fn check(&self) -> Result<(), RunError> {
+        let refuse = |why: &str| Err(why.into());
         if self.retry_failed && !self.resume {
-            return Err("--retry-failed is about an earlier run; add --resume".into());
+            return refuse("--retry-failed is about an earlier run; add --resume");
         }
         if self.retry_failed && self.in_order {
-            return Err(
-                "--in-order can't put what is tried again between the lines that are there; leave one out"
-                    .into(),
+            return refuse(
+                "--in-order can't put retried items between the lines that are there; leave one of the two out",
             );
         }
         if self.resume && self.output == Place::Standard && !self.dry_run {
-            return Err("--resume needs to read what there is; give a file with -o".into());
+            return refuse("--resume has to read the earlier output; give a file with -o");
         }
         if self.input.is(&self.output) {
-            return Err("the output is the input; give it another name".into());
+            return refuse("the output is the input; give it another name");
         }
-        if self.calls_per_minute.is_some_and(|rate| rate < SLOWEST) {
-            return Err("--rpm leaves this shard less than one call an hour; raise it".into());
+        if self.summary.as_ref().is_some_and(|file| file.is(&self.input) || file.is(&self.output)) {
+            return refuse("the summary is the input or the output; give it another name");
+        }
+        if self.summary == Some(Place::Standard) && self.output == Place::Standard && !self.dry_run {
+            return refuse("standard output can't have both the output and the summary; name a file for one");
+        }
+        if self.requests_per_minute.is_some_and(|rate| rate < LOWEST_RATE) {
+            return refuse("--rpm leaves this shard less than one request an hour; raise it");
+        }
+        if self.max_cost.is_some() && self.price.is_none() {
+            return refuse("--max-cost needs the price of a token; add --price IN,OUT");
         }
         Ok(())
     }
-}
-
-fn place(name: std::ffi::OsString) -> Place {
-    if name == "-" { Place::Standard } else { Place::File(name.into()) }
-}
-
-fn at_least_one(text: &str) -> Result<usize, String> {
-    text.parse().ok().filter(|number| *number > 0).ok_or_else(|| "give a whole number from 1".to_owned())
-}
-
-fn positive(text: &str) -> Result<f64, String> {
-    let number = text.parse().ok().filter(|number: &f64| number.is_finite() && *number >= 0.001);
-    number.ok_or_else(|| "give a number from 0.001".to_owned())
-}
-
-fn seconds(text: &str) -> Result<Duration, String> {
-    Duration::try_from_secs_f64(positive(text)?).map_err(|error| error.to_string())
-}
-
-fn shard(text: &str) -> Result<Shard, Failure> {
-    let parts = text.split_once('/').and_then(|(number, of)| Some((number.parse().ok()?, of.parse().ok()?)));
-    match parts {
-        Some((number @ 1.., of)) if number <= of => Ok(Shard { number: number - 1, of }),
-        _ => {
-            Err(format!("--shard {text}: give two numbers such as 1/4, the first from 1 to the second")
-                .into())
-        }
-    }
-}
-
-fn price(text: &str) -> Result<Price, Failure> {
-    let number =
-        |text: &str| text.trim().parse().ok().filter(|price: &f64| price.is_finite() && *price >= 0.0);
-    let parts = text.split_once(',').and_then(|(input, output)| Some((number(input)?, number(output)?)));
-    let (input_per_mtok, output_per_mtok) =
-        parts.ok_or_else(|| format!("--price {text}: give two prices such as 2.50,10"))?;
-    Ok(Price { input_per_mtok, output_per_mtok })
 }

@@ -1,175 +1,120 @@
-//! The output: whole lines, one for each finished item, in a file that only one run has at a time and the next goes on with.
+//! The output: one complete line for each item, in a file that only one run writes at a time and the next one continues.
+
+pub(crate) mod line;
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 
-use holysheep::{ChatResponse, Error, Usage};
-use serde::Serialize;
-use serde_json::Value;
-
-use crate::Failure;
-use crate::done::Done;
-use crate::job::Tag;
+use crate::RunError;
 use crate::options::{Options, Place};
+use crate::report;
+use crate::resume::{EarlierRun, Reading};
 
-/// A line of the output.
-#[derive(Serialize)]
-pub(crate) struct Line<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    id: Option<&'a Value>,
-    index: usize,
-    /// Of the line of the input, so that the next run sees whether that is still the same.
-    crc32: u32,
-    #[serde(flatten)]
-    end: End<'a>,
-    attempts: u32,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    seconds: Option<f64>,
-}
-
-#[derive(Serialize)]
-#[serde(untagged)]
-enum End<'a> {
-    Answered {
-        answer: &'a str,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        finish_reason: Option<&'a str>,
-        model: &'a str,
-        usage: Option<&'a Usage>,
-        /// All of it, where it says more than the text: it was paid for.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        response: Option<&'a ChatResponse>,
-    },
-    Failed {
-        error: Told,
-    },
-}
-
-#[derive(Serialize)]
-struct Told {
-    message: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    status: Option<u16>,
-    retryable: bool,
-}
-
-impl<'a> Line<'a> {
-    pub(crate) fn new(tag: &'a Tag, result: &'a Result<ChatResponse, Error>) -> Line<'a> {
-        let (end, attempts, seconds) = match (result, &tag.bad) {
-            (_, Some(bad)) => {
-                let error = Told { message: bad.clone(), status: None, retryable: false };
-                (End::Failed { error }, 0, None)
-            }
-            (Ok(response), None) => {
-                let meta = response.meta();
-                let end = End::Answered {
-                    answer: response.text(),
-                    finish_reason: response.finish_reason(),
-                    model: &response.model,
-                    usage: response.usage.as_ref(),
-                    response: Some(response).filter(|response| says_more(response)),
-                };
-                (end, meta.attempts, Some(meta.elapsed.as_secs_f64()))
-            }
-            (Err(error), None) => {
-                let (status, retryable) = (error.status(), error.is_retryable());
-                let told = Told { message: crate::chain(error), status, retryable };
-                let seconds = error.elapsed().map(|elapsed| elapsed.as_secs_f64());
-                (End::Failed { error: told }, error.attempts(), seconds)
-            }
-        };
-        Line { id: tag.id.as_ref(), index: tag.index, crc32: tag.crc32, end, attempts, seconds }
-    }
-}
-
-/// Whether a response says more than one text.
-fn says_more(response: &ChatResponse) -> bool {
-    let [choice] = &response.choices[..] else { return true };
-    let message = &choice.message;
-    let says = |value: &Value| match value {
-        Value::Null => false,
-        Value::Array(list) => !list.is_empty(),
-        _ => true,
-    };
-    message.refusal.is_some()
-        || !message.tool_calls.is_empty()
-        || message.function_call.is_some()
-        || message.extra.iter().any(|(_, value)| says(value))
-        || choice.logprobs.is_some()
-        || message.text().is_empty()
-}
-
-/// Where the lines go.
 pub(crate) struct Output {
     file: Box<dyn Write>,
     name: String,
-    /// The file that this one took the place of: who opened that before must still find it locked.
+    /// The file that this one replaced: a run that had opened that before must still find it locked.
     _old: Option<File>,
 }
 
 impl Output {
-    /// Opens it, and finds out what an earlier run did.
-    pub(crate) fn open(options: &Options) -> Result<(Output, Done), Failure> {
+    /// Opens the output, and reads what earlier runs did.
+    pub(crate) fn open(options: &Options) -> Result<(Output, EarlierRun), RunError> {
         let Place::File(path) = &options.output else {
             let file = Box::new(io::stdout());
             let output = Output { file, name: "standard output".to_owned(), _old: None };
-            return Ok((output, Done::default()));
+            return Ok((output, EarlierRun::default()));
         };
         let name = path.display().to_string();
-        let cant = |what: &str, error: io::Error| Failure::from(format!("can't {what} {name}: {error}"));
-        let mut how = OpenOptions::new();
-        how.append(true).create(true);
-        // A pipe that this process could read from itself would never tell that its reader is gone.
+        let cant = |what: &str, error: io::Error| RunError::from(format!("can't {what} {name}: {error}"));
+        // If this process could read from a pipe itself, it would never learn that the reader is gone.
         let is_file = !path.exists() || path.is_file();
-        let mut file = how.read(is_file).open(path).map_err(|error| cant("write", error))?;
+        let mut open = OpenOptions::new();
+        open.append(true).create(true).read(is_file);
+        let mut file = open.open(path).map_err(|error| cant("write", error))?;
         if !is_file {
-            return Ok((Output { file: Box::new(file), name, _old: None }, Done::default()));
+            return Ok((Output { file: Box::new(file), name, _old: None }, EarlierRun::default()));
         }
-        lock(&file, &name)?;
+        let lock = |file: &File| if options.lock { lock(file, &name) } else { Ok(()) };
+        lock(&file)?;
         let is_empty = file.metadata().map_err(|error| cant("read", error))?.len() == 0;
         if !is_empty && !options.resume {
-            return Err(format!(
-                "{name} holds something; add --resume to go on with it, or give another name"
-            )
-            .into());
+            return Err(
+                format!("{name} isn't empty; add --resume to continue it, or give another name").into()
+            );
         }
+        let reading = Reading::new(options, &name);
         if options.retry_failed {
-            let (new, done) = Done::without_failures(path, &name, &mut file, |new| lock(new, &name))?;
-            return Ok((Output { file: Box::new(new), name, _old: Some(file) }, done));
+            let (new, earlier) = reading.drop_failures(path, &mut file, lock)?;
+            return Ok((Output { file: Box::new(new), name, _old: Some(file) }, earlier));
         }
-        let done = Done::mend(&mut file, &name)?;
-        Ok((Output { file: Box::new(file), name, _old: None }, done))
+        let earlier = reading.repair(&mut file)?;
+        Ok((Output { file: Box::new(file), name, _old: None }, earlier))
     }
 
-    /// Adds a line, all at once.
-    pub(crate) fn add(&mut self, line: &Line<'_>) -> Result<(), Failure> {
-        let mut bytes = serde_json::to_vec(line)?;
-        bytes.push(b'\n');
-        let written = self.file.write_all(&bytes).and_then(|()| self.file.flush());
+    /// Appends a line at once.
+    pub(crate) fn append(&mut self, line: &[u8]) -> Result<(), RunError> {
+        let written = self.file.write_all(line).and_then(|()| self.file.flush());
         let name = &self.name;
         written.map_err(|error| {
-            format!("can't write {name}: {error}; mend that and run again with --resume").into()
+            format!("can't write {name}: {error}; when that is fixed, run the same again with --resume")
+                .into()
         })
     }
 }
 
-/// What an earlier run did, without touching anything.
-pub(crate) fn look(options: &Options) -> Result<Done, Failure> {
-    let Place::File(path) = &options.output else { return Ok(Done::default()) };
+/// Reads what earlier runs did, and touches nothing.
+pub(crate) fn look(options: &Options) -> Result<EarlierRun, RunError> {
+    let Place::File(path) = &options.output else { return Ok(EarlierRun::default()) };
     if !(options.resume && path.is_file()) {
-        return Ok(Done::default());
+        return Ok(EarlierRun::default());
     }
     let name = path.display().to_string();
     let mut file = File::open(path).map_err(|error| format!("can't read {name}: {error}"))?;
-    Done::read(&mut file, &name, options.retry_failed)
+    Reading::new(options, &name).look(&mut file)
 }
 
-/// Keeps other runs off.
-fn lock(file: &File, name: &str) -> Result<(), Failure> {
-    fs4::FileExt::try_lock(file).map_err(|error| match error {
-        fs4::TryLockError::WouldBlock => {
-            format!("{name} is being written by another run; wait for it, or stop it").into()
+/// Keeps other runs off the output.
+fn lock(file: &File, name: &str) -> Result<(), RunError> {
+    locked(fs4::FileExt::try_lock(file), name)
+}
+
+/// Without locks a run goes on, with a warning.
+fn locked(tried: Result<(), fs4::TryLockError>, name: &str) -> Result<(), RunError> {
+    match tried {
+        Err(fs4::TryLockError::WouldBlock) => {
+            Err(format!("{name} is being written by another run; wait for it, or stop it").into())
         }
-        fs4::TryLockError::Error(error) => format!("can't lock {name}: {error}").into(),
-    })
+        Err(fs4::TryLockError::Error(error)) => {
+            report::tell(&cant_lock(name, &error));
+            Ok(())
+        }
+        Ok(()) => Ok(()),
+    }
+}
+
+/// What is said where the file system has no locks, as NFS without a lock daemon (`ENOLCK`).
+fn cant_lock(name: &str, error: &io::Error) -> String {
+    format!(
+        "warning: can't lock {name} ({error}); make sure that no other run writes to it, and add --no-lock"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_system_without_locks_is_a_warning() {
+        let error = io::Error::other("No locks available");
+        let said = cant_lock("out.jsonl", &error);
+        assert_eq!(
+            said,
+            "warning: can't lock out.jsonl (No locks available); make sure that no other run writes to it, and add --no-lock"
+        );
+        let unlocked = locked(Err(fs4::TryLockError::Error(error)), "out.jsonl");
+        assert!(unlocked.is_ok());
+        let refused = locked(Err(fs4::TryLockError::WouldBlock), "out.jsonl");
+        assert!(refused.unwrap_err().to_string().contains("is being written by another run"));
+    }
 }

@@ -1,20 +1,14 @@
 //! The tool under load, against a server on real sockets: no item is lost or paid twice, memory is flat, shards share a quota.
 //!
-//! They take from seconds to minutes of real time, so they are ignored by `cargo test`; the gate runs them in release:
+//! These tests take from seconds to minutes of real time, so they are ignored by `cargo test`; the gate runs them in release:
 //!
 //! ```sh
 //! cargo test --release -p holysheep-batch --test load -- --ignored --nocapture --test-threads 1
 //! ```
 //!
 //! `LOAD=10` makes them ten times as long.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't go on shall say so loudly")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that fails panics")]
 
-#[path = "../../../tests/support/faulty.rs"]
-mod faulty;
-#[path = "../../../tests/support/quota.rs"]
-mod quota;
-#[path = "../../../tests/support/mod.rs"]
-mod support;
 mod tool;
 
 use std::collections::BTreeSet;
@@ -22,11 +16,12 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
-use faulty::Service;
 use serde_json::Value;
+use tool::faulty::Service;
+use tool::quota;
 use tool::{Folder, batch, lines};
 
-/// How often a child is looked at.
+/// How often the memory of a child is read.
 const LOOK: Duration = Duration::from_millis(20);
 
 /// How many times as long as in the gate.
@@ -34,7 +29,7 @@ fn load() -> usize {
     env::var("LOAD").ok().map_or(1, |load| load.parse().unwrap())
 }
 
-/// Waits for a program, and tells the most memory that it had, in KiB.
+/// Waits for a program; whether it succeeded, and the most memory that it had, in KiB.
 fn peak(mut child: Child) -> (bool, u64) {
     let status = format!("/proc/{}/status", child.id());
     let mut peak = 0;
@@ -62,7 +57,7 @@ fn quiet(command: &mut Command) -> Child {
 
 #[test]
 #[ignore = "takes seconds of real time; the gate runs it"]
-fn of_many_calls_to_a_bad_service_none_is_lost_and_none_is_asked_again_once_answered() {
+fn of_many_requests_to_a_faulty_service_none_is_lost_and_none_repeated_once_answered() {
     let items = 2000 * load();
     let folder = Folder::new("bad");
     let (input, output) = (folder.prompts(items), folder.file("out.jsonl"));
@@ -83,10 +78,10 @@ fn of_many_calls_to_a_bad_service_none_is_lost_and_none_is_asked_again_once_answ
     assert_eq!(lines.len(), items);
     assert_eq!(answered, successes, "each answer was paid once");
     assert!(books.answered.values().all(|answers| *answers == 1));
-    // An answer that was made and lost is known by the key of the call, if the service looks at that.
+    // A service that honours idempotency keys would answer none twice.
     assert!(books.keys.len() == items && books.keys.values().all(|keys| keys.len() == 1));
     assert_once(&lines, items);
-    // Six attempts of which each fails with 24 %, 429s apart, are in vain for one item in 5,000.
+    // 429s apart, an attempt fails with 24 %, so all six of an item fail once in 5,000.
     assert!(successes + items / 500 >= items);
 }
 
@@ -111,7 +106,7 @@ fn memory_is_flat() {
 
 #[test]
 #[ignore = "takes seconds of real time; the gate runs it"]
-fn five_hundred_threads_in_flight_are_small() {
+fn five_hundred_requests_in_flight_need_little_memory() {
     const THREADS: usize = 512;
     let folder = Folder::new("threads");
     let (input, output) = (folder.prompts(8 * THREADS), folder.file("out.jsonl"));
@@ -123,8 +118,8 @@ fn five_hundred_threads_in_flight_are_small() {
     assert!(kib <= 45 * 1024, "{kib} KiB");
 }
 
-/// Four processes with a quarter of the input each at a quota of 600 a minute; the seconds that each took, and the part of
-/// the quota that was used.
+/// Four processes share an input and a quota of 600 a minute; the seconds that each took, and the part of the quota that was
+/// used.
 fn four_shards(name: &str, arguments: &[&str]) -> ([f64; 4], f64) {
     let items = 600 * load();
     let folder = Folder::new(name);
@@ -164,7 +159,7 @@ fn four_processes_that_know_the_quota_end_together() {
 
 #[test]
 #[ignore = "takes two minutes of real time; the gate runs it"]
-fn four_processes_that_know_nothing_complete_the_input() {
-    // How evenly they share depends on how many 429s each of them sees, which in a minute are few: no bound here.
+fn four_processes_that_do_not_know_it_complete_the_input() {
+    // How evenly they share depends on how many 429s each of them gets, which are few in a minute: no bound here.
     four_shards("untold", &[]);
 }

@@ -1,9 +1,16 @@
 //! Runs the tool as a program, and reads what it wrote.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
+#[path = "../../../../tests/support/faulty.rs"]
+pub(crate) mod faulty;
+#[path = "../../../../tests/support/quota.rs"]
+pub(crate) mod quota;
+#[path = "../../../../tests/support/mod.rs"]
+pub(crate) mod support;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::{env, fs, process};
 
 use serde_json::Value;
@@ -11,7 +18,7 @@ use serde_json::Value;
 /// The program.
 pub(crate) const TOOL: &str = env!("CARGO_BIN_EXE_batch");
 
-/// A folder of its own for each test, which is gone after it.
+/// A directory for one test, removed at its end.
 pub(crate) struct Folder(pub(crate) PathBuf);
 
 impl Folder {
@@ -26,7 +33,15 @@ impl Folder {
         self.0.join(name)
     }
 
-    /// An input of so many prompts, which are their own numbers.
+    /// An input with these lines.
+    pub(crate) fn input(&self, lines: &[Value]) -> PathBuf {
+        let lines: String = lines.iter().map(|line| format!("{line}\n")).collect();
+        let path = self.file("in.jsonl");
+        fs::write(&path, lines).unwrap();
+        path
+    }
+
+    /// An input of so many prompts, each its own index.
     pub(crate) fn prompts(&self, count: usize) -> PathBuf {
         let lines: String =
             (0..count).map(|item| format!("{{\"id\":\"i{item}\",\"prompt\":\"{item}\"}}\n")).collect();
@@ -42,7 +57,7 @@ impl Drop for Folder {
     }
 }
 
-/// A call of the program, which knows the key and the address.
+/// The program with a key, an address, an input and an output.
 pub(crate) fn batch(url: &str, input: &Path, output: &Path) -> Command {
     let mut command = Command::new(TOOL);
     command.arg(input).arg("-o").arg(output).args(["--model", "m"]);
@@ -57,7 +72,7 @@ pub(crate) fn lines(path: &Path) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// Asserts that there is one line for each of so many prompts, with its own answer.
+/// Asserts that each of so many prompts has one line, with its own answer.
 #[track_caller]
 pub(crate) fn assert_complete(lines: &[Value], count: usize) {
     let by_index: BTreeMap<u64, &Value> =
@@ -68,4 +83,21 @@ pub(crate) fn assert_complete(lines: &[Value], count: usize) {
         assert_eq!(line["id"], format!("i{index}"));
         assert_eq!(line["answer"], index.to_string(), "{line}");
     }
+}
+
+/// Runs a program, which has to end with this status; returns what it wrote to standard output and standard error.
+#[track_caller]
+pub(crate) fn ends(mut command: Command, status: i32) -> (String, String) {
+    let Output { status: ended, stdout, stderr } = command.output().unwrap();
+    let (out, err) = (String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap());
+    assert_eq!(ended.code(), Some(status), "{out}{err}");
+    assert!(!err.contains("sk-test") && !err.contains("panicked"), "{err}");
+    (out, err)
+}
+
+/// Runs a program, which has to end with status 2 and this message.
+#[track_caller]
+pub(crate) fn fails(command: Command, says: &str) {
+    let (_, err) = ends(command, 2);
+    assert!(err.contains(says), "{err}");
 }

@@ -1,0 +1,95 @@
+//! What a run and the earlier runs on its output have used, and whether it may use more.
+
+use holysheep::Usage;
+
+use crate::job::total;
+use crate::options::Options;
+use crate::price::Price;
+
+/// Tokens and dollars used, and their limits.
+#[derive(Debug, Clone)]
+pub(crate) struct Budget {
+    price: Option<Price>,
+    max_tokens: Option<u64>,
+    max_cost: Option<f64>,
+    earlier: Used,
+    now: Used,
+}
+
+/// What answers used.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Used {
+    pub(crate) answers: u64,
+    pub(crate) input: u64,
+    pub(crate) cached: u64,
+    pub(crate) output: u64,
+    /// Of answers that don't tell, a guess.
+    guessed: u64,
+    pub(crate) cost: f64,
+    /// Answers that don't tell what they used.
+    pub(crate) unknown: u64,
+}
+
+impl Used {
+    /// Adds an answer; `guess` is how many tokens it probably used.
+    pub(crate) fn add(&mut self, usage: Option<&Usage>, guess: u64, price: Option<&Price>) {
+        self.answers += 1;
+        let Some(usage) = usage else {
+            self.unknown += 1;
+            self.guessed += guess;
+            self.cost += price.map_or(0.0, |price| price.of_guess(guess));
+            return;
+        };
+        let input = usage.prompt_tokens.unwrap_or_default();
+        self.input = self.input.saturating_add(input);
+        self.cached = self.cached.saturating_add(usage.details.cached_tokens.unwrap_or_default());
+        self.output = self.output.saturating_add(total(usage).unwrap_or_default().saturating_sub(input));
+        self.cost += price.map_or(0.0, |price| price.of(usage));
+    }
+
+    fn tokens(&self) -> u64 {
+        self.input.saturating_add(self.output).saturating_add(self.guessed)
+    }
+}
+
+impl Budget {
+    pub(crate) fn new(options: &Options, earlier: Used) -> Budget {
+        let Options { price, max_tokens, max_cost, .. } = *options;
+        Budget { price, max_tokens, max_cost, earlier, now: Used::default() }
+    }
+
+    /// Adds an answer of this run.
+    pub(crate) fn spend(&mut self, usage: Option<&Usage>, guess: u64) {
+        self.now.add(usage, guess, self.price.as_ref());
+    }
+
+    /// What this run used.
+    pub(crate) fn now(&self) -> &Used {
+        &self.now
+    }
+
+    /// Dollars, earlier runs included; `None` without a price.
+    pub(crate) fn cost(&self) -> Option<f64> {
+        self.price.map(|_| self.earlier.cost + self.now.cost)
+    }
+
+    /// The dollars that everything will have cost when so many more items are answered.
+    pub(crate) fn projected_cost(&self, left: usize) -> Option<f64> {
+        let each = self.now.cost / self.now.answers.max(1) as f64;
+        Some(self.cost()? + each * left as f64).filter(|_| self.now.answers > 0)
+    }
+
+    /// Says which limit is reached, where as many requests are in flight. They count with the mean of the answers so far.
+    pub(crate) fn reached(&self, in_flight: usize) -> Option<String> {
+        let all = (self.now.answers + self.earlier.answers).max(1) as f64;
+        let expected = in_flight as f64 / all;
+        let tokens = self.earlier.tokens().saturating_add(self.now.tokens());
+        if let Some(limit) = self.max_tokens.filter(|limit| tokens as f64 * (1.0 + expected) >= *limit as f64)
+        {
+            return Some(format!("--max-tokens {limit} is reached"));
+        }
+        let cost = self.earlier.cost + self.now.cost;
+        let limit = self.max_cost.filter(|limit| cost * (1.0 + expected) >= *limit)?;
+        Some(format!("--max-cost {limit} is reached"))
+    }
+}
