@@ -93,3 +93,24 @@ impl Budget {
         Some(format!("--max-cost {limit} is reached"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cost_of_the_rest_is_projected_from_the_answers_so_far() {
+        let usage: Usage =
+            serde_json::from_str(r#"{"prompt_tokens": 1000, "completion_tokens": 500}"#).unwrap();
+        let options = Options { price: Some(Price::new(2.0, 8.0, 0.0)), ..Options::default() };
+        let earlier = Used { answers: 9, cost: 1.0, ..Used::default() };
+        let mut budget = Budget::new(&options, earlier);
+        assert_eq!(budget.projected_cost(10), None);
+        budget.spend(Some(&usage), 0);
+        budget.spend(None, 1500); // a guess: 750 of each
+        let now = 0.002 + 0.004 + 0.0015 + 0.006;
+        assert!((budget.cost().unwrap() - (1.0 + now)).abs() < 1e-9);
+        assert!((budget.projected_cost(10).unwrap() - (1.0 + now + 5.0 * now)).abs() < 1e-9);
+        assert_eq!(Budget::new(&Options::default(), earlier).cost(), None);
+    }
+}

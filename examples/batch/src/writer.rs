@@ -4,10 +4,11 @@ use holysheep::{BatchItem, Error};
 
 use crate::RunError;
 use crate::job::{Job, Stop};
-use crate::judge::{ItemFailure, Scope, judge};
+use crate::judge::{ItemFailure, JsonExpected, Scope, judge};
 use crate::options::Options;
 use crate::output::Output;
 use crate::output::line::{Line, settings};
+use crate::report::tell;
 use crate::streak::Streak;
 
 pub(crate) struct Writer<'a> {
@@ -16,6 +17,8 @@ pub(crate) struct Writer<'a> {
     output: Output,
     streak: Streak,
     settings: u32,
+    /// Whether any item asked for JSON.
+    json_wanted: bool,
     /// Whether any item was ever answered, in earlier runs too.
     ever_answered: bool,
     /// Failures in a row have stopped the run. None of them is done, and neither are the ones that follow.
@@ -27,7 +30,16 @@ impl<'a> Writer<'a> {
         let settings = settings(&options.defaults);
         // In order, an answer can't be written before a failure that came earlier.
         let streak = Streak::new(if options.in_order { 1 } else { options.concurrency });
-        Writer { options, job, output, streak, settings, ever_answered, is_hopeless: false }
+        Writer {
+            options,
+            job,
+            output,
+            streak,
+            settings,
+            json_wanted: false,
+            ever_answered,
+            is_hopeless: false,
+        }
     }
 
     pub(crate) fn take(&mut self, item: BatchItem) -> Result<(), RunError> {
@@ -36,6 +48,7 @@ impl<'a> Writer<'a> {
         if matches!(result, Err(Error::Shutdown)) {
             return Ok(()); // it isn't done
         }
+        self.json_wanted |= pending.wants_json;
         let verdict = judge(&pending, &result, self.options);
         match &verdict.failure {
             Some(failure) if failure.scope == Scope::Account => {
@@ -89,6 +102,12 @@ impl<'a> Writer<'a> {
 
     /// Writes what is held back at the end of a run.
     pub(crate) fn finish(&mut self) -> Result<(), RunError> {
+        if self.options.json_expected == JsonExpected::WhereAsked && !self.json_wanted && self.ever_answered {
+            tell(
+                "warning: --expect-json checked no answer, because no response_format asked for JSON; --expect-json=all checks \
+                 all",
+            );
+        }
         let held = self.streak.end();
         self.append_all(&held)
     }

@@ -152,6 +152,8 @@ fn a_dry_run_checks_everything_and_sends_nothing() {
     assert!(out.contains("line 1 names no model; add --model NAME"), "{out}");
 }
 
+const README: &str = include_str!("../../../README.md");
+
 /// The bodies of all requests.
 fn sent(server: &Server) -> Vec<Value> {
     server.requests().iter().map(|request| serde_json::from_str(&request.body).unwrap()).collect()
@@ -283,7 +285,7 @@ fn columns_come_back_and_are_never_sent() {
         "\n",
         r#"{"messages":[{"role":"user","content":"b"}],"provider":{"order":["x"]},"seed":42.0}"#,
         "\n",
-        r#"{"request":{"messages":[{"role":"user","content":"c"}],"provider":"x"},"note":null}"#,
+        r#"{"request":{"messages":[{"role":"user","content":"c"}],"provider":"x"},"note":NaN}"#,
         "\n",
     );
     let folder = Folder::new("columns");
@@ -421,6 +423,11 @@ fn the_command_that_is_named_for_csv_converts_it() {
     fs::write(&input, "id,prompt,label\n1,\"say \"\"hi\"\", please\",x\n2,é,y\n").unwrap();
     let (_, err) = ends(batch("http://127.0.0.1:1/v1", &input, Path::new("-")), 2);
     let command = err.split_once("convert it: ").unwrap().1.trim();
+    let input = input.to_str().unwrap();
+    assert!(
+        README.contains(&command.replace(input, "prompts.csv")),
+        "the README has another command than {command}"
+    );
     if !Command::new("python3").arg("--version").output().is_ok_and(|output| output.status.success()) {
         return; // there is no Python here
     }

@@ -273,6 +273,11 @@ fn an_answer_that_is_not_json_fails_where_json_was_asked_for() {
         assert_eq!(kinds, vec!["not_json"; failed], "{arguments:?}");
         assert!(err.contains("answers flagged: not_json"), "{err}");
     }
+    server.add([ok("text")]);
+    let mut command = batch(&server.url(), &folder.input(&[json!({"prompt": "b"})]), Path::new("-"));
+    command.arg("--expect-json");
+    let (_, err) = ends(command, 0);
+    assert!(err.contains("warning: --expect-json checked no answer"), "{err}");
 }
 
 #[test]

@@ -74,6 +74,19 @@ fn a_service_that_fails_for_good_in_mid_run_stops_it() {
 }
 
 #[test]
+fn a_request_larger_than_the_rate_limit_fails_alone() {
+    let folder = Folder::new("too-large");
+    let (input, output) = (folder.prompts(20), folder.file("out.jsonl"));
+    let message = "Request too large for m on tokens per min (TPM): Limit 30000, Requested 41251.";
+    let refusal = status(429)
+        .json(&json!({"error": {"message": message, "type": "tokens", "code": "rate_limit_exceeded"}}));
+    let server = Server::script((0..20).map(|call| if call % 4 == 0 { refusal.clone() } else { ok("hi") }));
+    let (_, err) = ends(batch(&server.url(), &input, &output), 1);
+    assert!(err.contains("15 answered, 5 failed") && err.contains("5 failed: status 429"), "{err}");
+    assert_eq!(server.requests().len(), 20, "none is sent again");
+}
+
+#[test]
 fn bad_requests_in_mid_run_do_not_stop_it() {
     let folder = Folder::new("requests");
     let (input, output) = (folder.prompts(300), folder.file("out.jsonl"));

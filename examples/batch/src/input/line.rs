@@ -20,8 +20,8 @@ impl Fields {
                 format!("isn't JSON (column {})", error.column())
             }
         };
-        serde_json::from_str(line).or_else(|error| match replace_lone_surrogates(line) {
-            Cow::Owned(replaced) => serde_json::from_str(&replaced).map_err(bad),
+        serde_json::from_str(line).or_else(|error| match repair(line) {
+            Cow::Owned(repaired) => serde_json::from_str(&repaired).map_err(bad),
             Cow::Borrowed(_) => Err(bad(error)),
         })
     }
@@ -78,36 +78,45 @@ impl<'de> Deserialize<'de> for Fields {
 /// Reads a value that is known to be JSON. The unpaired half of a surrogate pair becomes U+FFFD, as it does in answers.
 pub(crate) fn value(raw: &RawValue) -> Value {
     let read = |text: &str| serde_json::from_str(text);
-    read(raw.get()).or_else(|_| read(&replace_lone_surrogates(raw.get()))).unwrap_or_default()
+    read(raw.get()).or_else(|_| read(&repair(raw.get()))).unwrap_or_default()
 }
 
-/// Replaces escapes of unpaired surrogates (RFC 8259, section 8.2), which Python writes and parsers refuse, by that of
-/// U+FFFD.
-fn replace_lone_surrogates(json: &str) -> Cow<'_, str> {
+/// What Python writes for numbers that JSON doesn't have.
+const NOT_NUMBERS: [&str; 3] = ["NaN", "Infinity", "-Infinity"];
+
+/// Repairs what Python writes and parsers refuse: escapes of unpaired surrogates (RFC 8259, section 8.2) become that of
+/// U+FFFD, and numbers that JSON doesn't have become null.
+fn repair(json: &str) -> Cow<'_, str> {
     let unit = |at: usize| -> Option<u16> {
         let digits = json.get(at..at + 6)?.strip_prefix("\\u")?;
         u16::from_str_radix(digits, 16).ok()
     };
-    let (mut replaced, mut copied, mut at) = (String::new(), 0, 0);
-    while let Some(found) = json[at..].find('\\') {
-        at += found;
-        at += match (unit(at), unit(at + 6)) {
-            (Some(0xD800..=0xDBFF), Some(0xDC00..=0xDFFF)) => 12,
-            (Some(0xD800..=0xDFFF), _) => {
-                replaced += &json[copied..at];
-                replaced += "\\ufffd";
-                copied = at + 6;
-                6
-            }
-            // The escaped character is ASCII in all JSON; in what isn't JSON the place doesn't matter.
-            _ => 1 + json[at + 1..].chars().next().map_or(0, char::len_utf8),
+    let (mut repaired, mut copied, mut at, mut in_string) = (String::new(), 0, 0, false);
+    while let Some(byte) = json.as_bytes().get(at) {
+        let not_number = || NOT_NUMBERS.iter().find(|word| json[at..].starts_with(**word));
+        let (length, replacement) = match byte {
+            b'\\' => match (unit(at), unit(at + 6)) {
+                (Some(0xD800..=0xDBFF), Some(0xDC00..=0xDFFF)) => (12, None),
+                (Some(0xD800..=0xDFFF), _) => (6, Some("\\ufffd")),
+                _ => (2, None),
+            },
+            b'N' | b'I' | b'-' if !in_string => match not_number() {
+                Some(word) => (word.len(), Some("null")),
+                None => (1, None),
+            },
+            _ => (1, None),
         };
+        in_string ^= *byte == b'"';
+        if let Some(replacement) = replacement {
+            repaired = repaired + &json[copied..at] + replacement;
+            copied = at + length;
+        }
+        at += length;
     }
     if copied == 0 {
         return Cow::Borrowed(json);
     }
-    replaced += &json[copied..];
-    Cow::Owned(replaced)
+    Cow::Owned(repaired + &json[copied..])
 }
 
 #[cfg(test)]
@@ -115,17 +124,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_unpaired_surrogates_are_replaced() {
+    fn what_python_writes_is_repaired_and_nothing_else() {
         for (json, expected) in [
             (r#""\ud83d""#, r#""\ufffd""#),
             (r#""a\ud83d\ud83d\ude00\ude00z""#, r#""a\ufffd\ud83d\ude00\ufffdz""#),
             (r#""\ud83d\n\uD83D\u0041""#, r#""\ufffd\n\ufffd\u0041""#),
             (r#""\\ud83d""#, r#""\\ud83d""#),
             (r#""\ud83d\ude00 é\é""#, r#""\ud83d\ude00 é\é""#),
+            (
+                r#"{"a":NaN,"b":[-Infinity,-1,Infinity],"c":"NaN \"NaN"}"#,
+                r#"{"a":null,"b":[null,-1,null],"c":"NaN \"NaN"}"#,
+            ),
             ("\"\\ud83", "\"\\ud83"),
             ("\\", "\\"),
         ] {
-            assert_eq!(replace_lone_surrogates(json), expected);
+            assert_eq!(repair(json), expected);
         }
     }
 }
