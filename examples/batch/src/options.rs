@@ -181,7 +181,7 @@ impl Options {
     }
 
     /// Sets one option; `false` if there is none of this name.
-    fn set(&mut self, name: &str, from: &mut lexopt::Parser) -> Result<bool, lexopt::Error> {
+    pub(crate) fn set(&mut self, name: &str, from: &mut lexopt::Parser) -> Result<bool, lexopt::Error> {
         match name {
             "model" => self.defaults.model = Some(from.value()?.string()?),
             "system" => self.defaults.system = Some(from.value()?.string()?),

@@ -19,19 +19,19 @@ fn a_torn_or_unfinished_last_line_is_repaired() {
     let folder = Folder::new("torn");
     let (input, output) = (folder.prompts(5), folder.file("out.jsonl"));
     let service = Service::new(0.0, Duration::ZERO);
-    let whole = |item: usize| {
+    let line = |item: usize| {
         json!({"id": format!("i{item}"), "index": item, "answer": item.to_string(), "attempts": 1})
             .to_string()
     };
     for (before, asked) in [
-        (format!("{}\n{}\n{{\"id\":\"i3\",\"ind", whole(2), whole(0)), 3),
-        (format!("{}\n{}", whole(2), whole(0)), 3),
-        (format!("{}\n{}\n\0\0\0", whole(2), whole(0)), 3),
-        (format!("{}\n{{\"id\":\"i3\",\"ind\0\0\0", whole(2)), 4),
-        (format!("{}\n{}\0\0\0", whole(2), whole(0)), 3),
+        (format!("{}\n{}\n{{\"id\":\"i3\",\"ind", line(2), line(0)), 3),
+        (format!("{}\n{}", line(2), line(0)), 3),
+        (format!("{}\n{}\n\0\0\0", line(2), line(0)), 3),
+        (format!("{}\n{{\"id\":\"i3\",\"ind\0\0\0", line(2)), 4),
+        (format!("{}\n{}\0\0\0", line(2), line(0)), 3),
         ("{\"ind".to_owned(), 5),
-        (whole(4), 4),
-        ((0..5).map(|item| whole(item) + "\n").collect(), 0),
+        (line(4), 4),
+        ((0..5).map(|item| line(item) + "\n").collect(), 0),
     ] {
         fs::write(&output, &before).unwrap();
         let already = service.books().requests;

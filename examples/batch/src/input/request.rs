@@ -31,7 +31,7 @@ const PARAMETERS: [&str; 19] = [
     "user",
 ];
 
-/// Of these the ones that are whole numbers. Data frames write 42 as 42.0 where a column has gaps.
+/// Of these the ones that are integers. Data frames write 42 as 42.0 where a column has gaps.
 const INTEGERS: [&str; 5] = ["max_tokens", "max_completion_tokens", "n", "seed", "top_logprobs"];
 
 /// Anthropic's parameters that have another name or place in a chat request.
@@ -90,21 +90,22 @@ impl Item<'_> {
 /// Takes the parameters of the request out of a line.
 fn parameters(fields: &mut Fields, defaults: &Defaults) -> Result<Map<String, Value>, String> {
     let short = ["prompt", "messages"].iter().find(|name| fields.get(name).is_some());
-    let Some(whole) = ["request", "body", "params"].into_iter().find(|name| fields.has_object(name)) else {
+    let Some(envelope) = ["request", "body", "params"].into_iter().find(|name| fields.has_object(name))
+    else {
         return beside_prompt(fields, defaults);
     };
-    match (whole, short) {
+    match (envelope, short) {
         ("params", Some(_)) => return beside_prompt(fields, defaults),
-        (_, Some(short)) => return Err(format!("has both a {whole} and {short}; keep one of them")),
+        (_, Some(short)) => return Err(format!("has both a {envelope} and {short}; keep one of them")),
         _ => {}
     }
-    if whole == "body" {
+    if envelope == "body" {
         check_endpoint(fields)?;
     }
-    let Some(Value::Object(request)) = fields.take(whole).map(|raw| value(&raw)) else {
-        return Err(format!("has a {whole} that isn't an object"));
+    let Some(Value::Object(request)) = fields.take(envelope).map(|raw| value(&raw)) else {
+        return Err(format!("has a {envelope} that isn't an object"));
     };
-    if whole == "params" {
+    if envelope == "params" {
         check_anthropic(&request)?;
     }
     Ok(request)
@@ -199,8 +200,8 @@ fn finish(mut request: Map<String, Value>, defaults: &Defaults) -> Result<Reques
     }
     for name in INTEGERS {
         if let Some(value) = request.get_mut(name) {
-            let whole = value.as_f64().filter(|number| number.fract() == 0.0 && number.abs() < 1e15);
-            if let Some(number) = whole.filter(|_| value.is_f64()) {
+            let integral = value.as_f64().filter(|number| number.fract() == 0.0 && number.abs() < 1e15);
+            if let Some(number) = integral.filter(|_| value.is_f64()) {
                 *value = (number as i64).into();
             }
         }
