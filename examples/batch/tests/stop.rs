@@ -61,7 +61,7 @@ fn a_service_that_fails_for_good_in_mid_run_stops_it() {
         let mut command = batch(&server.url(), &input, &output);
         command.args(["--stop-after", "20"]);
         fails(command, says);
-        assert!(server.requests().len() <= 50 + 20 + 16, "{}", server.requests().len());
+        assert!(server.requests().len() <= 50 + 20 + 4 * 8, "{}", server.requests().len());
         let written = lines(&output);
         assert_eq!(written.len(), 50, "none of the failures is done");
         assert!(written.iter().all(|line| line["answer"] == "hi"));
