@@ -13,14 +13,16 @@ pub(crate) struct Streak {
     held: Vec<Vec<u8>>,
     /// Answers since the last failure.
     answers: usize,
+    /// So many failures in a row mean that further items would fail, too.
+    limit: usize,
     /// So many answers in a row end it. Answers of requests that were sent before the first failure come later.
     answers_to_end: usize,
 }
 
 impl Streak {
-    pub(crate) fn new(answers_to_end: usize) -> Streak {
+    pub(crate) fn new(limit: usize, answers_to_end: usize) -> Streak {
         let (kind, held) = (String::new(), Vec::new());
-        Streak { kind, scope: Scope::Item, length: 0, held, answers: 0, answers_to_end }
+        Streak { kind, scope: Scope::Item, length: 0, held, answers: 0, limit, answers_to_end }
     }
 
     /// Adds a failure. Returns the lines of another kind that it ended.
@@ -35,7 +37,8 @@ impl Streak {
     /// Adds an answer. Returns the lines that are to be written, now that the failures are over.
     pub(crate) fn add_answer(&mut self) -> Vec<Vec<u8>> {
         (self.length, self.answers) = (0, self.answers + 1);
-        if self.answers >= self.answers_to_end { self.end() } else { Vec::new() }
+        let is_over = self.answers >= self.answers_to_end || self.held.len() >= self.limit;
+        if is_over { self.end() } else { Vec::new() }
     }
 
     /// Holds back the line of the latest failure.
@@ -45,12 +48,67 @@ impl Streak {
 
     /// Ends it. Returns the lines that were held back.
     pub(crate) fn end(&mut self) -> Vec<Vec<u8>> {
-        std::mem::replace(self, Streak::new(self.answers_to_end)).held
+        std::mem::replace(self, Streak::new(self.limit, self.answers_to_end)).held
     }
 
-    /// Whether the failures mean that all further items would fail, too. A request's own fault means that only if no item
-    /// was ever answered.
-    pub(crate) fn is_hopeless(&self, limit: usize, ever_answered: bool) -> bool {
-        self.length >= limit && (self.scope == Scope::Service || !ever_answered)
+    /// Whether so many failures in a row mean that all further items would fail, too. A request's own fault means that only
+    /// if no item was ever answered.
+    pub(crate) fn may_be_hopeless(&self, ever_answered: bool) -> bool {
+        self.scope == Scope::Service || !ever_answered
+    }
+
+    pub(crate) fn is_hopeless(&self, ever_answered: bool) -> bool {
+        self.length >= self.limit && self.may_be_hopeless(ever_answered)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failure(kind: &str, scope: Scope) -> ItemFailure {
+        let (kind, message) = (kind.to_owned(), String::new());
+        ItemFailure { kind, message, status: None, retryable: false, scope }
+    }
+
+    #[test]
+    fn late_answers_do_not_end_it_but_enough_of_them_do() {
+        let (mut streak, forbidden) = (Streak::new(3, 2), failure("status 403", Scope::Service));
+        let fail = |streak: &mut Streak| {
+            assert!(streak.add_failure(&forbidden).is_empty());
+            streak.hold(b"line".to_vec());
+        };
+        fail(&mut streak);
+        assert!(streak.add_answer().is_empty());
+        (0..2).for_each(|_| fail(&mut streak));
+        assert!(!streak.is_hopeless(true));
+        fail(&mut streak);
+        assert!(streak.is_hopeless(true));
+        assert_eq!(streak.end().len(), 4);
+        fail(&mut streak);
+        assert!(streak.add_answer().is_empty());
+        assert_eq!(streak.add_answer().len(), 1);
+        assert!(streak.add_answer().is_empty());
+    }
+
+    #[test]
+    fn it_holds_back_a_bounded_number_of_lines() {
+        let (mut streak, forbidden) = (Streak::new(3, 100), failure("status 403", Scope::Service));
+        for round in 1..=9 {
+            streak.add_failure(&forbidden);
+            streak.hold(Vec::new());
+            assert_eq!(streak.add_answer().len(), if round % 3 == 0 { 3 } else { 0 });
+        }
+    }
+
+    #[test]
+    fn another_kind_ends_it() {
+        let mut streak = Streak::new(2, 9);
+        streak.add_failure(&failure("status 403", Scope::Service));
+        streak.hold(Vec::new());
+        let bad = failure("status 400", Scope::Item);
+        assert_eq!(streak.add_failure(&bad).len(), 1);
+        streak.add_failure(&bad);
+        assert!(streak.is_hopeless(false) && !streak.is_hopeless(true));
     }
 }

@@ -29,7 +29,7 @@ impl<'a> Writer<'a> {
     pub(crate) fn new(options: &'a Options, job: &'a Job, output: Output, ever_answered: bool) -> Writer<'a> {
         let settings = settings(&options.defaults);
         // In order, an answer can't be written before a failure that came earlier.
-        let streak = Streak::new(if options.in_order { 1 } else { options.concurrency });
+        let streak = Streak::new(options.stop_after, if options.in_order { 1 } else { options.concurrency });
         Writer {
             options,
             job,
@@ -72,7 +72,8 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// Writes or holds back a failure. An answer that counts as one is written: it was paid for.
+    /// Writes a failure, or holds it back if it may be the first of many. An answer that counts as one was paid for, so it is
+    /// written.
     fn fail(&mut self, failure: &ItemFailure, line: Vec<u8>, is_answer: bool) -> Result<(), RunError> {
         if failure.retryable {
             let held = self.streak.end();
@@ -81,17 +82,17 @@ impl<'a> Writer<'a> {
         } else {
             let ended = self.streak.add_failure(failure);
             self.append_all(&ended)?;
-            if is_answer {
+            if is_answer || !self.streak.may_be_hopeless(self.ever_answered) {
                 self.output.append(&line)?;
             } else {
                 self.streak.hold(line);
             }
         }
-        let limit = self.options.stop_after;
         if self.options.fail_fast {
             self.job.stop(Stop::FirstFailure);
-        } else if self.streak.is_hopeless(limit, self.ever_answered) {
+        } else if self.streak.is_hopeless(self.ever_answered) {
             let ItemFailure { kind, message, .. } = failure;
+            let limit = self.options.stop_after;
             let held = self.streak.end().len();
             self.job.tally(|tally| tally.forget(held, kind));
             self.is_hopeless = true;

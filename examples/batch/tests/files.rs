@@ -281,7 +281,7 @@ fn anthropics_lines_are_read_where_they_fit_and_otherwise_say_what_to_change() {
 #[test]
 fn columns_come_back_and_are_never_sent() {
     let input = concat!(
-        r#"{"prompt":"6*12?","answer":"72","category":"math","temperature":0.5,"max_tokens":null,"score":1.10}"#,
+        r#"{"prompt":"6*12?","answer":"72","category":"math","temperature":0.5,"model":null,"score":1.10}"#,
         "\n",
         r#"{"messages":[{"role":"user","content":"b"}],"provider":{"order":["x"]},"seed":42.0}"#,
         "\n",

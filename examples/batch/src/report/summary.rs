@@ -116,7 +116,7 @@ fn counts(tally: &Tally, used: &str, (attempts, retries): (u64, u64)) -> String 
         );
         let _ = writeln!(text, "{used}");
     }
-    let mut kinds: Vec<_> = tally.kinds.iter().filter(|(_, count)| **count > 0).collect();
+    let mut kinds: Vec<_> = tally.kinds.iter().collect();
     kinds.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
     for (kind, count) in kinds.into_iter().take(KINDS_LISTED) {
         let _ = writeln!(text, "{count} failed: {kind}");

@@ -65,6 +65,7 @@ impl Tally {
         if let Some(count) = self.kinds.get_mut(kind) {
             *count -= failures;
         }
+        self.kinds.retain(|_, count| *count > 0);
     }
 
     pub(crate) fn finished(&self) -> usize {
