@@ -243,13 +243,13 @@ fn a_signal_that_is_ignored_at_the_start_stays_ignored() {
         [("trap '' HUP", "-HUP", 0), ("trap '' INT", "-INT", 0), ("true", "-HUP", 130)]
     {
         let folder = Folder::new(&format!("ignored{name}{ends_with}"));
-        let (input, output) = (folder.prompts(30), folder.file("out.jsonl"));
+        let (input, output) = (folder.prompts(100), folder.file("out.jsonl"));
         let server = Server::always(ok("hi").after(Duration::from_millis(50)));
         let mut child = after(setup, &batch(&server.url(), &input, &output)).spawn().unwrap();
         server.wait_for_requests(8);
         signal(&child, name);
         assert_eq!(child.wait().unwrap().code(), Some(ends_with), "{setup} {name}");
-        assert_eq!(lines(&output).len() == 30, ends_with == 0);
+        assert_eq!(lines(&output).len() == 100, ends_with == 0);
     }
 }
 
