@@ -15,10 +15,6 @@ use crate::policy::rate_limiter::{MAX_HOLD, RateLimiter};
 /// earns one. At 50 % errors it fails one call in 130; an outage sees at most this many retries.
 const BUDGET: u32 = 20;
 
-/// How many times as many retries are allowed after 429s as after errors: the rate limiter spaces them, and a 429 is not
-/// caused by the call itself.
-const THROTTLE_RETRIES: u32 = 2;
-
 /// The status whose delay cap applies to a throttled outcome without a status.
 const TOO_MANY_REQUESTS: u16 = 429;
 
@@ -187,7 +183,7 @@ impl State {
             (Kind::Success | Kind::Refused, _) => Err(Reason::NotRetryable),
             (Kind::Throttled, Mode::Adaptive) => {
                 tries.throttles = tries.throttles.saturating_add(1);
-                if tries.throttles > retry.retries().saturating_mul(THROTTLE_RETRIES) {
+                if !retry.allows_retry(tries.errors, tries.throttles, true) {
                     return Err(Reason::RetriesSpent);
                 }
                 let Some(retry_after) = outcome.retry_after else { return Ok(Duration::ZERO) };
@@ -198,9 +194,10 @@ impl State {
                 Ok(if retry_after > MAX_HOLD { wait } else { Duration::ZERO })
             }
             (Kind::Throttled | Kind::Failed, mode) => {
+                // Without pacing, refusals are spaced by the backoff and counted like errors.
                 let attempt = tries.errors;
                 tries.errors = tries.errors.saturating_add(1);
-                if attempt >= retry.retries() {
+                if !retry.allows_retry(tries.errors, tries.throttles, false) {
                     return Err(Reason::RetriesSpent);
                 }
                 let wait = retry.wait(attempt, outcome.status, outcome.retry_after, self.random.f64());

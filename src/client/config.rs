@@ -356,6 +356,7 @@ mod tests {
         let (config, retry) = (Config::builder().api_key("sk-1").build().unwrap(), RetryConfig::default());
         let exact = retry.clone().jitter(Jitter::None);
         let secs = |time: Duration| format!("{} s", time.as_secs());
+        let allowed = |throttled| (1..99).take_while(|n| retry.allows_retry(*n, *n, throttled)).count();
         // A wait as long as the cap is allowed, a second more isn't.
         let longest = |status: Option<u16>| {
             (0..1000)
@@ -372,7 +373,7 @@ mod tests {
         let on = |yes: bool| if yes { "on" } else { "off" };
         let rows = [
             format!("| `base_url` | `{}` |", config.endpoint.base.url),
-            format!("| `max_retries` | {} |", retry.retries()),
+            format!("| `max_retries`, `throttle_retries` | {}, {} |", allowed(false), allowed(true)),
             format!("| `base_delay`, `exponential_base`, `max_delay` | {backoff} |"),
             format!("| `jitter` | `{:?}` |", Jitter::default()),
             format!("| `status_max_delay` | {} |", own.join(", ")),

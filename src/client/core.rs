@@ -99,7 +99,10 @@ pub(crate) fn wake(cancel: &Cancel, handlers: &Arc<HandlerRegistry>) -> Subscrip
 
 /// Idempotency keys that no other call has: a random part of this client's own, and a number.
 pub(crate) struct IdempotencyKeys {
+    random: u64,
+    /// What the keys of the process that made this begin with.
     prefix: String,
+    process: u32,
     calls: AtomicU64,
 }
 
@@ -108,17 +111,23 @@ impl IdempotencyKeys {
         // The standard library's hash keys come from the system's randomness. A seed that makes tests repeatable must not
         // repeat idempotency keys.
         let random = RandomState::new().build_hasher().finish();
-        IdempotencyKeys { prefix: format!("holysheep-{random:016x}-"), calls: AtomicU64::new(0) }
+        let process = process::id();
+        IdempotencyKeys { random, prefix: prefix(random, process), process, calls: AtomicU64::new(0) }
     }
 
     pub(crate) fn next(&self) -> String {
-        key(&self.prefix, process::id(), self.calls.fetch_add(1, Ordering::Relaxed))
+        let number = self.calls.fetch_add(1, Ordering::Relaxed).to_string();
+        match process::id() {
+            same if same == self.process => [&self.prefix, number.as_str()].concat(),
+            forked => prefix(self.random, forked) + &number,
+        }
     }
 }
 
-/// An idempotency key. The process tells two that were forked apart: they share prefix and number.
-fn key(prefix: &str, process: u32, number: u64) -> String {
-    format!("{prefix}{process}-{number}")
+/// What the idempotency keys of a client begin with. The process distinguishes a forked one, which has the same random part
+/// and the same numbers.
+fn prefix(random: u64, process: u32) -> String {
+    format!("holysheep-{random:016x}-{process}-")
 }
 
 #[cfg(test)]
@@ -134,8 +143,9 @@ mod tests {
 
     #[test]
     fn client_process_and_number_each_make_another_key() {
-        assert_eq!(key("a-", 12, 3), key("a-", 12, 3));
-        let keys = [key("a-", 12, 3), key("a-", 1, 23), key("a-", 12, 4), key("a-", 13, 3), key("b-", 12, 3)];
+        assert_eq!(prefix(7, 12), "holysheep-0000000000000007-12-");
+        let key = |random, process, number: u32| prefix(random, process) + &number.to_string();
+        let keys = [key(7, 12, 3), key(7, 1, 23), key(7, 12, 4), key(7, 13, 3), key(8, 12, 3)];
         assert!(keys.iter().enumerate().all(|(place, key)| !keys[..place].contains(key)), "{keys:?}");
         assert!(keys.iter().all(|key| key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')));
     }

@@ -101,7 +101,9 @@ impl HttpConnection {
 
 impl Transport for HttpConnection {
     fn buffers(&mut self) -> &mut dyn Buffers {
-        self.overflow = self.overflow.take().filter(|overflow| !overflow.input().is_empty());
+        if self.overflow.as_ref().is_some_and(|overflow| overflow.input().is_empty()) {
+            self.overflow = None;
+        }
         match &mut self.overflow {
             Some(overflow) => overflow,
             None => self.inner.buffers(),

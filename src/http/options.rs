@@ -123,7 +123,8 @@ impl Endpoint {
 
 /// Header fields as ureq needs them; says which part of the first invalid one is at fault.
 pub(crate) fn headers(fields: &[(String, String)]) -> Result<HeaderMap> {
-    let mut map = HeaderMap::with_capacity(fields.len());
+    // One more than there are: replacing a field in a full map makes it grow.
+    let mut map = HeaderMap::with_capacity(fields.len() + 1);
     for (name, value) in fields {
         let Ok(key) = HeaderName::from_bytes(name.as_bytes()) else {
             // Not shown: name and value are easily swapped, and values are secret.

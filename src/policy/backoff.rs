@@ -20,6 +20,12 @@ const SPREAD: f64 = 0.25;
 
 /// The most retries: at the default cap they take nine hours, and a deadline is the better limit for longer.
 const MAX_RETRIES: u32 = 1000;
+const MANY_RETRIES: u32 = MAX_RETRIES + 1;
+
+/// Retries after errors and after refusals where neither is set. A call that is refused waits for its turn, which is cheap
+/// for the service, so that it may be refused twice as often.
+const DEFAULT_RETRIES: u32 = 5;
+const DEFAULT_THROTTLE_RETRIES: u32 = 10;
 
 /// The statuses of errors, among them redirects, which aren't followed.
 const ERROR_STATUSES: std::ops::Range<u16> = 300..600;
@@ -43,7 +49,8 @@ pub(crate) const MAX_TIME: Duration = Duration::from_secs(24 * 60 * 60);
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct RetryConfig {
-    max_retries: u32,
+    max_retries: Option<u32>,
+    throttle_retries: Option<u32>,
     base_delay: Duration,
     max_delay: Duration,
     exponential_base: f64,
@@ -74,7 +81,8 @@ pub enum Jitter {
 impl Default for RetryConfig {
     fn default() -> RetryConfig {
         RetryConfig {
-            max_retries: 5,
+            max_retries: None,
+            throttle_retries: None,
             base_delay: Duration::from_secs(1),
             max_delay: Duration::from_secs(32),
             exponential_base: 2.0,
@@ -91,9 +99,19 @@ impl Default for RetryConfig {
 }
 
 impl RetryConfig {
-    /// How many retries may follow the first attempt: 0 to 1000.
+    /// How many retries may follow the first attempt: 0 to 1000. Alone it bounds the retries of whatever kind; together with
+    /// [`throttle_retries`](RetryConfig::throttle_retries), in any order, those after errors.
+    ///
+    /// Where neither is set, 5 retries may follow errors and 10 may follow refusals.
     pub fn max_retries(mut self, retries: u32) -> Self {
-        self.max_retries = retries;
+        self.max_retries = Some(retries);
+        self
+    }
+
+    /// How many retries may follow refusals for the rate or the load (429, 529, and a 503 that is taken for one): 0 to 1000.
+    /// They have a count of their own, because a refusal costs little and is not the call's fault.
+    pub fn throttle_retries(mut self, retries: u32) -> Self {
+        self.throttle_retries = Some(retries);
         self
     }
 
@@ -103,7 +121,8 @@ impl RetryConfig {
         self
     }
 
-    /// The cap of every delay whose status has no cap of its own: at most 24 hours.
+    /// The cap of every delay whose status has no cap of its own: at most 24 hours. By default 429, 500, 502, 503 and 504 have
+    /// caps of their own, which this doesn't change: see [`status_max_delay`](RetryConfig::status_max_delay).
     pub fn max_delay(mut self, delay: Duration) -> Self {
         self.max_delay = delay;
         self
@@ -127,7 +146,8 @@ impl RetryConfig {
         self
     }
 
-    /// The cap of the delays after one status, and the longest `Retry-After` that is followed with it: at most 24 hours.
+    /// The cap of the delays after one status, in place of `max_delay`, and the longest `Retry-After` that is followed with it:
+    /// at most 24 hours.
     pub fn status_max_delay(mut self, status: u16, delay: Duration) -> Self {
         self.status_max.retain(|(other, _)| *other != status);
         self.status_max.push((status, delay));
@@ -200,8 +220,14 @@ impl RetryConfig {
         .min(cap)
     }
 
-    pub(crate) fn retries(&self) -> u32 {
-        self.max_retries
+    /// Whether a further retry is allowed after so many errors and refusals in a call, the last one of which was a refusal or
+    /// not.
+    pub(crate) fn allows_retry(&self, errors: u32, throttles: u32, throttled: bool) -> bool {
+        match (self.max_retries, self.throttle_retries) {
+            (Some(max), None) => errors.saturating_add(throttles) <= max,
+            (_, max) if throttled => throttles <= max.unwrap_or(DEFAULT_THROTTLE_RETRIES),
+            (max, _) => errors <= max.unwrap_or(DEFAULT_RETRIES),
+        }
     }
 
     pub(crate) fn retries_status(&self, status: u16) -> bool {
@@ -223,10 +249,16 @@ impl RetryConfig {
     /// [`Error::Config`] that names the setting which can't work and says what to change.
     pub(crate) fn check(&self) -> Result<()> {
         let (base, max) = (self.base_delay, self.max_delay);
-        if self.max_retries > MAX_RETRIES {
-            let message =
-                format!("{} exceeds the maximum of {MAX_RETRIES}; set a deadline instead", self.max_retries);
-            return Err(Error::config("max_retries", message));
+        let counts = [
+            ("max_retries", self.max_retries),
+            ("throttle_retries", self.throttle_retries),
+            ("timeout_retries", Some(self.timeout_retries)),
+        ];
+        for (setting, count) in counts {
+            if let Some(count @ MANY_RETRIES..) = count {
+                let message = format!("{count} exceeds the maximum of {MAX_RETRIES}; set a deadline instead");
+                return Err(Error::config(setting, message));
+            }
         }
         if max > MAX_TIME || self.status_max.iter().any(|(_, max)| *max > MAX_TIME) {
             return Err(Error::config("max_delay", "exceeds the maximum of 24 hours; lower it"));
@@ -256,7 +288,9 @@ impl RetryConfig {
 
     /// These settings, with the nearest one that works in place of each that doesn't.
     pub(crate) fn clamped(mut self) -> RetryConfig {
-        self.max_retries = self.max_retries.min(MAX_RETRIES);
+        self.max_retries = self.max_retries.map(|count| count.min(MAX_RETRIES));
+        self.throttle_retries = self.throttle_retries.map(|count| count.min(MAX_RETRIES));
+        self.timeout_retries = self.timeout_retries.min(MAX_RETRIES);
         self.max_delay = self.max_delay.min(MAX_TIME);
         self.base_delay = self.base_delay.min(self.max_delay);
         // A comparison with NaN is false, so that NaN becomes 1.
@@ -351,6 +385,31 @@ mod tests {
         let exact = retry.jitter(Jitter::None);
         assert_eq!(exact.wait(0, Some(429), Some(secs(20)), 0.9), Some(secs(20)));
         assert_eq!(exact.wait(5, Some(429), Some(secs(20)), 0.9), Some(secs(32)), "the longer of the two");
+    }
+
+    #[test]
+    fn retries_are_counted_as_they_were_set_in_any_order() {
+        let default = RetryConfig::default;
+        // Retries that may follow only errors, only refusals, and both by turns.
+        let counts = |retry: RetryConfig| {
+            let most = |errors: fn(u32) -> u32, throttled: fn(u32) -> bool| {
+                let tries = |n: u32| (errors(n), n - errors(n), throttled(n));
+                let allowed = |n: &u32| {
+                    let (errors, throttles, throttled) = tries(*n);
+                    retry.allows_retry(errors, throttles, throttled)
+                };
+                (1..100).take_while(allowed).count()
+            };
+            (most(|n| n, |_| false), most(|_| 0, |_| true), most(|n| n / 2, |n| n % 2 == 1))
+        };
+        assert_eq!(counts(default()), (5, 10, 11));
+        for max in [0, 1, 2, 5] {
+            let all = max as usize;
+            assert_eq!(counts(default().max_retries(max)), (all, all, all), "alone it bounds all");
+        }
+        assert_eq!(counts(default().throttle_retries(3)), (5, 3, 6));
+        assert_eq!(counts(default().max_retries(2).throttle_retries(3)), (2, 3, 5));
+        assert_eq!(counts(default().throttle_retries(3).max_retries(2)), (2, 3, 5));
     }
 
     #[test]
