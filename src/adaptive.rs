@@ -17,12 +17,17 @@ pub use state::{Snapshot, Tries};
 use crate::error::{Error, Reason, Result};
 use crate::policy::backoff::RetryConfig;
 use crate::policy::circuit_breaker::BreakerState;
+use crate::policy::later;
 use crate::policy::outcome::Outcome;
 use crate::runtime::cancel::Cancel;
 use crate::runtime::clock::Clock;
 use crate::runtime::sync::lock;
 use state::{Decision, State};
 use wait_queue::{Ticket, WaitQueue};
+
+/// When a caller that can't block asks again while others wait in the queue: soon for a pace of calls a second, and rarely
+/// enough to cost nothing.
+const BEHIND: Duration = Duration::from_millis(20);
 
 /// Limits the rate of calls and stops them while a service is down, based on the outcomes of earlier calls. Clones share
 /// their state.
@@ -59,6 +64,8 @@ struct Shared {
 }
 
 struct Inner {
+    /// Calls that wait in batches, which hold no thread.
+    waiting_in_batches: usize,
     state: State,
     queue: WaitQueue,
 }
@@ -116,7 +123,7 @@ impl AdaptiveHandler {
     /// Creates a handler without any history. Invalid settings are replaced by the nearest valid ones.
     pub fn new(config: AdaptiveConfig) -> AdaptiveHandler {
         let config = config.clamped();
-        let inner = Inner { state: State::new(&config), queue: WaitQueue::default() };
+        let inner = Inner { waiting_in_batches: 0, state: State::new(&config), queue: WaitQueue::default() };
         let AdaptiveConfig { wait_when_open, clock, .. } = config;
         AdaptiveHandler { shared: Arc::new(Shared { inner: Mutex::new(inner), wait_when_open, clock }) }
     }
@@ -190,7 +197,7 @@ impl AdaptiveHandler {
     /// Returns the handler's counters and current limits.
     pub fn snapshot(&self) -> Snapshot {
         let inner = lock(&self.shared.inner);
-        inner.state.snapshot(inner.queue.len())
+        inner.state.snapshot(inner.queue.len() + inner.waiting_in_batches)
     }
 
     /// Whether there is another clone of this handler.
@@ -264,6 +271,30 @@ impl AdaptiveHandler {
         }
         inner.queue.notify_head();
         result
+    }
+
+    /// Takes a permit if there is one, for a caller that can't block; otherwise returns when to ask again.
+    pub(crate) fn try_enter(&self, now: Instant, retry: bool) -> std::result::Result<Acquired, Instant> {
+        let mut inner = lock(&self.shared.inner);
+        if !inner.queue.is_first(None, retry) {
+            return Err(later(now, BEHIND));
+        }
+        let before = inner.state.breaker();
+        match inner.state.admit(now) {
+            Decision::Go(call) => {
+                let state = inner.state.breaker();
+                let breaker = Some(state).filter(|state| *state != before);
+                let is_probe = state == BreakerState::HalfOpen;
+                Ok(Acquired { permit: self.permit(call, now), waited: Duration::ZERO, breaker, is_probe })
+            }
+            Decision::Open(wait) | Decision::Wait(wait) => Err(later(now, wait)),
+        }
+    }
+
+    /// Counts a call of a batch that waits, or waits no longer, for the snapshot.
+    pub(crate) fn count_waiting(&self, waits: bool) {
+        let count = &mut lock(&self.shared.inner).waiting_in_batches;
+        *count = if waits { *count + 1 } else { count.saturating_sub(1) };
     }
 
     fn permit(&self, call: u64, sent: Instant) -> Permit {

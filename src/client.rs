@@ -18,7 +18,7 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use crate::adaptive::AdaptiveHandler;
 use crate::api::models::ModelList;
 use crate::api::{ChatRequest, ChatResponse, EmbeddingRequest, EmbeddingResponse, Model};
-use crate::client::call::{CallOptions, CallSpec, Cancellation};
+use crate::client::call::{Call, CallOptions, CallSpec, Cancellation};
 use crate::client::config::{Config, ConfigBuilder, SIGN_UP, clamped_deadline, clamped_timeout, with_header};
 use crate::client::core::Core;
 use crate::client::decode::ResponseDecoder;
@@ -35,6 +35,7 @@ use crate::runtime::cancel::Cancel;
 const MIN_KEY_LENGTH: usize = 20;
 
 const CHAT: &str = "/chat/completions";
+const EMBEDDINGS: &str = "/embeddings";
 
 /// The name of the handler for calls without a model.
 const NO_MODEL: &str = "";
@@ -94,10 +95,8 @@ impl Client {
     /// # Errors
     /// [`Error::Config`] before anything is sent where the request can't work, otherwise the error of the call.
     pub fn chat(&self, request: &ChatRequest) -> Result<ChatResponse> {
-        request.check()?;
-        let spec = self.spec(request.model(), CHAT, Some(to_json(&request.body())?));
-        let Attempt { result, meta } =
-            self.core.exchange(spec, |response| self.options.decoder.decode_chat(response));
+        let mut call = self.begin_chat(request)?;
+        let Attempt { result, meta } = self.core.call(&mut call, |response| self.decode_chat(response));
         result.map(|response| ChatResponse { meta, ..response })
     }
 
@@ -123,8 +122,9 @@ impl Client {
     /// # Errors
     /// As [`chat`](Client::chat).
     pub fn embeddings(&self, request: &EmbeddingRequest) -> Result<EmbeddingResponse> {
-        request.check()?;
-        let Attempt { result, meta } = self.exchange(request.model(), "/embeddings", Some(to_json(request)?));
+        let mut call = self.begin_embeddings(request)?;
+        let decode = |response: &HttpResponse| self.decode_embeddings(request, response);
+        let Attempt { result, meta } = self.core.call(&mut call, decode);
         result.map(|response| EmbeddingResponse { meta, ..response })
     }
 
@@ -266,7 +266,29 @@ impl Client {
     fn exchange<R: DeserializeOwned>(&self, model: &str, path: &str, body: Option<Vec<u8>>) -> Attempt<R> {
         let decoder = &self.options.decoder;
         let decode = |response: &HttpResponse| decoder.decode(response, HttpResponse::json);
-        self.core.exchange(self.spec(model, path, body), decode)
+        self.core.call(&mut self.core.begin(self.spec(model, path, body)), decode)
+    }
+
+    fn begin_chat<'a>(&self, request: &'a ChatRequest) -> Result<Call<'a>> {
+        request.check()?;
+        Ok(self.core.begin(self.spec(request.model(), CHAT, Some(to_json(&request.body())?))))
+    }
+
+    fn decode_chat(&self, response: &HttpResponse) -> Result<ChatResponse> {
+        self.options.decoder.decode_chat(response)
+    }
+
+    fn begin_embeddings<'a>(&self, request: &'a EmbeddingRequest) -> Result<Call<'a>> {
+        request.check()?;
+        Ok(self.core.begin(self.spec(request.model(), EMBEDDINGS, Some(to_json(request)?))))
+    }
+
+    fn decode_embeddings(
+        &self,
+        _request: &EmbeddingRequest,
+        response: &HttpResponse,
+    ) -> Result<EmbeddingResponse> {
+        self.options.decoder.decode(response, HttpResponse::json)
     }
 
     fn spec<'a>(&self, model: &'a str, path: &'a str, body: Option<Vec<u8>>) -> CallSpec<'a> {

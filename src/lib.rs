@@ -21,7 +21,7 @@ pub use api::{
     ResponseFormat, Role, TokenLogprob, Tool, ToolCall, ToolCallDelta, ToolChoice, Usage, UsageDetails,
 };
 pub use client::Client;
-pub use client::batch::{Batch, BatchItem};
+pub use client::batch::{Batch, BatchItem, BatchRequest};
 pub use client::config::{Config, ConfigBuilder};
 pub use client::event::Event;
 pub use client::stream::ChatStream;

@@ -4,8 +4,7 @@ mod retrier;
 
 use std::time::Duration;
 
-use self::retrier::Step;
-pub(crate) use self::retrier::{CallState, Failure, Retrier};
+pub(crate) use self::retrier::{CallState, Failure, Retrier, Step};
 use crate::adaptive::{AcquireRequest, Acquired, AdaptiveConfig, AdaptiveHandler, Change, Permit, Tries};
 use crate::error::{Error, Result};
 use crate::limits::RateLimits;
@@ -49,19 +48,11 @@ pub(crate) struct RetryLoop<'a> {
     pub(crate) clock: &'a Clock,
     /// Ends the waits of the call.
     pub(crate) cancel: &'a Cancel,
-    /// The time allowed for the whole call.
-    pub(crate) deadline: Option<Duration>,
     /// See [`Retrier`].
     pub(crate) background: bool,
 }
 
 impl RetryLoop<'_> {
-    /// A call that begins now.
-    pub(crate) fn begin<E>(&self) -> Retrier<E> {
-        let max_timeout_retries = self.retry.max_timeout_retries();
-        Retrier::new(self.clock.now(), self.deadline, self.background, max_timeout_retries)
-    }
-
     /// Repeats `operation` until it succeeds, a failure isn't worth a retry, or retries or time are used up.
     pub(crate) fn run<O: Operation>(
         &self,
@@ -92,27 +83,12 @@ impl RetryLoop<'_> {
         loop {
             step = match step {
                 Step::WaitForTurn => match self.acquire(&call.state) {
-                    Ok(Acquired { permit: granted, waited, breaker, is_probe }) => {
-                        permit = Some(granted);
-                        let step = call.granted(waited, is_probe);
-                        if !waited.is_zero() {
-                            operation.observe(&call.state, Progress::Paced(waited));
-                        }
-                        if breaker.is_some() {
-                            let change = Change { breaker, ..Change::default() };
-                            operation.observe(&call.state, Progress::Learned(change));
-                        }
-                        step
-                    }
+                    Ok(acquired) => self.granted(call, operation, acquired, &mut permit),
                     Err(by) => call.rejected(by),
                 },
                 Step::WaitUntil(at) if self.cancel.sleep_until(self.clock, at) => Step::WaitForTurn,
                 Step::WaitUntil(_) => call.rejected(Error::Shutdown),
-                Step::Send => {
-                    let attempt = operation.attempt(&call.state);
-                    meta = attempt.meta;
-                    self.after_attempt(call, operation, permit.take(), attempt.result, meta.rate_limits)
-                }
+                Step::Send => self.send(call, operation, permit.take(), &mut meta),
                 Step::Done(result) => {
                     meta.attempts = call.state.attempts;
                     meta.waited = call.state.waited;
@@ -121,6 +97,56 @@ impl RetryLoop<'_> {
                 }
             };
         }
+    }
+
+    /// Makes one attempt with a permit that was acquired, and returns what comes next.
+    pub(crate) fn attempt<O: Operation>(
+        &self,
+        call: &mut Retrier<O::Error>,
+        operation: &mut O,
+        acquired: Acquired,
+    ) -> (Step<O::Output, O::Error>, Meta) {
+        let (mut permit, mut meta) = (None, Meta::default());
+        let step = match self.granted(call, operation, acquired, &mut permit) {
+            Step::Send => self.send(call, operation, permit.take(), &mut meta),
+            step => step,
+        };
+        meta.attempts = call.state.attempts;
+        meta.waited = call.state.waited;
+        meta.elapsed = self.clock.now().saturating_duration_since(call.state.started);
+        (step, meta)
+    }
+
+    fn granted<O: Operation>(
+        &self,
+        call: &mut Retrier<O::Error>,
+        operation: &O,
+        acquired: Acquired,
+        permit: &mut Option<Permit>,
+    ) -> Step<O::Output, O::Error> {
+        let Acquired { permit: granted, waited, breaker, is_probe } = acquired;
+        *permit = Some(granted);
+        let step = call.granted(waited, is_probe);
+        if !waited.is_zero() {
+            operation.observe(&call.state, Progress::Paced(waited));
+        }
+        if breaker.is_some() {
+            let change = Change { breaker, ..Change::default() };
+            operation.observe(&call.state, Progress::Learned(change));
+        }
+        step
+    }
+
+    fn send<O: Operation>(
+        &self,
+        call: &mut Retrier<O::Error>,
+        operation: &mut O,
+        permit: Option<Permit>,
+        meta: &mut Meta,
+    ) -> Step<O::Output, O::Error> {
+        let attempt = operation.attempt(&call.state);
+        *meta = attempt.meta;
+        self.after_attempt(call, operation, permit, attempt.result, meta.rate_limits)
     }
 
     /// Waits for the turn of the next attempt.
@@ -250,10 +276,11 @@ fn retry_on<T, E>(
 ) -> Result<T, E> {
     let config = clamped(config.clone());
     let handler = AdaptiveHandler::new(AdaptiveConfig::off());
-    let (cancel, deadline, background) = (&Cancel::default(), None, false);
-    let with = RetryLoop { retry: &config, handler: &handler, clock, cancel, deadline, background };
+    let (cancel, background) = (&Cancel::default(), false);
+    let with = RetryLoop { retry: &config, handler: &handler, clock, cancel, background };
     let mut call = FallibleCall { op, verdict };
-    match with.run(&mut with.begin(), &mut call).result {
+    let retrier = &mut Retrier::new(clock.now(), None, background, config.max_timeout_retries());
+    match with.run(retrier, &mut call).result {
         Ok(value) => Ok(value),
         Err(Failure::GaveUp { last, .. } | Failure::Rejected { last: Some(last), .. }) => Err(last),
         // A handler that is off rejects no call; if it did, there would still be the call to make.

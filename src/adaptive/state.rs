@@ -45,7 +45,7 @@ pub struct Snapshot {
     pub openings: u64,
     /// What is left of the retry budget.
     pub budget: u32,
-    /// Threads that wait for a permit.
+    /// Calls that wait for a permit, those of batches among them.
     pub waiting: usize,
     /// The median latency of the last answers; `None` before the first.
     pub median_latency: Option<Duration>,

@@ -2,11 +2,11 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
 
-use crate::adaptive::Change;
+use crate::adaptive::{Acquired, AdaptiveHandler, Change};
 use crate::client::core::{Core, IdempotencyKeys, wake};
 use crate::client::decode::ResponseDecoder;
 use crate::client::event::Event;
@@ -16,7 +16,7 @@ use crate::http::transport::HttpResponse;
 use crate::meta::{Attempt, Meta};
 use crate::policy::backoff::RetryConfig;
 use crate::policy::classify::{Classification, Immediate, classify};
-use crate::retry::{CallState, Failure, Operation, Progress, Retrier, RetryLoop};
+use crate::retry::{CallState, Failure, Operation, Progress, Retrier, RetryLoop, Step};
 use crate::runtime::cancel::{Cancel, Subscription};
 
 /// What the calls of one client have in common. Clones of the client may have others.
@@ -85,7 +85,29 @@ struct Sending<'c, 'a, F> {
     send: F,
 }
 
+/// How far a call got with one attempt.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it is matched at once; a box would cost each call an allocation"
+)]
+pub(crate) enum Progressed<T> {
+    /// It waits for its next turn.
+    WaitForTurn,
+    /// It waits until this moment, and then for its turn.
+    WaitUntil(Instant),
+    Done(Attempt<T>),
+}
+
 impl Call<'_> {
+    pub(crate) fn model(&self) -> &str {
+        &self.spec.model
+    }
+
+    /// Whether an attempt was made before.
+    pub(crate) fn is_retry(&self) -> bool {
+        self.retrier.state.attempts > 0
+    }
+
     /// The call without references to what it was made of, for an answer that outlives them.
     pub(crate) fn into_owned(self) -> Call<'static> {
         let CallSpec { options, model, path, body, asks_for_usage } = self.spec;
@@ -101,16 +123,12 @@ impl Call<'_> {
 
 impl Core {
     /// Makes a call whose answer comes as a whole, which `decode` makes a value of.
-    pub(crate) fn exchange<T>(
+    pub(crate) fn call<T>(
         &self,
-        spec: CallSpec<'_>,
+        call: &mut Call<'_>,
         decode: impl Fn(&HttpResponse) -> Result<T>,
     ) -> Attempt<T> {
-        let mut call = self.begin(spec);
-        self.run(&mut call, None, |request| match self.transport.exchange(request) {
-            Ok(response) => Attempt { result: decode(&response), meta: response.into_meta() },
-            Err(error) => Err(error).into(),
-        })
+        self.run(call, None, |request| self.send_whole(request, &decode))
     }
 
     /// A call that begins now.
@@ -130,32 +148,88 @@ impl Core {
         failed: Option<Error>,
         send: impl Fn(&HttpRequest<'_>) -> Attempt<T>,
     ) -> Attempt<T> {
-        let Call { spec, idempotency_key, retrier } = call;
-        let options = Arc::clone(&spec.options);
-        let handler = self.handlers.get(&spec.model);
-        let cancellation = options.cancellation.as_ref();
-        let retry_loop = RetryLoop {
-            retry: &options.retry,
-            handler: &handler,
-            clock: &self.clock,
-            cancel: cancellation.map_or(&self.draining, |cancellation| &cancellation.waits),
-            deadline: options.deadline,
-            background: options.background,
-        };
-        let mut sending = Sending { core: self, spec, idempotency_key: idempotency_key.as_deref(), send };
+        let options = Arc::clone(&call.spec.options);
+        let handler = self.handlers.get(&call.spec.model);
+        let retry_loop = self.retry_loop(&options, &handler);
+        let (retrier, mut sending) = self.sending(call, send);
         let Attempt { result, meta } = match failed {
             None => retry_loop.run(retrier, &mut sending),
             Some(error) => retry_loop.resume(retrier, &mut sending, error),
         };
-        let is_cancelled = || {
-            let by_user = cancellation.is_some_and(|ends| ends.user.is_cancelled());
-            by_user && !self.shutdown.is_cancelled()
-        };
+        self.ended(&options, result, meta)
+    }
+
+    /// Makes one attempt of a call with a permit that was acquired.
+    pub(crate) fn attempt<T>(
+        &self,
+        call: &mut Call<'_>,
+        acquired: Acquired,
+        decode: impl Fn(&HttpResponse) -> Result<T>,
+    ) -> Progressed<T> {
+        let options = Arc::clone(&call.spec.options);
+        let handler = self.handlers.get(&call.spec.model);
+        let retry_loop = self.retry_loop(&options, &handler);
+        let (retrier, mut sending) = self.sending(call, |request| self.send_whole(request, &decode));
+        match retry_loop.attempt(retrier, &mut sending, acquired) {
+            (Step::Done(result), meta) => Progressed::Done(self.ended(&options, result, meta)),
+            (Step::WaitUntil(at), _) => Progressed::WaitUntil(at),
+            (Step::WaitForTurn | Step::Send, _) => Progressed::WaitForTurn,
+        }
+    }
+
+    /// Ends a call that waits, because the client was shut down, drained or cancelled.
+    pub(crate) fn abandon(&self, call: &Call<'_>) -> Error {
+        self.cancelled(&call.spec.options).unwrap_or(Error::Shutdown)
+    }
+
+    fn send_whole<T>(
+        &self,
+        request: &HttpRequest<'_>,
+        decode: impl Fn(&HttpResponse) -> Result<T>,
+    ) -> Attempt<T> {
+        match self.transport.exchange(request) {
+            Ok(response) => Attempt { result: decode(&response), meta: response.into_meta() },
+            Err(error) => Err(error).into(),
+        }
+    }
+
+    fn retry_loop<'a>(&'a self, options: &'a CallOptions, handler: &'a AdaptiveHandler) -> RetryLoop<'a> {
+        RetryLoop {
+            retry: &options.retry,
+            handler,
+            clock: &self.clock,
+            cancel: options.cancellation.as_ref().map_or(&self.draining, |ends| &ends.waits),
+            background: options.background,
+        }
+    }
+
+    fn sending<'c, 'a, T, F: Fn(&HttpRequest<'_>) -> Attempt<T>>(
+        &'c self,
+        call: &'c mut Call<'a>,
+        send: F,
+    ) -> (&'c mut Retrier<Error>, Sending<'c, 'a, F>) {
+        let Call { spec, idempotency_key, retrier } = call;
+        (retrier, Sending { core: self, spec, idempotency_key: idempotency_key.as_deref(), send })
+    }
+
+    /// What a call ended with.
+    fn ended<T>(
+        &self,
+        options: &CallOptions,
+        result: std::result::Result<T, Failure<Error>>,
+        meta: Meta,
+    ) -> Attempt<T> {
         let result = result.map_err(|failure| match final_error(failure, &meta, options.deadline) {
-            Error::Shutdown if is_cancelled() => Error::Cancelled,
+            Error::Shutdown => self.cancelled(options).unwrap_or(Error::Shutdown),
             error => error,
         });
         Attempt { result, meta }
+    }
+
+    /// The error of calls that the user's token ended, if it did.
+    fn cancelled(&self, options: &CallOptions) -> Option<Error> {
+        let by_user = options.cancellation.as_ref().is_some_and(|ends| ends.user.is_cancelled());
+        (by_user && !self.shutdown.is_cancelled()).then_some(Error::Cancelled)
     }
 
     fn emit(&self, event: impl FnOnce() -> Event) {

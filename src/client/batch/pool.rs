@@ -1,0 +1,381 @@
+//! The workers of a batch: each pulls requests, sends calls whose turn it is, and queues results.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::queue::{Next, Task, WaitingCalls};
+use super::request::Sendable as _;
+use super::{BatchItem, BatchRequest};
+use crate::adaptive::Acquired;
+use crate::client::Client;
+use crate::client::call::Progressed;
+use crate::error::Error;
+use crate::meta::Attempt;
+use crate::runtime::sync::{lock, wait};
+
+/// What the workers of a batch share.
+pub(super) struct WorkerPool<I: Iterator>
+where
+    I::Item: BatchRequest,
+{
+    pub(super) client: Client,
+    input: Mutex<Input<I>>,
+    shared: Arc<Shared<I::Item>>,
+}
+
+struct Input<I> {
+    /// None at its end.
+    requests: Option<I>,
+    pulled: usize,
+}
+
+/// The state, and what wakes the threads that wait for it to change.
+struct Shared<R: BatchRequest> {
+    state: Mutex<State<R>>,
+    workers: Condvar,
+    consumer: Condvar,
+}
+
+impl<R: BatchRequest> Shared<R> {
+    fn wake_all(&self) {
+        let _state = lock(&self.state); // a thread under this lock is either waiting already or sees the change
+        self.workers.notify_all();
+        self.consumer.notify_all();
+    }
+}
+
+struct State<R: BatchRequest> {
+    /// By their place in the output.
+    results: BTreeMap<usize, BatchItem<R>>,
+    /// The place of the next item to be taken.
+    next: usize,
+    /// Items finished so far: where order doesn't matter, the place of the next one.
+    count: usize,
+    /// Requests that are being sent.
+    running: usize,
+    /// Requests that are being pulled.
+    pulling: usize,
+    waiting: WaitingCalls<R>,
+    limits: Limits,
+    in_order: bool,
+    threads: usize,
+    /// Workers that wait for something to do.
+    idle: usize,
+    /// One of them waits for the first call whose time comes; the others only for notifications.
+    has_timekeeper: bool,
+    consumer_waits: bool,
+    input_ended: bool,
+    panic: Option<Box<dyn Any + Send>>,
+}
+
+/// How much of what there may be at the same time.
+#[derive(Clone, Copy)]
+pub(super) struct Limits {
+    pub(super) threads: usize,
+    /// Results that no consumer has taken.
+    pub(super) results: usize,
+    /// Calls that wait for a turn or a retry.
+    pub(super) waiting: usize,
+}
+
+/// What a worker does next.
+enum Work<R> {
+    Send(Task<R>, Acquired),
+    Pull,
+    /// Ends a call that waits, because the client is shut down or drained.
+    Abandon(Task<R>),
+    Nothing,
+}
+
+impl<R: BatchRequest> State<R> {
+    fn new(limits: Limits, in_order: bool) -> State<R> {
+        State {
+            results: BTreeMap::new(),
+            next: 0,
+            count: 0,
+            running: 0,
+            pulling: 0,
+            waiting: WaitingCalls::default(),
+            limits,
+            in_order,
+            threads: 0,
+            idle: 0,
+            has_timekeeper: false,
+            consumer_waits: false,
+            input_ended: false,
+            panic: None,
+        }
+    }
+
+    /// Whether no further item will be finished. A drained client doesn't wait for its input, which may block.
+    fn is_over(&self, drained: bool) -> bool {
+        let no_input = drained || (self.input_ended && self.pulling == 0);
+        no_input && self.running == 0 && self.waiting.len() == 0
+    }
+
+    /// Whether there is room for a further request.
+    fn has_room(&self) -> bool {
+        let limit = self.limits.threads + self.limits.results;
+        self.running + self.pulling + self.results.len() < limit && self.waiting.len() < self.limits.waiting
+    }
+
+    /// Whether another worker would find something to do: all others are busy.
+    fn needs_worker(&self) -> bool {
+        !self.input_ended && self.idle == 0 && self.threads < self.limits.threads
+    }
+}
+
+impl<I> WorkerPool<I>
+where
+    I: Iterator + Send + 'static,
+    I::Item: BatchRequest,
+{
+    /// A pool that sends requests with this client, `concurrency` at the same time, and keeps at most so many results and
+    /// waiting calls.
+    pub(super) fn new(client: &Client, requests: I, limits: Limits, in_order: bool) -> Arc<Self> {
+        let state = Mutex::new(State::new(limits, in_order));
+        let shared = Arc::new(Shared { state, workers: Condvar::new(), consumer: Condvar::new() });
+        let ended = {
+            let shared = Arc::clone(&shared);
+            move || shared.wake_all()
+        };
+        let input = Mutex::new(Input { requests: Some(requests), pulled: 0 });
+        Arc::new(WorkerPool { client: client.child(ended), input, shared })
+    }
+
+    /// Adds a worker, unless there are enough. If the system provides no thread, it isn't asked again.
+    pub(super) fn spawn_worker(self: &Arc<Self>) {
+        let mut state = lock(&self.shared.state);
+        if state.threads >= state.limits.threads {
+            return;
+        }
+        state.threads += 1;
+        drop(state);
+        let pool = Arc::clone(self);
+        let work = move || {
+            while let Some(unpaced) = pool.work() {
+                if unpaced && lock(&pool.shared.state).needs_worker() {
+                    pool.spawn_worker();
+                }
+            }
+        };
+        if let Err(error) = thread::Builder::new().spawn(work) {
+            let mut state = lock(&self.shared.state);
+            state.threads -= 1;
+            state.limits.threads = state.threads.max(1);
+            log::warn!(
+                "the batch continues with {} threads, because the system provides no more: {error}",
+                state.threads
+            );
+        }
+    }
+
+    /// Does the next thing there is to do; none when there is nothing more. Returns whether a call succeeded without having
+    /// waited.
+    fn work(&self) -> Option<bool> {
+        match self.next_work() {
+            Work::Nothing => None,
+            Work::Pull => {
+                self.pull();
+                Some(false)
+            }
+            Work::Abandon(task) => {
+                let result = Err(self.client.core.abandon(&task.call));
+                self.push(BatchItem { index: task.index, request: task.request, result });
+                Some(false)
+            }
+            Work::Send(task, acquired) => Some(self.send(task, acquired)),
+        }
+    }
+
+    /// Waits for something to do.
+    fn next_work(&self) -> Work<I::Item> {
+        let clock = &self.client.core.clock;
+        let mut state = lock(&self.shared.state);
+        loop {
+            let now = clock.now();
+            if self.client.is_drained() {
+                return match state.waiting.pop() {
+                    Some(task) => {
+                        state.running += 1;
+                        Work::Abandon(task)
+                    }
+                    None => Work::Nothing,
+                };
+            }
+            let next = state.waiting.next(now);
+            match next {
+                Next::Admitted(task, acquired) => {
+                    state.running += 1;
+                    return Work::Send(task, acquired);
+                }
+                _ if !state.input_ended && state.has_room() => {
+                    state.pulling += 1; // the room stays until the input returns
+                    return Work::Pull;
+                }
+                Next::Empty if state.input_ended && state.running + state.pulling == 0 => {
+                    self.shared.workers.notify_all();
+                    self.shared.consumer.notify_all();
+                    return Work::Nothing;
+                }
+                Next::Empty => state = self.idle(state, None),
+                Next::NotBefore(_) if state.has_timekeeper => state = self.idle(state, None),
+                Next::NotBefore(at) => state = self.idle(state, Some(at.saturating_duration_since(now))),
+            }
+        }
+    }
+
+    /// Waits for a notification, or at most for this time.
+    fn idle<'a>(
+        &self,
+        mut state: MutexGuard<'a, State<I::Item>>,
+        time: Option<Duration>,
+    ) -> MutexGuard<'a, State<I::Item>> {
+        state.idle += 1;
+        let mut state = match time {
+            None => wait(&self.shared.workers, state),
+            Some(time) => {
+                state.has_timekeeper = true;
+                let mut state = self.client.core.clock.wait(&self.shared.workers, state, time);
+                state.has_timekeeper = false;
+                // Another worker takes over the time while this one works.
+                self.shared.workers.notify_one();
+                state
+            }
+        };
+        state.idle -= 1;
+        state
+    }
+
+    /// Pulls the next request. One thread at a time.
+    fn pull(&self) {
+        let mut input = lock(&self.input);
+        let pulled =
+            input.requests.as_mut().map(|requests| catch_unwind(AssertUnwindSafe(|| requests.next())));
+        let request = match pulled {
+            Some(Ok(Some(request))) => request,
+            end => {
+                let panic = end.and_then(std::result::Result::err);
+                drop(input.requests.take());
+                let mut state = lock(&self.shared.state);
+                state.input_ended = true;
+                state.pulling -= 1;
+                state.panic = panic.or(state.panic.take());
+                drop(state);
+                self.shared.wake_all();
+                return;
+            }
+        };
+        let index = input.pulled;
+        input.pulled += 1;
+        drop(input);
+        let mut state = lock(&self.shared.state);
+        state.pulling -= 1;
+        if self.client.is_drained() {
+            drop(state);
+            return self.shared.wake_all(); // the consumer may have seen that nothing is running
+        }
+        state.running += 1;
+        drop(state);
+        match request.begin(&self.client) {
+            Ok(call) => {
+                let since = self.client.core.clock.now();
+                self.wait(Task { index, request, call, since }, None);
+            }
+            Err(error) => self.push(BatchItem { index, request, result: Err(error) }),
+        }
+    }
+
+    /// Makes one attempt of a call. Returns whether it succeeded without having waited.
+    fn send(&self, mut task: Task<I::Item>, acquired: Acquired) -> bool {
+        let core = &self.client.core;
+        let Task { request, call, .. } = &mut task;
+        let attempt = || core.attempt(call, acquired, |response| request.decode(&self.client, response));
+        let progressed = catch_unwind(AssertUnwindSafe(attempt));
+        let (result, unpaced) = match progressed {
+            Ok(Progressed::WaitForTurn) => {
+                task.since = core.clock.now();
+                self.wait(task, None);
+                return false;
+            }
+            Ok(Progressed::WaitUntil(at)) => {
+                self.wait(task, Some(at));
+                return false;
+            }
+            Ok(Progressed::Done(Attempt { result, meta })) => {
+                let unpaced = result.is_ok() && meta.waited.is_zero();
+                (result.map(|response| I::Item::with_meta(response, meta)), unpaced)
+            }
+            Err(_) => (Err(Error::Panicked), false),
+        };
+        self.push(BatchItem { index: task.index, request: task.request, result });
+        unpaced
+    }
+
+    /// Puts a call among those that wait for their turn, after this moment if there is one.
+    fn wait(&self, task: Task<I::Item>, until: Option<Instant>) {
+        let mut state = lock(&self.shared.state);
+        state.running -= 1;
+        state.waiting.reconsider();
+        state.waiting.push(task, until, &self.client.core.handlers);
+        self.wake_worker(&state);
+    }
+
+    /// Queues a finished item.
+    fn push(&self, item: BatchItem<I::Item>) {
+        let mut state = lock(&self.shared.state);
+        let place = if state.in_order { item.index } else { state.count };
+        state.results.insert(place, item);
+        state.count += 1;
+        state.running -= 1;
+        state.waiting.reconsider();
+        let awaited = state.consumer_waits && place == state.next;
+        let over = state.is_over(self.client.is_drained());
+        drop(state); // the consumer finds the lock free
+        if awaited {
+            self.shared.consumer.notify_one();
+        }
+        if over {
+            self.shared.wake_all();
+        }
+    }
+
+    /// Wakes an idle worker: there may be something to do.
+    fn wake_worker(&self, state: &State<I::Item>) {
+        if state.idle > 0 {
+            self.shared.workers.notify_one();
+        }
+    }
+
+    /// Takes the next item, or waits for it; none at the end.
+    pub(super) fn take(&self) -> Option<BatchItem<I::Item>> {
+        let mut state = lock(&self.shared.state);
+        loop {
+            let place = state.next;
+            if let Some(item) = state.results.remove(&place) {
+                state.next += 1;
+                self.wake_worker(&state);
+                return Some(item);
+            }
+            if state.is_over(self.client.is_drained()) {
+                let panic = state.panic.take();
+                drop(state);
+                return panic.and_then(|panic| resume_unwind(panic));
+            }
+            if state.threads == 0 {
+                // The system provided no thread, so this one does the work.
+                drop(state);
+                self.work();
+                state = lock(&self.shared.state);
+                continue;
+            }
+            state.consumer_waits = true;
+            state = wait(&self.shared.consumer, state);
+            state.consumer_waits = false;
+        }
+    }
+}

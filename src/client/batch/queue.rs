@@ -1,0 +1,163 @@
+//! The calls of a batch that wait: for a turn of their model, retries first, or for the time of a retry. Looked at by
+//! workers, it holds no thread.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use crate::adaptive::{Acquired, AdaptiveHandler, HandlerRegistry};
+use crate::client::call::Call;
+
+/// A call of a batch.
+pub(super) struct Task<R> {
+    pub(super) index: usize,
+    pub(super) request: R,
+    pub(super) call: Call<'static>,
+    /// Since when it waits for its turn.
+    pub(super) since: Instant,
+}
+
+/// What the queue has for a worker.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it is matched at once; a box would cost each call an allocation"
+)]
+pub(super) enum Next<R> {
+    /// A call whose turn it is.
+    Admitted(Task<R>, Acquired),
+    /// Nothing before this moment.
+    NotBefore(Instant),
+    /// Nothing.
+    Empty,
+}
+
+/// The calls that wait.
+pub(super) struct WaitingCalls<R> {
+    models: BTreeMap<String, ModelQueue<R>>,
+    /// Calls that wait for the time of their retry, by that time and a number that makes it unique.
+    timers: BTreeMap<(Instant, u64), Task<R>>,
+    last_timer: u64,
+    count: usize,
+}
+
+/// The calls that wait for a turn of one model.
+struct ModelQueue<R> {
+    handler: AdaptiveHandler,
+    retries: VecDeque<Task<R>>,
+    firsts: VecDeque<Task<R>>,
+    /// The handler permits nothing before this moment, unless an answer changes that.
+    not_before: Option<Instant>,
+    /// When the handler last permitted nothing: calls that are here since then have waited.
+    refused: Option<Instant>,
+}
+
+impl<R> Default for WaitingCalls<R> {
+    fn default() -> WaitingCalls<R> {
+        WaitingCalls { models: BTreeMap::new(), timers: BTreeMap::new(), last_timer: 0, count: 0 }
+    }
+}
+
+impl<R> WaitingCalls<R> {
+    pub(super) fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Adds a call that waits for its turn, after this moment if there is one.
+    pub(super) fn push(&mut self, task: Task<R>, until: Option<Instant>, handlers: &HandlerRegistry) {
+        self.count += 1;
+        if !self.models.contains_key(task.call.model()) {
+            let queue = ModelQueue {
+                handler: handlers.get(task.call.model()),
+                retries: VecDeque::new(),
+                firsts: VecDeque::new(),
+                not_before: None,
+                refused: None,
+            };
+            self.models.insert(task.call.model().to_owned(), queue);
+        }
+        match until {
+            Some(at) => {
+                self.last_timer += 1;
+                self.timers.insert((at, self.last_timer), task);
+            }
+            None => self.queue(task),
+        }
+    }
+
+    /// An answer came: what the handlers said before may have changed.
+    pub(super) fn reconsider(&mut self) {
+        self.models.values_mut().for_each(|queue| queue.not_before = None);
+    }
+
+    /// The call that has waited the longest of those whose turn it is.
+    pub(super) fn next(&mut self, now: Instant) -> Next<R> {
+        while let Some(timer) = self.timers.first_entry().filter(|timer| timer.key().0 <= now) {
+            let mut task = timer.remove();
+            task.since = now;
+            self.queue(task);
+        }
+        loop {
+            let ready = |queue: &&mut ModelQueue<R>| queue.not_before.is_none_or(|at| at <= now);
+            let waiting = self.models.values_mut().filter(|queue| queue.head().is_some()).filter(ready);
+            let Some(queue) = waiting.min_by_key(|queue| queue.head()) else { break };
+            if let Some((task, acquired)) = queue.admit(now) {
+                self.count -= 1;
+                return Next::Admitted(task, acquired);
+            }
+        }
+        let timer = self.timers.keys().next().map(|(at, _)| *at);
+        let turns = self.models.values().filter(|queue| queue.head().is_some());
+        let turn = turns.filter_map(|queue| queue.not_before).min();
+        match timer.into_iter().chain(turn).min() {
+            Some(at) => Next::NotBefore(at),
+            None => Next::Empty,
+        }
+    }
+
+    /// Takes any call, to end it.
+    pub(super) fn pop(&mut self) -> Option<Task<R>> {
+        let of_models = self.models.values_mut().find_map(ModelQueue::pop);
+        let task = of_models.or_else(|| self.timers.pop_first().map(|(_, task)| task))?;
+        self.count -= 1;
+        Some(task)
+    }
+
+    fn queue(&mut self, task: Task<R>) {
+        if let Some(queue) = self.models.get_mut(task.call.model()) {
+            let lane = if task.call.is_retry() { &mut queue.retries } else { &mut queue.firsts };
+            lane.push_back(task);
+            queue.handler.count_waiting(true);
+        }
+    }
+}
+
+impl<R> ModelQueue<R> {
+    /// Since when the call whose turn is next has waited: retries go first.
+    fn head(&self) -> Option<Instant> {
+        self.retries.front().or(self.firsts.front()).map(|task| task.since)
+    }
+
+    fn pop(&mut self) -> Option<Task<R>> {
+        let task = self.retries.pop_front().or_else(|| self.firsts.pop_front());
+        if task.is_some() {
+            self.handler.count_waiting(false);
+        }
+        task
+    }
+
+    /// The first call with its permit, if the handler gives one now.
+    fn admit(&mut self, now: Instant) -> Option<(Task<R>, Acquired)> {
+        match self.handler.try_enter(now, !self.retries.is_empty()) {
+            Ok(acquired) => {
+                let task = self.pop()?;
+                let has_waited = self.refused.is_some_and(|refused| refused >= task.since);
+                let waited =
+                    if has_waited { now.saturating_duration_since(task.since) } else { Duration::ZERO };
+                Some((task, Acquired { waited, ..acquired }))
+            }
+            Err(at) => {
+                (self.not_before, self.refused) = (Some(at), Some(now));
+                None
+            }
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! What a batch can send: how a request becomes a call, and an answer a response.
+#![allow(
+    private_interfaces,
+    reason = "the trait is sealed: it can't be named or implemented outside of the crate"
+)]
+
+use crate::api::{ChatRequest, ChatResponse, EmbeddingRequest, EmbeddingResponse};
+use crate::client::Client;
+use crate::client::call::Call;
+use crate::error::Result;
+use crate::http::transport::HttpResponse;
+use crate::meta::Meta;
+
+/// A request of a batch.
+pub trait Sendable {
+    type Answer;
+
+    fn begin(&self, client: &Client) -> Result<Call<'static>>;
+    fn decode(&self, client: &Client, response: &HttpResponse) -> Result<Self::Answer>;
+    fn with_meta(answer: Self::Answer, meta: Meta) -> Self::Answer;
+}
+
+impl Sendable for ChatRequest {
+    type Answer = ChatResponse;
+
+    fn begin(&self, client: &Client) -> Result<Call<'static>> {
+        client.begin_chat(self).map(Call::into_owned)
+    }
+
+    fn decode(&self, client: &Client, response: &HttpResponse) -> Result<ChatResponse> {
+        client.decode_chat(response)
+    }
+
+    fn with_meta(answer: ChatResponse, meta: Meta) -> ChatResponse {
+        ChatResponse { meta, ..answer }
+    }
+}
+
+impl Sendable for EmbeddingRequest {
+    type Answer = EmbeddingResponse;
+
+    fn begin(&self, client: &Client) -> Result<Call<'static>> {
+        client.begin_embeddings(self).map(Call::into_owned)
+    }
+
+    fn decode(&self, client: &Client, response: &HttpResponse) -> Result<EmbeddingResponse> {
+        client.decode_embeddings(self, response)
+    }
+
+    fn with_meta(answer: EmbeddingResponse, meta: Meta) -> EmbeddingResponse {
+        EmbeddingResponse { meta, ..answer }
+    }
+}
