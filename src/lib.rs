@@ -1,5 +1,6 @@
 //! Calls HolySheep AI and every other OpenAI-compatible chat API, and makes the calls succeed.
 #![doc = include_str!("../README.md")]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod adaptive;
 mod api;
@@ -12,6 +13,9 @@ mod meta;
 mod policy;
 mod retry;
 mod runtime;
+#[cfg(feature = "test-server")]
+#[cfg_attr(docsrs, doc(cfg(feature = "test-server")))]
+pub mod test_server;
 mod wire;
 
 pub use adaptive::{AdaptiveConfig, AdaptiveHandler, Admission, Permit, Snapshot, Tries};
