@@ -14,12 +14,12 @@ use holysheep::{
     Permit, RetryConfig,
 };
 use hostile::{RawServer, adaptive, ask, build, config, each, request, streamed, told};
-use support::{Reply, Server, hang_up, ok, reset, status};
+use support::{Reply, Server, hang_up, ok, raw, reset, status};
 
 /// The ways in which a server breaks a connection after the request.
 fn broken() -> [(&'static str, Reply); 4] {
-    let in_head = ok("hi").cut(20);
-    let in_body = ok("hi").cut(ok("hi").head_len() + 3);
+    let in_head = raw("HTTP/1.1 200 OK\r\nc").then_close();
+    let in_body = ok("hi").cut_after(3);
     [("reset", reset()), ("closed", hang_up()), ("cut head", in_head), ("cut body", in_body)]
 }
 

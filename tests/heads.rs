@@ -154,7 +154,7 @@ fn the_coding_of_answers_is_always_said() {
     let _ = client.get::<serde_json::Value>("/models");
     let expected = if cfg!(feature = "gzip") { "gzip" } else { "identity" };
     for request in server.requests() {
-        assert_eq!(request.header("accept-encoding"), Some(expected), "{}", request.line);
+        assert_eq!(request.header("accept-encoding"), Some(expected), "{}", request.path);
     }
 }
 

@@ -192,9 +192,8 @@ fn a_stream_cut_after_a_chunk_that_says_nothing_is_tried_again() {
         .to_owned()
         + "\n\n";
     each([ROLE.to_owned(), ROLE.repeat(2), [": ping\n\n", USAGE, ROLE].concat(), calls], |nothing| {
-        let reply = events(&nothing);
-        let length = reply.head_len() + nothing.len();
-        for cut in [reply.clone().longer_by(9).cut(length), reply.until_close()] {
+        let cut = events(&[&nothing, DONE].concat()).cut_after(nothing.len());
+        for cut in [cut, events(&nothing).until_close()] {
             let server = Server::script([cut.clone(), events(&whole()), cut, events(&whole())]);
             let (client, clock) = exact(server.url());
             let mut pieces = stream(&client).unwrap();
@@ -282,10 +281,9 @@ fn usage_after_the_finish_reason_and_choices_that_go_on_are_waited_for() {
 fn an_error_body_that_trickles_or_stalls_does_not_hold_the_retry() {
     let timeout = Duration::from_millis(150);
     let slow = |code: u16| status(code).header("retry-after-ms", "1").body("x".repeat(2000));
-    let head = slow(503).head_len();
     let cases = [503, 429].map(|code| {
-        let trickle = slow(code).trickle(Duration::from_millis(10)).skip_pace(head);
-        [("trickles", trickle), ("stalls", slow(code).stall_after(head + 5))]
+        let trickle = slow(code).trickle_after(0, Duration::from_millis(10));
+        [("trickles", trickle), ("stalls", slow(code).stall_after(5))]
     });
     each(cases.into_iter().flatten(), |(what, reply)| {
         for way in [ask as fn(&Client) -> _, streamed] {
@@ -296,7 +294,7 @@ fn an_error_body_that_trickles_or_stalls_does_not_hold_the_retry() {
             assert!(started.elapsed() < 4 * timeout, "{what}: {:?}", started.elapsed());
         }
     });
-    let server = Server::script([slow(401).trickle(Duration::from_millis(10)).skip_pace(head)]);
+    let server = Server::script([slow(401).trickle_after(0, Duration::from_millis(10))]);
     let error = ask(&hasty(server.url(), timeout)).unwrap_err();
     assert!(error.is_auth() && !matches!(error, Error::Timeout { phase: Phase::Reading, .. }), "{error:?}");
 }

@@ -94,7 +94,7 @@ fn a_failure_before_the_first_delta_is_retried() {
         events(": ping\n\n"),
         events(only_filter),
         events(&[only_filter, failing].concat()),
-        events(&whole()).cut(events(&whole()).head_len() + 7),
+        events(&whole()).cut_after(7),
     ] {
         let server = Server::script([first.clone(), events(&whole())]);
         let (client, _) = client(&server);
@@ -119,11 +119,10 @@ fn a_refused_stream_is_not_retried() {
 fn a_stream_cut_anywhere_is_never_complete() {
     let body = whole();
     let reply = events(&body);
-    let head = reply.head_len();
     let finish = body.find(FINISH).unwrap() + FINISH.len() - 2; // the line with the finish reason has arrived
     let first = delta("Hel").len();
     for kept in (first..body.len()).step_by(7) {
-        for reply in [reply.clone().cut(head + kept), events(&body[..kept]).until_close()] {
+        for reply in [reply.clone().cut_after(kept), events(&body[..kept]).until_close()] {
             let server = Server::script([reply]);
             let mut stream = ask(&client(&server).0).unwrap();
             let (texts, error) = read(&mut stream);
@@ -154,9 +153,7 @@ fn an_error_after_the_first_delta_is_returned_and_not_retried() {
 #[test]
 fn the_first_chunk_does_not_wait_for_the_second() {
     let body = delta("now") + &delta("later");
-    let reply = events(&body);
-    let first = reply.head_len() + delta("now").len();
-    let server = Server::script([reply.stall_after(first)]);
+    let server = Server::script([events(&body).stall_after_events(1)]);
     let (client, _) = client(&server);
     let mut stream = ask(&client).unwrap();
     assert_eq!(stream.next().unwrap().unwrap().text(), "now");
@@ -166,11 +163,10 @@ fn the_first_chunk_does_not_wait_for_the_second() {
 #[test]
 fn a_stream_without_content_times_out_despite_pings() {
     let timeout = Duration::from_millis(200);
-    let reply = events(&whole());
-    let first = reply.head_len() + delta("Hel").len();
+    let first = delta("Hel").len();
     let pings = events(&(delta("Hel") + &": ping\n\n".repeat(200)));
-    let pinging = pings.trickle(Duration::from_millis(5)).skip_pace(first);
-    for reply in [reply.stall_after(first), pinging] {
+    let pinging = pings.trickle_after(first, Duration::from_millis(5));
+    for reply in [events(&whole()).stall_after(first), pinging] {
         let server = Server::script([reply]);
         let client = Client::new(config(&server).timeout(timeout).build().unwrap()).unwrap();
         let start = Instant::now();
@@ -187,9 +183,7 @@ fn a_stream_without_content_times_out_despite_pings() {
 
 #[test]
 fn a_connection_left_open_after_done_does_not_delay_the_end() {
-    let reply = events(&whole());
-    let end = reply.head_len() + whole().len();
-    let server = Server::script([reply.longer_by(1).stall_after(end)]);
+    let server = Server::script([events(&(whole() + "\n")).stall_after(whole().len())]);
     let client = Client::new(config(&server).build().unwrap()).unwrap();
     let start = Instant::now();
     assert_eq!(ask(&client).unwrap().into_response().unwrap().text(), "Hello");
@@ -208,9 +202,7 @@ fn a_finish_reason_without_done_completes_a_stream() {
 
 #[test]
 fn a_shutdown_and_a_deadline_end_a_stream() {
-    let body = delta("Hel");
-    let reply = || events(&whole()).stall_after(events(&whole()).head_len() + body.len());
-    let server = Server::script([reply(), reply()]);
+    let server = Server::script(vec![events(&whole()).stall_after_events(1); 2]);
     let client = Client::new(config(&server).build().unwrap()).unwrap();
     let (began, begins) = mpsc::channel();
     let reader = thread::spawn({
@@ -326,8 +318,8 @@ fn empty_chunks_count_as_inactivity_and_the_callers_own_time_does_not() {
 
     let empty = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"\"}}]}\n\n";
     let body = delta("Hel") + &empty.repeat(100);
-    let first = events(&body).head_len() + delta("Hel").len();
-    let server = Server::script([events(&body).trickle(Duration::from_millis(1)).skip_pace(first)]);
+    let reply = events(&body).trickle_after(delta("Hel").len(), Duration::from_millis(1));
+    let server = Server::script([reply]);
     let client = Client::new(config(&server).timeout(timeout).build().unwrap()).unwrap();
     let start = Instant::now();
     let (_, error) = read(&mut ask(&client).unwrap());
@@ -337,8 +329,7 @@ fn empty_chunks_count_as_inactivity_and_the_callers_own_time_does_not() {
 
 #[test]
 fn a_shutdown_ends_open_streams_and_spares_complete_ones() {
-    let server =
-        Server::script([events(&whole()), events(&delta("Hel")).longer_by(9).stall_after(usize::MAX)]);
+    let server = Server::script([events(&whole()), events(&whole()).stall_after_events(1)]);
     let client = Client::new(config(&server).build().unwrap()).unwrap();
     let mut whole = ask(&client).unwrap();
     assert!(read(&mut whole).1.is_none());

@@ -318,7 +318,7 @@ fn embeddings_know_errors_under_other_names() {
 
 #[test]
 fn a_chat_that_was_given_events_without_their_end_is_tried_again() {
-    let cut = events(&whole()).cut(events(&whole()).head_len() + whole().find("lo\"").unwrap());
+    let cut = events(&whole()).cut_after(whole().find("lo\"").unwrap());
     is_tried_again(WAYS[0], &cut, "cut");
     let unfinished = events(&delta("Hel")).until_close();
     let server = Server::always(unfinished);

@@ -2,17 +2,14 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use super::support::{Reply, ok, read_head, status};
+use super::support::{Reply, Request, Server, ok, reset, silence, status};
 
-/// Serves until the process ends.
 pub(crate) struct Service {
-    address: SocketAddr,
+    server: Server,
     shared: Arc<Shared>,
 }
 
@@ -42,25 +39,17 @@ const FAILURES: [&str; 5] = ["429", "500", "reset", "stall", "cut"];
 
 impl Service {
     pub(crate) fn new(failing: f64, latency: Duration) -> Service {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
         let (books, changed) = (Mutex::default(), Condvar::new());
         let shared = Arc::new(Shared { failing, latency, books, changed });
-        thread::spawn({
+        let server = Server::respond({
             let shared = Arc::clone(&shared);
-            move || {
-                for stream in listener.incoming().flatten() {
-                    let shared = Arc::clone(&shared);
-                    let serve = move || serve(stream, &shared);
-                    drop(thread::Builder::new().stack_size(128 * 1024).spawn(serve));
-                }
-            }
+            move |request| shared.respond(request)
         });
-        Service { address, shared }
+        Service { server, shared }
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("http://{}/v1", self.address)
+        self.server.url()
     }
 
     pub(crate) fn books(&self) -> Books {
@@ -77,6 +66,28 @@ impl Service {
 }
 
 impl Shared {
+    fn respond(&self, request: &Request) -> Reply {
+        let fails = fastrand::f64() < self.failing;
+        let failure = fails.then(|| FAILURES[fastrand::usize(..FAILURES.len())]);
+        let prompt = request.json()["messages"][0]["content"].as_str().unwrap_or_default().to_owned();
+        self.begin(&prompt, request.header("idempotency-key"));
+        let answer = ok(&prompt);
+        let length = answer.body_len();
+        let reply = match failure {
+            Some("429") => status(429),
+            Some("500") => status(500),
+            Some("reset") => reset(),
+            Some("stall") => silence(),
+            Some("cut") => answer.cut_after(length - 20),
+            _ => answer,
+        };
+        if !self.latency.is_zero() {
+            thread::sleep(self.latency);
+        }
+        self.note(failure, prompt); // before it is sent, so that it is counted when the client has the answer
+        reply
+    }
+
     fn begin(&self, prompt: &str, key: Option<&str>) {
         let mut books = self.books.lock().unwrap();
         if self.failing > 0.0 {
@@ -97,52 +108,5 @@ impl Shared {
         }
         drop(books);
         self.changed.notify_all();
-    }
-}
-
-fn serve(mut stream: TcpStream, shared: &Shared) {
-    stream.set_nodelay(true).unwrap();
-    let mut reader = BufReader::new(stream.try_clone().unwrap());
-    while let Some(request) = read_head(&mut reader, 0) {
-        let length = request.header("content-length").map_or(0, |length| length.parse().unwrap());
-        let mut body = vec![0; length];
-        if reader.read_exact(&mut body).is_err() {
-            return;
-        }
-        let fails = fastrand::f64() < shared.failing;
-        let failure = fails.then(|| FAILURES[fastrand::usize(..FAILURES.len())]);
-        let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
-        let prompt = body["messages"][0]["content"].as_str().unwrap_or_default().to_owned();
-        shared.begin(&prompt, request.header("idempotency-key"));
-        let reply: Reply = match failure {
-            Some("429") => status(429),
-            Some("500") => status(500),
-            _ => ok(&prompt),
-        };
-        if !shared.latency.is_zero() {
-            thread::sleep(shared.latency);
-        }
-        let bytes = reply.bytes();
-        let sent = match failure {
-            Some("reset" | "stall") => &[],
-            Some("cut") => &bytes[..bytes.len() - 20],
-            _ => &bytes[..],
-        };
-        shared.note(failure, prompt); // before it is sent, so that it is counted when the client has the answer
-        if stream.write_all(sent).is_err() {
-            return;
-        }
-        match failure {
-            Some("reset") => {
-                socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
-                return;
-            }
-            Some("stall") => {
-                let _ = reader.read(&mut [0]); // until the client closes the connection
-                return;
-            }
-            Some("cut") => return,
-            _ => {}
-        }
     }
 }

@@ -1,22 +1,18 @@
 //! A service on a loopback port with a quota: a token bucket in calls a second, and a 429 without a body when it is empty.
 
 use std::collections::BTreeMap;
-use std::io::{BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
-use std::thread;
 use std::time::{Duration, Instant};
 
-use super::support::{ok, read_head, status};
+use super::support::{Server, ok, status};
 
 /// The duration of a refusal. An answer takes from `ANSWER.0` to `ANSWER.1`, like a short one of a fast model: 16 threads
 /// could make more than twice the 20 calls a second that the tests allow.
 const REFUSAL: Duration = Duration::from_millis(20);
 const ANSWER: (Duration, Duration) = (Duration::from_millis(150), Duration::from_millis(450));
 
-/// Serves until the process ends.
 pub(crate) struct Service {
-    address: SocketAddr,
+    server: Server,
     books: Arc<Mutex<Books>>,
 }
 
@@ -41,25 +37,23 @@ pub(crate) struct Count {
 impl Service {
     /// Accepts this many calls a second, and `burst` calls immediately after a pause. Refusals use no quota.
     pub(crate) fn new(per_second: f64, burst: f64) -> Service {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
         let counts = BTreeMap::new();
         let books = Books { per_second, burst, level: burst, at: Instant::now(), served: 0, counts };
         let books = Arc::new(Mutex::new(books));
-        thread::spawn({
+        let server = Server::respond({
             let books = Arc::clone(&books);
-            move || {
-                for stream in listener.incoming().flatten() {
-                    let books = Arc::clone(&books);
-                    thread::spawn(move || serve(stream, &books));
-                }
+            move |request| {
+                let program = request.header("user-agent").unwrap_or_default();
+                let (accepted, takes) = books.lock().unwrap().serve(program);
+                let reply = if accepted { ok("hi") } else { status(429) };
+                reply.after(takes)
             }
         });
-        Service { address, books }
+        Service { server, books }
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("http://{}/v1", self.address)
+        self.server.url()
     }
 
     /// The counts by user agent.
@@ -85,22 +79,5 @@ impl Books {
         // Steps of the golden ratio cover the range evenly without a random generator.
         let part = (f64::from(self.served) * 0.618_034).fract();
         (true, ANSWER.0 + (ANSWER.1 - ANSWER.0).mul_f64(part))
-    }
-}
-
-fn serve(mut stream: TcpStream, books: &Mutex<Books>) {
-    let mut reader = BufReader::new(stream.try_clone().unwrap());
-    while let Some(request) = read_head(&mut reader, 0) {
-        let length = request.header("content-length").map_or(0, |length| length.parse().unwrap());
-        let program = request.header("user-agent").unwrap_or_default();
-        if reader.read_exact(&mut vec![0; length]).is_err() {
-            return;
-        }
-        let (accepted, takes) = books.lock().unwrap().serve(program);
-        thread::sleep(takes);
-        let reply = if accepted { ok("hi") } else { status(429) };
-        if stream.write_all(&reply.bytes()).is_err() {
-            return;
-        }
     }
 }
