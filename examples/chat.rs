@@ -6,12 +6,9 @@
 
 use std::time::Duration;
 
+use holysheep::test_server::{Server, ok, reset, status};
 use holysheep::{ChatRequest, Client, Config, Event};
 use lexopt::prelude::*;
-
-#[path = "../tests/support/mod.rs"]
-mod support;
-use support::{Server, ok, reset, status};
 
 const HELP: &str = "usage: chat [--model NAME] [--deadline SECONDS] [QUESTION]
 
@@ -89,7 +86,7 @@ fn ride_through(options: &Options) -> Result<(), Failure> {
     let answer = "Wait after each failure, twice as long each time but never the same as everybody else.";
     let busy = r#"{"error": {"message": "slow down", "code": "rate_limit_exceeded"}}"#;
     let server = Server::script([
-        status(429).header("retry-after", "1").body(busy),
+        status(429).retry_after(1).body(busy),
         status(503).body("<html><title>503 Service Unavailable</title></html>"),
         reset(),
         ok(answer),

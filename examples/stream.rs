@@ -7,11 +7,8 @@
 use std::io::Write;
 use std::time::Duration;
 
+use holysheep::test_server::{self, Server};
 use holysheep::{ChatRequest, Client, Config, Error};
-
-#[path = "../tests/support/mod.rs"]
-mod support;
-use support::{Server, status};
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -21,7 +18,8 @@ fn main() -> Result<(), Failure> {
     if std::env::var_os("HOLYSHEEP_API_KEY").is_some() {
         return tell(&Client::from_env()?, &question);
     }
-    let server = Server::always(slowly("one two three four five six seven eight nine ten"));
+    let words = "one two three four five six seven eight nine ten".split_inclusive(' ');
+    let server = Server::always(test_server::stream(words).trickle(Duration::from_micros(500)));
     println!("HOLYSHEEP_API_KEY is not set: asking a server at {}", server.url());
     let config = Config::builder().api_key("sk-of-no-service").base_url(server.url()).build()?;
     tell(&Client::new(config)?, &question)
@@ -50,18 +48,4 @@ fn tell(client: &Client, question: &str) -> Result<(), Failure> {
         answer.finish_reason()
     );
     Ok(())
-}
-
-/// A stream of these words, one after the other.
-fn slowly(words: &str) -> support::Reply {
-    let chunk = |delta: serde_json::Value, finish: Option<&str>| {
-        let choice = serde_json::json!({"index": 0, "delta": delta, "finish_reason": finish});
-        format!("data: {}\n\n", serde_json::json!({"id": "c1", "model": "gpt-4.1", "choices": [choice]}))
-    };
-    let mut body: String =
-        words.split_inclusive(' ').map(|word| chunk(serde_json::json!({"content": word}), None)).collect();
-    body += &chunk(serde_json::json!({}), Some("stop"));
-    body += "data: {\"choices\": [], \"usage\": {\"prompt_tokens\": 9, \"completion_tokens\": 10, \"total_tokens\": 19}}\n\n";
-    body += "data: [DONE]\n\n";
-    status(200).header("content-type", "text/event-stream").body(body).trickle(Duration::from_micros(500))
 }

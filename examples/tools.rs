@@ -3,13 +3,10 @@
 //!
 //!     cargo run --example tools
 
+use holysheep::test_server::{Server, ok, tool_call};
 use holysheep::{ChatRequest, Client, Config, Message, Tool};
 use serde::Deserialize;
 use serde_json::json;
-
-#[path = "../tests/support/mod.rs"]
-mod support;
-use support::{Server, ok, status};
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -24,11 +21,8 @@ fn main() -> Result<(), Failure> {
     if std::env::var_os("HOLYSHEEP_API_KEY").is_some() {
         return converse(&Client::from_env()?);
     }
-    let call = json!({"id": "call_1", "type": "function",
-        "function": {"name": "weather", "arguments": "{\"city\": \"Paris\"}"}});
-    let message = json!({"role": "assistant", "content": null, "tool_calls": [call]});
-    let asks = json!({"choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}]});
-    let server = Server::script([status(200).json(&asks), ok("It is sunny in Paris, 21 °C.")]);
+    let asks = tool_call("weather", &json!({"city": "Paris"}));
+    let server = Server::script([asks, ok("It is sunny in Paris, 21 °C.")]);
     println!("HOLYSHEEP_API_KEY is not set: asking a server at {}", server.url());
     let config = Config::builder().api_key("sk-of-no-service").base_url(server.url()).build()?;
     converse(&Client::new(config)?)
