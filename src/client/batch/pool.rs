@@ -1,14 +1,13 @@
 //! The workers of a batch: each pulls requests, sends calls whose turn it is, and queues results.
 
-use std::any::Any;
-use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::queue::{Next, Task, WaitingCalls};
+use super::queue::{Next, Task};
 use super::request::Sendable as _;
+use super::state::{Limits, State};
 use super::{BatchItem, BatchRequest};
 use crate::adaptive::Acquired;
 use crate::client::Client;
@@ -48,40 +47,6 @@ impl<R: BatchRequest> Shared<R> {
     }
 }
 
-struct State<R: BatchRequest> {
-    /// By their place in the output.
-    results: BTreeMap<usize, BatchItem<R>>,
-    /// The place of the next item to be taken.
-    next: usize,
-    /// Items finished so far: where order doesn't matter, the place of the next one.
-    count: usize,
-    /// Requests that are being sent.
-    running: usize,
-    /// Requests that are being pulled.
-    pulling: usize,
-    waiting: WaitingCalls<R>,
-    limits: Limits,
-    in_order: bool,
-    threads: usize,
-    /// Workers that wait for something to do.
-    idle: usize,
-    /// One of them waits for the first call whose time comes; the others only for notifications.
-    has_timekeeper: bool,
-    consumer_waits: bool,
-    input_ended: bool,
-    panic: Option<Box<dyn Any + Send>>,
-}
-
-/// How much of what there may be at the same time.
-#[derive(Clone, Copy)]
-pub(super) struct Limits {
-    pub(super) threads: usize,
-    /// Results that no consumer has taken.
-    pub(super) results: usize,
-    /// Calls that wait for a turn or a retry.
-    pub(super) waiting: usize,
-}
-
 /// What a worker does next.
 enum Work<R> {
     Send(Task<R>, Acquired),
@@ -89,44 +54,6 @@ enum Work<R> {
     /// Ends a call that waits, because the client is shut down or drained.
     Abandon(Task<R>),
     Nothing,
-}
-
-impl<R: BatchRequest> State<R> {
-    fn new(limits: Limits, in_order: bool) -> State<R> {
-        State {
-            results: BTreeMap::new(),
-            next: 0,
-            count: 0,
-            running: 0,
-            pulling: 0,
-            waiting: WaitingCalls::default(),
-            limits,
-            in_order,
-            threads: 0,
-            idle: 0,
-            has_timekeeper: false,
-            consumer_waits: false,
-            input_ended: false,
-            panic: None,
-        }
-    }
-
-    /// Whether no further item will be finished. A drained client doesn't wait for its input, which may block.
-    fn is_over(&self, drained: bool) -> bool {
-        let no_input = drained || (self.input_ended && self.pulling == 0);
-        no_input && self.running == 0 && self.waiting.len() == 0
-    }
-
-    /// Whether there is room for a further request.
-    fn has_room(&self) -> bool {
-        let limit = self.limits.threads + self.limits.results;
-        self.running + self.pulling + self.results.len() < limit && self.waiting.len() < self.limits.waiting
-    }
-
-    /// Whether another worker would find something to do: all others are busy.
-    fn needs_worker(&self) -> bool {
-        !self.input_ended && self.idle == 0 && self.threads < self.limits.threads
-    }
 }
 
 impl<I> WorkerPool<I>

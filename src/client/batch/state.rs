@@ -1,0 +1,79 @@
+//! What the workers of a batch share about its progress, and the limits that it keeps to.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+
+use super::queue::WaitingCalls;
+use super::{BatchItem, BatchRequest};
+
+pub(super) struct State<R: BatchRequest> {
+    /// By their place in the output.
+    pub(super) results: BTreeMap<usize, BatchItem<R>>,
+    /// The place of the next item to be taken.
+    pub(super) next: usize,
+    /// Items finished so far: where order doesn't matter, the place of the next one.
+    pub(super) count: usize,
+    /// Requests that are being sent.
+    pub(super) running: usize,
+    /// Requests that are being pulled.
+    pub(super) pulling: usize,
+    pub(super) waiting: WaitingCalls<R>,
+    pub(super) limits: Limits,
+    pub(super) in_order: bool,
+    pub(super) threads: usize,
+    /// Workers that wait for something to do.
+    pub(super) idle: usize,
+    /// One of them waits for the first call whose time comes; the others only for notifications.
+    pub(super) has_timekeeper: bool,
+    pub(super) consumer_waits: bool,
+    pub(super) input_ended: bool,
+    pub(super) panic: Option<Box<dyn Any + Send>>,
+}
+
+/// How much of what there may be at the same time.
+#[derive(Clone, Copy)]
+pub(super) struct Limits {
+    pub(super) threads: usize,
+    /// Results that no consumer has taken.
+    pub(super) results: usize,
+    /// Calls that wait for a turn or a retry.
+    pub(super) waiting: usize,
+}
+
+impl<R: BatchRequest> State<R> {
+    pub(super) fn new(limits: Limits, in_order: bool) -> State<R> {
+        State {
+            results: BTreeMap::new(),
+            next: 0,
+            count: 0,
+            running: 0,
+            pulling: 0,
+            waiting: WaitingCalls::default(),
+            limits,
+            in_order,
+            threads: 0,
+            idle: 0,
+            has_timekeeper: false,
+            consumer_waits: false,
+            input_ended: false,
+            panic: None,
+        }
+    }
+
+    /// Whether no further item will be finished. A drained client doesn't wait for its input, which may block.
+    pub(super) fn is_over(&self, drained: bool) -> bool {
+        let no_input = drained || (self.input_ended && self.pulling == 0);
+        no_input && self.running == 0 && self.waiting.len() == 0
+    }
+
+    /// Whether there is room for a further request.
+    pub(super) fn has_room(&self) -> bool {
+        let limit = self.limits.threads + self.limits.results;
+        self.running + self.pulling + self.results.len() < limit && self.waiting.len() < self.limits.waiting
+    }
+
+    /// Whether another worker would find something to do: all others are busy.
+    pub(super) fn needs_worker(&self) -> bool {
+        !self.input_ended && self.idle == 0 && self.threads < self.limits.threads
+    }
+}
