@@ -87,11 +87,33 @@ pub enum Error {
         /// The parser's error.
         source: Source,
     },
+    /// A success without an answer: an empty body, no choices, a stream that ends before its first choice. It is retried.
+    #[non_exhaustive]
+    NoAnswer {
+        /// The HTTP status it came with.
+        status: u16,
+        /// What is missing.
+        missing: String,
+        /// The id to quote to the service's support.
+        request_id: Option<String>,
+        /// The beginning of what the service sent instead, at most [`EXCERPT`] bytes.
+        body: String,
+    },
+    /// JSON was wanted from an answer that was cut by the token limit, filtered or refused.
+    #[non_exhaustive]
+    Incomplete {
+        /// Why the answer ended, for example `length` or `content_filter`; `refusal` where the model refused to answer.
+        finish_reason: String,
+        /// The id to quote to the service's support.
+        request_id: Option<String>,
+    },
     /// A stream that ended before the answer did: without a finish reason and without `[DONE]`.
     #[non_exhaustive]
     StreamTruncated {
         /// The text that had arrived.
         received: String,
+        /// Whether a chunk had been handed to the caller. Only where none had, another attempt can replace the answer.
+        delivered: bool,
         /// The cause, where the connection broke.
         source: Option<Source>,
     },
@@ -179,7 +201,9 @@ impl Error {
     /// The HTTP status of the answer, if there was one.
     pub fn status(&self) -> Option<u16> {
         match self.innermost() {
-            Error::Api { status, .. } | Error::Decode { status, .. } => Some(*status),
+            Error::Api { status, .. } | Error::Decode { status, .. } | Error::NoAnswer { status, .. } => {
+                Some(*status)
+            }
             _ => None,
         }
     }
@@ -209,7 +233,10 @@ impl Error {
     /// The service's id of the failed request.
     pub fn request_id(&self) -> Option<&str> {
         match self.innermost() {
-            Error::Api { request_id, .. } | Error::Decode { request_id, .. } => request_id.as_deref(),
+            Error::Api { request_id, .. }
+            | Error::Decode { request_id, .. }
+            | Error::NoAnswer { request_id, .. }
+            | Error::Incomplete { request_id, .. } => request_id.as_deref(),
             _ => None,
         }
     }
@@ -249,6 +276,7 @@ impl Error {
             }
             Error::Api { status, .. } => format!("status {status}"),
             Error::Decode { status, .. } => format!("unreadable answer, status {status}"),
+            Error::NoAnswer { status, .. } => format!("no answer, status {status}"),
             other => other.to_string(),
         }
     }
@@ -261,6 +289,23 @@ impl Error {
         }
         error
     }
+}
+
+/// What happened to an answer that this finish reason left incomplete, and what helps; none for any other finish reason.
+pub(crate) fn incompleteness(finish_reason: &str) -> Option<&'static str> {
+    Some(match finish_reason.to_ascii_lowercase().as_str() {
+        "length" | "max_tokens" | "model_length" => {
+            "was cut by the token limit; raise max_tokens or max_completion_tokens"
+        }
+        "content_filter" | "safety" | "sensitive" | "recitation" | "prohibited_content" | "blocklist" => {
+            "was withheld or cut by the service's content filter"
+        }
+        "refusal" => "is a refusal instead of JSON; its text is in refusal() or text()",
+        "error" | "abort" | "network_error" | "insufficient_system_resource" => {
+            "was broken off by the service; try again"
+        }
+        _ => return None,
+    })
 }
 
 /// Whether a code is the name of an error, and not a sentence that may repeat a prompt.

@@ -297,7 +297,7 @@ impl ChatStream {
 
     /// The error of a stream that ended before its answer did.
     fn truncated(&self, source: Option<Source>) -> Error {
-        Error::StreamTruncated { received: self.partial().to_owned(), source }
+        Error::StreamTruncated { received: self.partial().to_owned(), delivered: true, source }
     }
 }
 

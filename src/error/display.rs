@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Error, Phase, Reason, is_name};
+use super::{Error, Phase, Reason, incompleteness, is_name};
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -28,6 +28,14 @@ impl fmt::Display for Error {
             }
             Error::Decode { status, at, excerpt, .. } => {
                 write!(f, "can't read the answer (status {status}) at {at}: `{excerpt}`")
+            }
+            Error::NoAnswer { status, missing, body, .. } => {
+                write!(f, "the service answered {status}, but sent no answer: {missing}")?;
+                if body.is_empty() { Ok(()) } else { write!(f, ": `{body}`") }
+            }
+            Error::Incomplete { finish_reason, .. } => {
+                let cause = incompleteness(finish_reason).unwrap_or("is incomplete");
+                write!(f, "the answer {cause} (finish reason {finish_reason})")
             }
             Error::StreamTruncated { received, .. } => {
                 write!(f, "the stream was cut after {} bytes of text", received.len())
@@ -90,9 +98,22 @@ impl fmt::Debug for Error {
                 .field("at", at)
                 .field("request_id", request_id)
                 .finish_non_exhaustive(),
-            Error::StreamTruncated { received, .. } => {
-                f.debug_struct("StreamTruncated").field("bytes", &received.len()).finish_non_exhaustive()
-            }
+            Error::NoAnswer { status, missing, request_id, .. } => f
+                .debug_struct("NoAnswer")
+                .field("status", status)
+                .field("missing", missing)
+                .field("request_id", request_id)
+                .finish_non_exhaustive(),
+            Error::Incomplete { finish_reason, request_id } => f
+                .debug_struct("Incomplete")
+                .field("finish_reason", &Some(finish_reason).filter(|reason| is_name(reason)))
+                .field("request_id", request_id)
+                .finish(),
+            Error::StreamTruncated { received, delivered, .. } => f
+                .debug_struct("StreamTruncated")
+                .field("bytes", &received.len())
+                .field("delivered", delivered)
+                .finish_non_exhaustive(),
             Error::TooLarge { part, limit } => {
                 f.debug_struct("TooLarge").field("part", part).field("limit", limit).finish()
             }
@@ -161,6 +182,15 @@ mod tests {
     use super::super::tests::{api, cause, gave_up};
     use super::*;
 
+    fn no_answer(missing: &str, body: &str) -> Error {
+        let (missing, body) = (missing.to_owned(), body.to_owned());
+        Error::NoAnswer { status: 200, missing, request_id: None, body }
+    }
+
+    fn incomplete(finish_reason: &str) -> Error {
+        Error::Incomplete { finish_reason: finish_reason.to_owned(), request_id: None }
+    }
+
     #[test]
     fn every_message_is_one_line_for_its_level() {
         let timeout = |phase| Error::Timeout { phase, after: Duration::from_secs(60) };
@@ -193,8 +223,36 @@ mod tests {
                 "the connection broke in the middle of the answer",
             ),
             (
-                Error::StreamTruncated { received: "héllo".to_owned(), source: Some(cause()) },
+                Error::StreamTruncated {
+                    received: "héllo".to_owned(),
+                    delivered: true,
+                    source: Some(cause()),
+                },
                 "the stream was cut after 6 bytes of text",
+            ),
+            (
+                no_answer("the body is empty", ""),
+                "the service answered 200, but sent no answer: the body is empty",
+            ),
+            (
+                no_answer("there are no choices", "{}"),
+                "the service answered 200, but sent no answer: there are no choices: `{}`",
+            ),
+            (
+                incomplete("length"),
+                "the answer was cut by the token limit; raise max_tokens or max_completion_tokens (finish reason length)",
+            ),
+            (
+                incomplete("SAFETY"),
+                "the answer was withheld or cut by the service's content filter (finish reason SAFETY)",
+            ),
+            (
+                incomplete("refusal"),
+                "the answer is a refusal instead of JSON; its text is in refusal() or text() (finish reason refusal)",
+            ),
+            (
+                incomplete("abort"),
+                "the answer was broken off by the service; try again (finish reason abort)",
             ),
             (Error::TooLarge { part: "parts", limit: 9 }, "the answer has more than 9 parts"),
             (Error::TooLarge { part: "body", limit: 9 }, "the body of the answer is larger than 9 bytes"),
@@ -260,8 +318,9 @@ mod tests {
             request_id: None,
             source: text().into(),
         };
-        let truncated = Error::StreamTruncated { received: text(), source: Some(text().into()) };
-        for error in [api, decode, truncated] {
+        let truncated =
+            Error::StreamTruncated { received: text(), delivered: true, source: Some(text().into()) };
+        for error in [api, decode, truncated, no_answer("choices", &text()), incomplete(&text())] {
             assert!(!format!("{error:?}").contains("secret"), "{error:?}");
             let (attempts, elapsed) = (2, Duration::ZERO);
             let gave_up =

@@ -85,7 +85,8 @@ pub(crate) fn classify(error: &Error, retry: &RetryConfig) -> Classification {
     use Verdict::{GiveUp, Retry};
     match error {
         Error::Api { status, code, kind, message, retry_after, should_retry, .. } => {
-            let billing = *status == 402 || (*status == 429 && (names_billing(code) || names_billing(kind)));
+            let quota = names_billing(code) || names_billing(kind) || quotes_quota(message);
+            let billing = *status == 402 || (*status == 429 && quota);
             let hopeless = billing || (*status == 429 && exceeds_limit_alone(message));
             let again = should_retry.unwrap_or(retry.retries_status(*status) && !hopeless);
             let asked = retry_after.map_or(Retry, Verdict::RetryAfter);
@@ -119,8 +120,13 @@ pub(crate) fn classify(error: &Error, retry: &RetryConfig) -> Classification {
         }
         Error::GaveUp { last, .. } => classify(last, retry),
         Error::Decode { .. } | Error::TooLarge { .. } => Classification::new(GiveUp, Feedback::ServiceUp),
+        Error::NoAnswer { .. } => Classification::new(Retry, Feedback::Outcome),
+        // It is the model's answer to this request.
+        Error::Incomplete { .. } => Classification::new(GiveUp, Feedback::ServiceUp),
         // What was delivered can't be taken back.
-        Error::StreamTruncated { .. } => Classification::new(GiveUp, Feedback::Outcome),
+        Error::StreamTruncated { delivered, .. } => {
+            Classification::new(if *delivered { GiveUp } else { Retry }, Feedback::Outcome)
+        }
         Error::Config { .. }
         | Error::Deadline { .. }
         | Error::Cancelled
@@ -134,6 +140,12 @@ pub(crate) fn classify(error: &Error, retry: &RetryConfig) -> Classification {
 fn names_billing(word: &Option<String>) -> bool {
     let word = word.as_deref().unwrap_or_default().to_ascii_lowercase();
     ["quota", "billing", "credit", "balance"].iter().any(|billing| word.contains(billing))
+}
+
+/// Whether a message quotes OpenAI's code for a quota that is used up: LiteLLM replaces that code by the status, and passes
+/// the error on as text. No sentence about a rate limit contains the code.
+fn quotes_quota(message: &str) -> bool {
+    message.contains("insufficient_quota")
 }
 
 /// Whether a 429 says that the request alone is larger than the limit, so that no wait helps. OpenAI: "Request too large
@@ -289,8 +301,24 @@ mod tests {
     }
 
     #[test]
+    fn what_brought_no_answer_is_a_failure_that_is_retried() {
+        let truncated =
+            |delivered| Error::StreamTruncated { received: String::new(), delivered, source: None };
+        let (missing, body) = ("there are no choices".to_owned(), String::new());
+        for (error, verdict) in [
+            (Error::NoAnswer { status: 200, missing, request_id: None, body }, Verdict::Retry),
+            (truncated(false), Verdict::Retry),
+            (truncated(true), Verdict::GiveUp),
+        ] {
+            let failure = classify(&error, &RetryConfig::default());
+            assert_eq!((failure.verdict, failure.learned()), (verdict, Some(Outcome::failed())), "{error}");
+        }
+    }
+
+    #[test]
     fn what_cannot_get_better_is_given_up() {
         for error in [
+            Error::Incomplete { finish_reason: "length".to_owned(), request_id: None },
             Error::config("timeout", "is zero"),
             Error::TooLarge { part: "body", limit: 1 },
             Error::Deadline { after: Duration::ZERO },
