@@ -19,6 +19,7 @@ pub(crate) mod embeddings;
 mod logprobs;
 mod message;
 pub(crate) mod models;
+mod origin;
 mod request;
 mod response;
 mod response_format;

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
-use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::de::DeserializeOwned;
 
 use crate::adaptive::AdaptiveHandler;
 use crate::api::models::ModelList;
@@ -25,6 +25,7 @@ use crate::client::decode::ResponseDecoder;
 use crate::client::stream::ChatStream;
 use crate::error::{Error, Result};
 use crate::http::options::MAX_URL_PART;
+use crate::http::request::HttpRequest;
 use crate::http::transport::HttpResponse;
 use crate::meta::Attempt;
 use crate::policy::backoff::RetryConfig;
@@ -36,6 +37,7 @@ const MIN_KEY_LENGTH: usize = 20;
 
 const CHAT: &str = "/chat/completions";
 const EMBEDDINGS: &str = "/embeddings";
+const MODELS: &str = "/models";
 
 /// The name of the handler for calls without a model.
 const NO_MODEL: &str = "";
@@ -96,8 +98,8 @@ impl Client {
     /// [`Error::Config`] before anything is sent where the request can't work, otherwise the error of the call.
     pub fn chat(&self, request: &ChatRequest) -> Result<ChatResponse> {
         let mut call = self.begin_chat(request)?;
-        let Attempt { result, meta } = self.core.call(&mut call, |response| self.decode_chat(response));
-        result.map(|response| ChatResponse { meta, ..response })
+        let Attempt { result, meta } = self.core.run(&mut call, None, |sent| self.send_chat(request, sent));
+        result.map(|response| response.with_meta(meta))
     }
 
     /// Requests a chat completion that arrives in chunks.
@@ -123,8 +125,8 @@ impl Client {
     /// As [`chat`](Client::chat).
     pub fn embeddings(&self, request: &EmbeddingRequest) -> Result<EmbeddingResponse> {
         let mut call = self.begin_embeddings(request)?;
-        let decode = |response: &HttpResponse| self.decode_embeddings(request, response);
-        let Attempt { result, meta } = self.core.call(&mut call, decode);
+        let send = |sent: &HttpRequest<'_>| self.send_embeddings(request, sent);
+        let Attempt { result, meta } = self.core.run(&mut call, None, send);
         result.map(|response| EmbeddingResponse { meta, ..response })
     }
 
@@ -133,7 +135,9 @@ impl Client {
     /// # Errors
     /// The error of the call.
     pub fn models(&self) -> Result<Vec<Model>> {
-        self.get("/models").map(ModelList::into_vec)
+        let decode = |response: &HttpResponse| self.options.decoder.decode_list(response, "data");
+        let mut call = self.core.begin(self.spec(NO_MODEL, MODELS, None));
+        self.core.call(&mut call, decode).result.map(ModelList::into_vec)
     }
 
     /// Checks whether the service accepts the key: requests the list of models, one attempt, 5 s.
@@ -150,23 +154,27 @@ impl Client {
         }
         let time = self.options.deadline.map_or(VALIDATION_TIME, |deadline| deadline.min(VALIDATION_TIME));
         let once = self.with_retry(RetryConfig::default().max_retries(0)).with_deadline(Some(time));
-        once.exchange::<IgnoredAny>(NO_MODEL, "/models", None).result.map(drop)
+        let check = |response: &HttpResponse| once.options.decoder.check(response);
+        once.core.call(&mut once.core.begin(once.spec(NO_MODEL, MODELS, None)), check).result
     }
 
     /// Requests a path below the base address, for parts of an API that have no method here.
     ///
+    /// An empty answer is `()` or the `None` of an `Option`, and a failure that is retried for every other type.
+    ///
     /// # Errors
     /// [`Error::Config`] for an invalid path, otherwise the error of the call.
     pub fn get<R: DeserializeOwned>(&self, path: &str) -> Result<R> {
-        self.exchange(NO_MODEL, &checked_path(path)?, None).result
+        self.exchange(&checked_path(path)?, None)
     }
 
-    /// Posts JSON to a path below the base address, for parts of an API that have no method here.
+    /// Posts JSON to a path below the base address, for parts of an API that have no method here. An empty answer is treated as
+    /// by [`get`](Client::get).
     ///
     /// # Errors
     /// [`Error::Config`] for an invalid path or body, otherwise the error of the call.
     pub fn post<B: Serialize + ?Sized, R: DeserializeOwned>(&self, path: &str, body: &B) -> Result<R> {
-        self.exchange(NO_MODEL, &checked_path(path)?, Some(to_json(body)?)).result
+        self.exchange(&checked_path(path)?, Some(to_json(body)?))
     }
 
     /// This client with other retry settings. A setting that can't work is replaced by the nearest one that can, with a
@@ -263,10 +271,9 @@ impl Client {
     }
 
     /// `path` begins with a slash and stays below the base address.
-    fn exchange<R: DeserializeOwned>(&self, model: &str, path: &str, body: Option<Vec<u8>>) -> Attempt<R> {
-        let decoder = &self.options.decoder;
-        let decode = |response: &HttpResponse| decoder.decode(response, HttpResponse::json);
-        self.core.call(&mut self.core.begin(self.spec(model, path, body)), decode)
+    fn exchange<R: DeserializeOwned>(&self, path: &str, body: Option<Vec<u8>>) -> Result<R> {
+        let decode = |response: &HttpResponse| self.options.decoder.decode_any(response);
+        self.core.call(&mut self.core.begin(self.spec(NO_MODEL, path, body)), decode).result
     }
 
     fn begin_chat<'a>(&self, request: &'a ChatRequest) -> Result<Call<'a>> {
@@ -274,8 +281,9 @@ impl Client {
         Ok(self.core.begin(self.spec(request.model(), CHAT, Some(to_json(&request.body())?))))
     }
 
-    fn decode_chat(&self, response: &HttpResponse) -> Result<ChatResponse> {
-        self.options.decoder.decode_chat(response)
+    /// Makes an attempt of a chat.
+    fn send_chat(&self, request: &ChatRequest, sent: &HttpRequest<'_>) -> Attempt<ChatResponse> {
+        ChatStream::whole(&self.core, &self.options, sent, request.answers())
     }
 
     fn begin_embeddings<'a>(&self, request: &'a EmbeddingRequest) -> Result<Call<'a>> {
@@ -283,12 +291,14 @@ impl Client {
         Ok(self.core.begin(self.spec(request.model(), EMBEDDINGS, Some(to_json(request)?))))
     }
 
-    fn decode_embeddings(
+    /// Makes an attempt of a call for embeddings.
+    fn send_embeddings(
         &self,
-        _request: &EmbeddingRequest,
-        response: &HttpResponse,
-    ) -> Result<EmbeddingResponse> {
-        self.options.decoder.decode(response, HttpResponse::json)
+        request: &EmbeddingRequest,
+        sent: &HttpRequest<'_>,
+    ) -> Attempt<EmbeddingResponse> {
+        let decoder = &self.options.decoder;
+        self.core.send_whole(sent, |response| decoder.decode_embeddings(response, request))
     }
 
     fn spec<'a>(&self, model: &'a str, path: &'a str, body: Option<Vec<u8>>) -> CallSpec<'a> {

@@ -11,4 +11,5 @@ pub(crate) mod raw_head;
 pub(crate) mod secrets;
 pub(crate) mod sse;
 pub(crate) mod stream_event;
+pub(crate) mod success;
 mod usage;

@@ -363,11 +363,16 @@ fn a_redirect_is_reported_and_not_followed() {
 fn an_unreadable_answer_is_an_error_with_an_excerpt() {
     let error = fails_without_retry(status(200).body("<html>Welcome to the hotel's network</html>"));
     assert!(matches!(error, Error::Decode { status: 200, .. }));
-    let text =
-        "can't read the answer (status 200) at byte 0 of 43: `<html>Welcome to the hotel's network</html>`";
+    let text = "can't read the answer (status 200) at byte 0 of 43, where an HTML page begins: \
+                `<html>Welcome to the hotel's network</html>`";
     assert_eq!(error.to_string(), text);
-    fails_without_retry(status(200));
-    fails_without_retry(status(200).body("{}"));
+    let cause = "an HTML page in place of JSON; base_url may be that of a website: Welcome";
+    assert!(error.source().unwrap().to_string().starts_with(cause.trim_end_matches(": Welcome")));
+    let text = "can't read the answer (status 200) at byte 0 of 4: `oops`";
+    for kind in ["application/json", "text/plain", "text/event-stream"] {
+        let error = fails_without_retry(status(200).header("content-type", kind).body("oops"));
+        assert_eq!(error.to_string(), text, "{kind}");
+    }
     let garbage = fails_without_retry(status(200).body(vec![0xf5; 10_000_000]));
     assert!(garbage.to_string().len() < 2_000, "{} bytes", garbage.to_string().len());
 }

@@ -6,7 +6,7 @@ mod hostile;
 mod support;
 
 use holysheep::{ChatResponse, EmbeddingRequest, EmbeddingResponse, Error, Result};
-use hostile::{DONE, ask, each, events, exact, kind, streamed, told};
+use hostile::{DONE, ask, each, events, exact, streamed, told};
 use serde_json::{Value, json};
 use support::{Server, status};
 
@@ -61,6 +61,21 @@ fn the_error_says_how_many_vectors_came_for_how_many_texts() {
 }
 
 #[test]
+fn an_answer_without_any_vector_is_tried_again() {
+    let vector = json!({"data": vectors(&[json!(0)])});
+    each(
+        [json!({"data": []}), json!({"data": null}), json!({}), json!(null), json!({"data": [null]})],
+        |body| {
+            let server = Server::script([status(200).json(&body), status(200).json(&vector)]);
+            let answer = exact(server.url()).0.embeddings(&EmbeddingRequest::new("m", "one text")).unwrap();
+            assert_eq!((answer.data.len(), answer.meta().attempts), (1, 2), "{body}");
+        },
+    );
+    let error = embed_four(&json!([])).unwrap_err();
+    assert!(told(&error).contains("0 vectors for 4 texts"), "{}", told(&error));
+}
+
+#[test]
 fn one_text_has_one_vector() {
     each([json!("one text"), json!([1, 2, 3]), json!([[1, 2, 3]])], |input| {
         let two = json!({"data": vectors(&[json!(0), json!(1)])});
@@ -105,7 +120,7 @@ fn answers(message: &Value, finish_reason: &str) -> [(&'static str, ChatResponse
 
 #[track_caller]
 fn is_incomplete(error: &Error, cause: &str, what: &str) {
-    assert_eq!(kind(error), "Incomplete", "{what}: {error:?}");
+    assert!(matches!(error, Error::Incomplete { .. }), "{what}: {error:?}");
     assert!(told(error).contains(cause), "{what}: {}", told(error));
     assert_eq!(error.request_id(), Some("req-7"), "{what}");
     assert!(!error.is_retryable(), "{what}");
@@ -161,6 +176,51 @@ fn malformed_json_of_a_finished_answer_is_still_the_fault_of_the_text() {
         let error = answer.json::<Value>().unwrap_err();
         assert!(matches!(error, Error::Decode { .. }), "{way}: {error:?}");
         assert_eq!(error.request_id(), Some("req-7"), "{way}");
+    }
+}
+
+#[test]
+fn json_that_is_complete_is_read_whatever_the_finish_reason_says() {
+    let call = json!({"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{\"a\": 1}"}});
+    let message = json!({"role": "assistant", "content": "{\"a\": 1}", "tool_calls": [call]});
+    each(["length", "content_filter", "stop"], |reason| {
+        for (way, answer) in answers(&message, reason) {
+            assert_eq!(answer.json::<Value>().unwrap(), json!({"a": 1}), "{way} {reason}");
+            assert_eq!(
+                answer.tool_calls()[0].arguments::<Value>().unwrap(),
+                json!({"a": 1}),
+                "{way} {reason}"
+            );
+        }
+    });
+}
+
+#[test]
+fn every_name_of_an_incomplete_answer_is_known_and_no_other() {
+    each(["MAX_TOKENS", "SAFETY", "model_length", "insufficient_system_resource"], |reason| {
+        for (way, answer) in answers(&json!({"content": "{\"a\": "}), reason) {
+            is_incomplete(&answer.json::<Value>().unwrap_err(), reason, way);
+        }
+    });
+    each(["stop", "tool_calls", "end_turn", "anything"], |reason| {
+        for (way, answer) in answers(&json!({"content": "{\"a\": "}), reason) {
+            assert!(matches!(answer.json::<Value>(), Err(Error::Decode { .. })), "{way} {reason}");
+        }
+    });
+}
+
+#[test]
+fn what_a_tool_call_came_with_is_no_part_of_it() {
+    let call = json!({"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{\"a\": "}});
+    let message = json!({"role": "assistant", "content": null, "tool_calls": [call],
+        "function_call": {"name": "g", "arguments": "{\"b\": "}});
+    for (way, answer) in answers(&message, "length") {
+        let read = serde_json::to_value(&answer.choices[0].message).unwrap();
+        let read: holysheep::Message = serde_json::from_value(read).unwrap();
+        assert_eq!(read, answer.choices[0].message, "{way}");
+        assert!(matches!(read.tool_calls[0].arguments::<Value>(), Err(Error::Decode { .. })), "{way}");
+        let deprecated = answer.choices[0].message.function_call.as_ref().unwrap();
+        is_incomplete(&deprecated.arguments::<Value>().unwrap_err(), "length", way);
     }
 }
 

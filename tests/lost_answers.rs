@@ -166,6 +166,20 @@ fn a_surrogate_pair_in_two_deltas_is_joined() {
 }
 
 #[test]
+fn the_text_so_far_only_grows_and_is_that_of_the_first_choice() {
+    let second = field(1, r#""content":"other""#);
+    let server = Server::script([events(&[&second, &delta("Hel"), &delta("lo"), FINISH, DONE].concat())]);
+    let mut pieces = stream(&exact(server.url()).0).unwrap();
+    let mut seen = vec![pieces.partial().to_owned()];
+    while let Some(piece) = pieces.next() {
+        piece.unwrap();
+        seen.push(pieces.partial().to_owned());
+    }
+    assert!(seen.windows(2).all(|pair| pair[1].starts_with(&pair[0])), "{seen:?}");
+    assert_eq!(seen.last().unwrap(), "Hello");
+}
+
+#[test]
 fn a_surrogate_pair_in_two_pieces_of_other_fields_is_joined_too() {
     let call = |arguments: &str, rest: &str| {
         field(0, &format!(r#""tool_calls":[{{"index":0,{rest}"function":{{"arguments":"{arguments}"}}}}]"#))

@@ -212,6 +212,66 @@ fn other_calls_try_an_empty_body_again_too() {
 }
 
 #[test]
+fn an_empty_body_is_an_answer_for_a_type_that_can_be_nothing() {
+    let get = |reply: Reply| {
+        let server = Server::script([reply.clone(), reply.clone(), reply.clone(), json("[1]")]);
+        let (client, _) = exact(server.url());
+        client.get::<()>("/x").unwrap();
+        assert_eq!(client.post::<_, Option<Vec<u8>>>("/x", &()).unwrap(), None);
+        assert_eq!(server.requests().len(), 2);
+        (client.get::<serde_json::Value>("/x").unwrap(), server.requests().len())
+    };
+    assert_eq!(get(json("")), (serde_json::json!([1]), 4));
+    assert_eq!(get(status(204)), (serde_json::Value::Null, 3));
+}
+
+#[test]
+fn models_and_keys_know_errors_in_a_success() {
+    let refused = r#"{"code":401,"msg":"the words"}"#;
+    each([refused, r#"{"success":false,"code":"401","message":"the words"}"#], |body| {
+        let server = Server::always(json(body));
+        let (client, _) = exact(server.url());
+        let errors = [client.models().unwrap_err(), client.validate_api_key().unwrap_err()];
+        for error in errors {
+            assert!(error.is_auth() && told(&error).contains("the words"), "{body}: {error:?}");
+        }
+    });
+    let server = Server::always(json(r#"{"object":"list","data":[{"id":"m"}],"success":true}"#));
+    exact(server.url()).0.validate_api_key().unwrap();
+}
+
+#[test]
+fn what_an_api_calls_an_error_is_an_answer_for_a_type_of_the_callers_own() {
+    let body = r#"{"success":false,"code":500,"message":"x","detail":"y"}"#;
+    let server = Server::always(json(body));
+    let answer: serde_json::Value = exact(server.url()).0.get("/jobs/7").unwrap();
+    assert_eq!(answer["detail"], "y");
+}
+
+#[test]
+fn an_error_as_json_without_a_name_ends_the_stream() {
+    let error = r#"{"error":{"message":"fell over","code":503}}"#;
+    let server = Server::script([events(&[&delta("Hel"), error, "\n\n", DONE].concat())]);
+    let (text, error) = read(&mut stream(&exact(server.url()).0).unwrap());
+    assert_eq!((text.as_str(), error.unwrap().status()), ("Hel", Some(503)));
+}
+
+#[test]
+fn an_image_or_audio_is_an_answer() {
+    let audio = r#"{"choices":[{"message":{"audio":{"data":"AA"}}}]}"#;
+    let image = r#"{"choices":[{"message":{"content":[{"type":"image_url","image_url":{"url":"u"}}]}}]}"#;
+    each([audio, image], |body| {
+        for (way, reply) in [
+            (WAYS[0], json(body)),
+            (WAYS[1], json(body)),
+            (WAYS[1], events(&format!("data: {body}\n\n{DONE}"))),
+        ] {
+            assert_eq!(way.1(&exact(Server::script([reply]).url()).0).unwrap().choices.len(), 1, "{body}");
+        }
+    });
+}
+
+#[test]
 fn errors_in_a_success_under_other_names_count_as_their_code() {
     each(
         [

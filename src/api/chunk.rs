@@ -46,6 +46,12 @@ impl ChatChunk {
         self.choices.first()?.delta.reasoning()
     }
 
+    /// Whether the chunk contains a part of the answer, or its end.
+    #[inline]
+    pub(crate) fn has_content(&self) -> bool {
+        self.choices.iter().any(ChunkChoice::has_content)
+    }
+
     /// The service's id of the completion.
     pub fn id(&self) -> Option<String> {
         not_empty(self.extra.value_at(self.head.id?)?)

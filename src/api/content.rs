@@ -37,6 +37,16 @@ impl Content {
         self.parts.as_ref().map_or(&[], |parts| &parts.list)
     }
 
+    /// The text, to be changed, unless it consists of parts.
+    pub(crate) fn plain_text_mut(&mut self) -> Option<&mut String> {
+        self.parts.is_none().then_some(&mut self.text)
+    }
+
+    /// Whether there is neither text nor any part.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.text.is_empty() && self.parts().is_empty()
+    }
+
     /// The reasoning, where the service sends it in parts of the content, as Mistral does.
     pub fn reasoning(&self) -> Option<&str> {
         self.parts.as_ref().map(|parts| &parts.reasoning[..]).filter(|text| !text.is_empty())

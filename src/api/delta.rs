@@ -5,6 +5,7 @@ use crate::api::logprobs::Logprobs;
 use crate::api::message::{Message, Role, find_reasoning};
 use crate::api::tool_calls::{FunctionDelta, ToolCall, ToolCallDelta};
 use crate::json::extra::Extra;
+use crate::json::lenient::is_filled;
 use crate::json::object::json_object;
 
 /// What a chunk adds to one of the choices.
@@ -43,7 +44,34 @@ pub struct Delta {
     pub(crate) reasoning_content: Option<String>,
 }
 
+impl ChunkChoice {
+    /// Whether this is a part of an answer, or its end: more than a role.
+    #[inline]
+    pub(crate) fn has_content(&self) -> bool {
+        self.finish_reason.is_some() || self.delta.has_content()
+    }
+}
+
 impl Delta {
+    #[inline]
+    fn has_content(&self) -> bool {
+        let Delta {
+            role: _,
+            content,
+            refusal,
+            tool_calls,
+            function_call,
+            extra,
+            reasoning,
+            reasoning_content,
+        } = self;
+        content.as_ref().is_some_and(|content| !content.is_empty())
+            || [reasoning_content, reasoning, refusal].into_iter().flatten().any(|text| !text.is_empty())
+            || !tool_calls.is_empty()
+            || function_call.is_some()
+            || has_other_content(extra)
+    }
+
     /// The next part of the text; empty where there is none.
     pub fn text(&self) -> &str {
         self.content.as_ref().map_or("", Content::text)
@@ -53,6 +81,11 @@ impl Delta {
     pub fn reasoning(&self) -> Option<&str> {
         find_reasoning(&self.reasoning, &self.reasoning_content, &self.content)
     }
+}
+
+/// Whether one of the unknown fields of a message holds anything, such as an image or audio.
+pub(crate) fn has_other_content(extra: &Extra) -> bool {
+    !extra.is_unset() && extra.values().any(is_filled)
 }
 
 json_object!(serialize ChunkChoice {

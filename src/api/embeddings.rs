@@ -85,6 +85,17 @@ impl EmbeddingRequest {
         }
         Ok(())
     }
+
+    /// How many texts there are: a text, a list of tokens, and each item of any other list is one. None for a form that isn't
+    /// known.
+    pub(crate) fn texts(&self) -> Option<usize> {
+        match self.extra.get("input").unwrap_or(&self.input.0) {
+            Value::String(_) => Some(1),
+            Value::Array(items) if items.iter().all(Value::is_number) => Some(1),
+            Value::Array(items) => Some(items.len()),
+            _ => None,
+        }
+    }
 }
 
 json_object!(EmbeddingRequest {
@@ -183,6 +194,26 @@ impl EmbeddingResponse {
     pub fn meta(&self) -> &Meta {
         &self.meta
     }
+
+    /// What doesn't match a request with this many texts, if anything: there must be one vector for each text, with its index.
+    pub(crate) fn mismatch(&self, texts: Option<usize>) -> Option<String> {
+        let vectors = self.data.len();
+        let texts = texts.unwrap_or(vectors);
+        let counts = format!("{vectors} vectors for {texts} texts");
+        if vectors != texts || vectors == 0 {
+            return Some(counts);
+        }
+        // They are sorted by index.
+        let index = |position: usize| self.data[position].index;
+        if let Some(position) = (1..vectors).find(|position| index(position - 1) == index(*position)) {
+            return Some(format!("{counts}, and the index {} is repeated", index(position)));
+        }
+        if index(vectors - 1) >= texts as u64 {
+            return Some(format!("{counts}, and the index {} is out of range", index(vectors - 1)));
+        }
+        let empty = self.data.iter().find(|embedding| embedding.embedding.is_empty())?;
+        Some(format!("{counts}, and the one with the index {} is empty", empty.index))
+    }
 }
 
 /// An answer with embeddings as servers send it: the data may be missing.
@@ -204,7 +235,13 @@ impl TryFrom<EmbeddingList> for EmbeddingResponse {
     type Error = &'static str;
 
     fn try_from(EmbeddingList { data, model, usage, extra }: EmbeddingList) -> Result<Self, &'static str> {
-        let items = data.ok_or("there is no data")?.into_iter().enumerate();
+        let items = data.ok_or("there is no data")?;
+        // Where no index is sent at all, the position counts. An index that only some have proves nothing about the others.
+        let unnamed = items.iter().filter(|item| item.index.is_none()).count();
+        if unnamed != 0 && unnamed != items.len() {
+            return Err("an embedding without an index beside others that have one");
+        }
+        let items = items.into_iter().enumerate();
         let mut data = items.map(|(position, item)| item.at(position)).collect::<Result<Vec<_>, _>>()?;
         data.sort_by_key(|embedding| embedding.index);
         Ok(EmbeddingResponse { data, model, usage, extra: extra.into(), meta: Meta::default() })
@@ -219,13 +256,22 @@ struct EmbeddingItem {
     extra: Map<String, Value>,
 }
 
-json_object!(deserialize EmbeddingItem { index: "index" => count, embedding: "embedding" => vector });
+json_object!(deserialize EmbeddingItem { index: "index" => index, embedding: "embedding" => vector });
+
+/// Reads an index: an integer, also in the form of a float or of a string.
+fn index(value: Value) -> Lenient<u64> {
+    let is_whole = to_float(&value).is_none_or(|number| number.fract() == 0.0);
+    if is_whole { count(value) } else { Err(value) }
+}
 
 impl EmbeddingItem {
     /// The embedding; its position counts where it has no index.
     fn at(self, position: usize) -> Result<Embedding, &'static str> {
         let EmbeddingItem { index, embedding, extra } = self;
         let embedding = embedding.ok_or("an embedding without a vector")?;
+        if extra.contains_key("index") {
+            return Err("an embedding whose index isn't a number of a text");
+        }
         Ok(Embedding { index: index.unwrap_or(position as u64), embedding, extra: extra.into() })
     }
 }
@@ -352,6 +398,53 @@ mod tests {
         ] {
             assert!(from_value::<EmbeddingResponse>(value.clone()).is_err(), "{value}");
         }
+    }
+
+    #[test]
+    fn a_vector_belongs_to_each_text() {
+        let mismatch = |input: Value, indices: Value| {
+            let item = |index: &Value| json!({"index": index, "embedding": [1]});
+            let data: Value = indices.as_array().unwrap().iter().map(item).collect();
+            let answer =
+                from_value::<EmbeddingResponse>(json!({"data": data})).map_err(|error| error.to_string());
+            answer.map(|answer| answer.mismatch(EmbeddingRequest::new("m", input).texts()))
+        };
+        let four = || json!(["a", "b", "c", "d"]);
+        for (input, indices, expected) in [
+            (four(), json!([0, 1, 2, 3]), None),
+            (four(), json!([3, "1", 0.0, 2]), None),
+            (four(), json!([null, null, null, null]), None),
+            (json!("a"), json!([0]), None),
+            (json!([1, 2, 3]), json!([0]), None),
+            (json!([[1], [2]]), json!([0, 1]), None),
+            (json!([{"text": "a"}, {"image": "b"}]), json!([0, 1]), None),
+            (json!({"text": "a"}), json!([1, 0]), None),
+            (four(), json!([0, 1, 3]), Some("3 vectors for 4 texts")),
+            (four(), json!([]), Some("0 vectors for 4 texts")),
+            (json!({"text": "a"}), json!([]), Some("0 vectors for 0 texts")),
+            (json!("a"), json!([0, 1]), Some("2 vectors for 1 texts")),
+            (four(), json!([0, 1, 1, 3]), Some("4 vectors for 4 texts, and the index 1 is repeated")),
+            (four(), json!([0, 1, 2, 9]), Some("4 vectors for 4 texts, and the index 9 is out of range")),
+            (
+                json!({"text": "a"}),
+                json!([0, 2]),
+                Some("2 vectors for 2 texts, and the index 2 is out of range"),
+            ),
+        ] {
+            assert_eq!(
+                mismatch(input.clone(), indices.clone()),
+                Ok(expected.map(str::to_owned)),
+                "{input} {indices}"
+            );
+        }
+        for indices in [json!([0, null]), json!([0, 1.5]), json!([0, -1]), json!([0, "x"]), json!([0, {}])] {
+            assert!(mismatch(json!(["a", "b"]), indices.clone()).is_err(), "{indices}");
+        }
+        let empty: EmbeddingResponse = from_value(json!({"data": [{"index": 0, "embedding": []}]})).unwrap();
+        assert_eq!(
+            empty.mismatch(Some(1)).unwrap(),
+            "1 vectors for 1 texts, and the one with the index 0 is empty"
+        );
     }
 
     #[test]

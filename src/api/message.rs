@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::api::content::{Content, Part};
+use crate::api::delta::has_other_content;
 use crate::api::tool_calls::{FunctionCall, FunctionDelta, ToolCall};
 use crate::json::extra::Extra;
 use crate::json::lenient::{Lenient, Object, list, object, text};
@@ -134,6 +135,16 @@ impl Message {
     /// The text; for a list of parts, the concatenated texts of all parts.
     pub fn text(&self) -> &str {
         self.content.as_ref().map_or("", Content::text)
+    }
+
+    /// Whether the message is more than a role.
+    pub(crate) fn has_content(&self) -> bool {
+        self.content.as_ref().is_some_and(|content| !content.is_empty())
+            || self.reasoning().is_some()
+            || self.refusal.as_ref().is_some_and(|refusal| !refusal.is_empty())
+            || !self.tool_calls.is_empty()
+            || self.function_call.is_some()
+            || has_other_content(&self.extra)
     }
 
     /// The model's reasoning, wherever the service puts it.

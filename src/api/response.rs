@@ -5,10 +5,10 @@ use serde::de::DeserializeOwned;
 use crate::api::delta::ChunkChoice;
 use crate::api::logprobs::Logprobs;
 use crate::api::message::Message;
+use crate::api::origin::{Origin, decode};
 use crate::api::tool_calls::ToolCall;
 use crate::api::usage::Usage;
 use crate::error::Result;
-use crate::json;
 use crate::json::extra::Extra;
 use crate::json::object::json_object;
 use crate::meta::Meta;
@@ -78,14 +78,37 @@ impl ChatResponse {
     /// [`json_schema`](crate::api::ChatRequest::json_schema). A Markdown fence around the JSON is removed.
     ///
     /// # Errors
+    /// [`Error::Incomplete`](crate::Error::Incomplete) where the answer was cut by the token limit, filtered or refused, and
     /// [`Error::Decode`](crate::Error::Decode) where the text isn't JSON or doesn't fit `T`.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T> {
-        json::decode_model_text(without_fence(self.text()))
+        let finish_reason = self.refusal().map_or(self.finish_reason(), |_| Some("refusal"));
+        decode(without_fence(self.text()), finish_reason, self.meta.request_id.as_deref())
     }
 
     /// Facts about the call, such as attempts and times.
     pub fn meta(&self) -> &Meta {
         &self.meta
+    }
+
+    /// The answer with the facts about its call, which its tool calls need for their errors, too.
+    pub(crate) fn with_meta(mut self, meta: Meta) -> ChatResponse {
+        for Choice { message, finish_reason, .. } in &mut self.choices {
+            if message.tool_calls.is_empty() && message.function_call.is_none() {
+                continue;
+            }
+            let origin = Origin::new(finish_reason.as_deref(), meta.request_id.as_deref());
+            let functions = message.tool_calls.iter_mut().map(|call| &mut call.function);
+            for function in functions.chain(message.function_call.as_deref_mut()) {
+                function.origin = origin.clone();
+            }
+        }
+        self.meta = meta;
+        self
+    }
+
+    /// Whether there is an answer: a choice that is more than a role, or that has its finish reason.
+    pub(crate) fn has_content(&self) -> bool {
+        self.choices.iter().any(|choice| choice.finish_reason.is_some() || choice.message.has_content())
     }
 }
 

@@ -4,8 +4,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 
+use crate::api::origin::Origin;
 use crate::error::Result;
-use crate::json;
 use crate::json::extra::Extra;
 use crate::json::lenient::{Lenient, count, object, text};
 use crate::json::object::{IsDefault, ObjectWriter, json_object};
@@ -33,7 +33,7 @@ impl ToolCall {
         arguments: impl Into<String>,
     ) -> ToolCall {
         let function =
-            FunctionCall { name: name.into(), arguments: arguments.into(), extra: Extra::default() };
+            FunctionCall { name: name.into(), arguments: arguments.into(), ..FunctionCall::default() };
         ToolCall { id: id.into(), kind: "function".to_owned(), function, extra: Extra::default() }
     }
 
@@ -45,7 +45,7 @@ impl ToolCall {
     /// The arguments, parsed.
     ///
     /// # Errors
-    /// [`Error::Decode`](crate::Error::Decode) where the model's arguments aren't JSON or don't fit `T`.
+    /// As [`FunctionCall::arguments`].
     pub fn arguments<T: DeserializeOwned>(&self) -> Result<T> {
         self.function.arguments()
     }
@@ -93,16 +93,18 @@ pub struct FunctionCall {
     pub arguments: String,
     /// All other fields.
     pub extra: Extra,
+    pub(crate) origin: Origin,
 }
 
 impl FunctionCall {
     /// The arguments, parsed. An empty string is parsed as an empty object.
     ///
     /// # Errors
-    /// [`Error::Decode`](crate::Error::Decode) where the model's arguments aren't JSON or don't fit `T`.
+    /// [`Error::Incomplete`](crate::Error::Incomplete) where the answer was cut or filtered before the arguments were complete,
+    /// and [`Error::Decode`](crate::Error::Decode) where the model's arguments aren't JSON or don't fit `T`.
     pub fn arguments<T: DeserializeOwned>(&self) -> Result<T> {
         let text = if self.arguments.trim().is_empty() { "{}" } else { &self.arguments };
-        json::decode_model_text(text)
+        self.origin.decode(text)
     }
 }
 
@@ -113,6 +115,7 @@ impl From<FunctionDelta> for FunctionCall {
             name: delta.name.unwrap_or_default(),
             arguments: delta.arguments.unwrap_or_default(),
             extra: delta.extra,
+            origin: Origin::default(),
         }
     }
 }

@@ -164,12 +164,12 @@ impl Core {
         &self,
         call: &mut Call<'_>,
         acquired: Acquired,
-        decode: impl Fn(&HttpResponse) -> Result<T>,
+        send: impl Fn(&HttpRequest<'_>) -> Attempt<T>,
     ) -> Progressed<T> {
         let options = Arc::clone(&call.spec.options);
         let handler = self.handlers.get(&call.spec.model);
         let retry_loop = self.retry_loop(&options, &handler);
-        let (retrier, mut sending) = self.sending(call, |request| self.send_whole(request, &decode));
+        let (retrier, mut sending) = self.sending(call, send);
         match retry_loop.attempt(retrier, &mut sending, acquired) {
             (Step::Done(result), meta) => Progressed::Done(self.ended(&options, result, meta)),
             (Step::WaitUntil(at), _) => Progressed::WaitUntil(at),
@@ -182,7 +182,8 @@ impl Core {
         self.cancelled(&call.spec.options).unwrap_or(Error::Shutdown)
     }
 
-    fn send_whole<T>(
+    /// Makes an attempt whose answer comes as a whole.
+    pub(crate) fn send_whole<T>(
         &self,
         request: &HttpRequest<'_>,
         decode: impl Fn(&HttpResponse) -> Result<T>,

@@ -2,18 +2,30 @@
 
 use std::sync::Arc;
 
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
+use serde_json::Value;
 
-use crate::api::{ChatChunk, ChatResponse};
-use crate::error::{Error, Result, excerpt};
+use crate::api::{ChatChunk, ChatResponse, EmbeddingRequest, EmbeddingResponse};
+use crate::error::{Error, Result, Source, excerpt};
 use crate::http::options::Endpoint;
 use crate::http::transport::HttpResponse;
 use crate::json;
+use crate::json::lenient::is_filled;
+use crate::json::nothing::Nothing;
 use crate::meta::Meta;
 use crate::wire::completion::{decode_response, decode_response_as_chunk};
-use crate::wire::error_body::{self, ErrorBody};
+use crate::wire::error_body::ErrorBody;
 use crate::wire::headers::Headers;
 use crate::wire::secrets::Secrets;
+use crate::wire::success::{document, error_in, error_instead_of_answer};
+
+/// What an answer must hold.
+struct Expected<T> {
+    /// The list without which there is no answer; none where an answer has any form.
+    list: Option<&'static str>,
+    read: fn(&[u8]) -> serde_json::Result<T>,
+    is_answer: fn(&T) -> bool,
+}
 
 /// Decodes the answers of one service.
 #[derive(Clone)]
@@ -25,29 +37,13 @@ pub(crate) struct ResponseDecoder {
 }
 
 impl HttpResponse {
-    /// The body as JSON.
-    pub(crate) fn json<R: DeserializeOwned>(&self) -> Result<R> {
-        json::decode(&self.body, self.status, self.headers.request_id.as_deref())
-    }
-
-    /// The body as a chat completion.
-    pub(crate) fn chat(&self) -> Result<ChatResponse> {
-        json::decode_with(&self.body, self.status, self.headers.request_id.as_deref(), decode_response)
-    }
-
-    /// The body as the only chunk of a stream.
-    fn chunk(&self) -> Result<ChatChunk> {
-        json::decode_with(
-            &self.body,
-            self.status,
-            self.headers.request_id.as_deref(),
-            decode_response_as_chunk,
-        )
-    }
-
     /// What the status and the headers say of the call.
     pub(crate) fn into_meta(self) -> Meta {
         meta(self.status, self.headers)
+    }
+
+    fn is_success(&self) -> bool {
+        (200..300).contains(&self.status)
     }
 }
 
@@ -68,39 +64,106 @@ impl ResponseDecoder {
         ResponseDecoder { secrets: Arc::clone(secrets), ..*self }
     }
 
-    /// Decodes an answer with `read`, unless it is an error.
-    pub(crate) fn decode<T>(
+    /// Decodes an answer of any form, unless it is an error. An empty body is an answer for a type that can be nothing.
+    pub(crate) fn decode_any<R: DeserializeOwned>(&self, response: &HttpResponse) -> Result<R> {
+        let is_empty = response.is_success() && is_blank(&response.body);
+        if let Some(nothing) = is_empty.then(|| nothing(response.status)).flatten() {
+            return Ok(nothing);
+        }
+        self.decode(response, &Expected { list: None, read: json::parse, is_answer: |_| true })
+    }
+
+    /// Decodes an answer that has its values in the list of this name, unless it is an error.
+    pub(crate) fn decode_list<R: DeserializeOwned>(
         &self,
         response: &HttpResponse,
-        read: impl Fn(&HttpResponse) -> Result<T>,
-    ) -> Result<T> {
-        if !(200..300).contains(&response.status) {
-            let response = self.redacted(response);
-            return Err(self.api_error(&response, response.status, ErrorBody::parse(&response.body)));
+        list: &'static str,
+    ) -> Result<R> {
+        self.decode(response, &Expected { list: Some(list), read: json::parse, is_answer: |_| true })
+    }
+
+    /// Decodes embeddings, unless the answer is an error or doesn't match the request.
+    pub(crate) fn decode_embeddings(
+        &self,
+        response: &HttpResponse,
+        request: &EmbeddingRequest,
+    ) -> Result<EmbeddingResponse> {
+        let embeddings: EmbeddingResponse = self.decode_list(response, "data")?;
+        match embeddings.mismatch(request.texts()) {
+            None => Ok(embeddings),
+            Some(mismatch) if embeddings.data.is_empty() => {
+                Err(no_answer(&self.redacted(response), mismatch))
+            }
+            Some(mismatch) => Err(Error::Decode {
+                status: response.status,
+                at: mismatch,
+                excerpt: String::new(),
+                request_id: self.redacted(response).headers.request_id,
+                source: "the vectors don't match the texts of the request".into(),
+            }),
         }
-        if let Some(error) = error_body::inside_success(&response.body) {
-            let response = self.redacted(response);
-            let error = error_body::inside_success(&response.body).unwrap_or(error);
-            return Err(self.api_error(&response, error.status().unwrap_or(500), error));
-        }
-        read(response).or_else(|_| read(&self.redacted(response))) // the error shows what couldn't be read
     }
 
     /// Decodes a chat completion, unless the answer is an error.
     pub(crate) fn decode_chat(&self, response: &HttpResponse) -> Result<ChatResponse> {
-        // A completion contains no error; only what can't be read as one is examined for errors.
-        match response.status {
-            200..300 => response.chat().or_else(|_| self.decode(response, HttpResponse::chat)),
-            _ => self.decode(response, HttpResponse::chat),
-        }
+        let (read, is_answer) = (decode_response, ChatResponse::has_content);
+        self.decode(response, &Expected { list: Some("choices"), read, is_answer })
     }
 
     /// Decodes a whole answer to the request for a stream, unless it is an error.
     pub(crate) fn decode_chunk(&self, response: &HttpResponse) -> Result<ChatChunk> {
-        match response.chunk() {
-            Ok(chunk) if (200..300).contains(&response.status) && !chunk.choices.is_empty() => Ok(chunk),
-            _ => self.decode(response, HttpResponse::chunk),
+        let (read, is_answer) = (decode_response_as_chunk, ChatChunk::has_content);
+        self.decode(response, &Expected { list: Some("choices"), read, is_answer })
+    }
+
+    /// Whether a success is an error all the same, for a call of which nothing else matters.
+    pub(crate) fn check(&self, response: &HttpResponse) -> Result<()> {
+        self.decode_any::<IgnoredAny>(response)?;
+        let response = self.redacted(response);
+        error_instead_of_answer(&response.body)
+            .map_or(Ok(()), |error| Err(self.inner_error(&response, error)))
+    }
+
+    fn decode<T>(&self, response: &HttpResponse, expected: &Expected<T>) -> Result<T> {
+        // An answer in a list of its own contains no error; a value of any form may be one.
+        let is_answer =
+            response.is_success() && (expected.list.is_some() || error_in(&response.body).is_none());
+        match is_answer.then(|| (expected.read)(&response.body)) {
+            Some(Ok(answer)) if (expected.is_answer)(&answer) => Ok(answer),
+            _ => self.decode_other(&self.redacted(response), expected),
         }
+    }
+
+    /// Decodes what isn't an answer at first sight.
+    fn decode_other<T>(&self, response: &HttpResponse, expected: &Expected<T>) -> Result<T> {
+        if !response.is_success() {
+            return Err(self.api_error(response, response.status, ErrorBody::parse(&response.body)));
+        }
+        if is_blank(&response.body) {
+            return Err(no_answer(response, "the body is empty".to_owned()));
+        }
+        let Some(list) = expected.list else {
+            return match error_in(&response.body) {
+                Some(error) => Err(self.inner_error(response, error)),
+                None => (expected.read)(&response.body).map_err(|error| undecodable(response, error)),
+            };
+        };
+        let body = document(&response.body).unwrap_or(&response.body);
+        let error = match (expected.read)(body) {
+            Ok(answer) if (expected.is_answer)(&answer) => return Ok(answer),
+            Ok(_) => None,
+            Err(error) => Some(error).filter(|_| !lacks(body, list)),
+        };
+        Err(match (error_instead_of_answer(body), error) {
+            (Some(error), _) => self.inner_error(response, error),
+            (None, Some(error)) => undecodable(response, error),
+            (None, None) => no_answer(response, format!("the list {list} is missing or empty")),
+        })
+    }
+
+    /// The error in the body of a success.
+    fn inner_error(&self, response: &HttpResponse, error: ErrorBody) -> Error {
+        self.api_error(response, error.status().unwrap_or(500), error)
     }
 
     /// The error that came as an event of a stream.
@@ -113,9 +176,35 @@ impl ResponseDecoder {
         self.api_error(&self.redacted(&response), status, body)
     }
 
+    /// The error of a stream that ended without an answer; `line` is a line in it that belongs to no event, if there is one.
+    pub(crate) fn no_answer_in_stream(&self, meta: &Meta, line: &[u8]) -> Error {
+        Error::NoAnswer {
+            status: meta.status,
+            missing: "the stream ended without a choice that has content".to_owned(),
+            request_id: self.request_id(meta),
+            body: excerpt(&self.secrets.redact(line)),
+        }
+    }
+
+    /// The error of a body that begins with this line.
+    pub(crate) fn neither_json_nor_events(&self, meta: &Meta, line: &[u8]) -> Error {
+        self.unreadable(meta, line, serde::de::Error::custom("neither JSON nor an event stream"))
+    }
+
+    /// Words in a stream that are no data, as the cause of an error.
+    pub(crate) fn words(&self, words: &[u8]) -> Source {
+        excerpt(self.secrets.redact(words).trim_ascii()).into()
+    }
+
     /// The error of data in a stream that can't be read.
     pub(crate) fn unreadable(&self, meta: &Meta, data: &[u8], error: serde_json::Error) -> Error {
-        json::decode_error(&self.secrets.redact(data), meta.status, meta.request_id.as_deref(), error)
+        let id = self.request_id(meta);
+        json::decode_error(&self.secrets.redact(data), meta.status, id.as_deref(), error)
+    }
+
+    /// The request's id without the secrets that it repeats.
+    fn request_id(&self, meta: &Meta) -> Option<String> {
+        meta.request_id.clone().map(|id| self.secrets.redact_text(id))
     }
 
     /// The answer without the secrets that it repeats.
@@ -156,11 +245,58 @@ impl ResponseDecoder {
             param: body.param,
             request_id: headers.request_id.clone(),
             // On a success it is no order, whatever the body says.
-            retry_after: headers.retry_after.filter(|_| !(200..300).contains(&response.status)),
+            retry_after: headers.retry_after.or(body.retry_delay).filter(|_| !response.is_success()),
             should_retry: headers.should_retry,
             body: excerpt(&response.body),
         }
     }
+}
+
+/// The error of a success that holds no answer.
+fn no_answer(response: &HttpResponse, missing: String) -> Error {
+    Error::NoAnswer {
+        status: response.status,
+        missing,
+        request_id: response.headers.request_id.clone(),
+        body: excerpt(response.body.trim_ascii()),
+    }
+}
+
+/// The error of a success that can't be read.
+fn undecodable(response: &HttpResponse, error: serde_json::Error) -> Error {
+    let HttpResponse { status, headers, body } = response;
+    let request_id = headers.request_id.as_deref();
+    let document = json::without_bom(body).trim_ascii_start();
+    if !document.starts_with(b"<") {
+        return json::broken(body, *status, request_id, error);
+    }
+    let page = ErrorBody::parse(document).message.unwrap_or_default();
+    Error::Decode {
+        status: *status,
+        at: format!("byte 0 of {}, where an HTML page begins", body.len()),
+        excerpt: excerpt(document),
+        request_id: headers.request_id.clone(),
+        source: format!("an HTML page in place of JSON; base_url may be that of a website: {page}").into(),
+    }
+}
+
+fn is_blank(body: &[u8]) -> bool {
+    json::without_bom(body).trim_ascii().is_empty()
+}
+
+/// Whether JSON holds nothing in the list of this name.
+fn lacks(body: &[u8], list: &str) -> bool {
+    match json::parse::<Value>(json::without_bom(body)) {
+        Ok(Value::Object(fields)) => !fields.get(list).is_some_and(is_filled),
+        Ok(value) => !is_filled(&value),
+        Err(_) => false,
+    }
+}
+
+/// The value of an empty body: any that null has where the status says that there is no content (RFC 9110, sections 15.3.5
+/// and 15.3.6), otherwise `()`, or none of an `Option`. For other types an empty body is no answer.
+fn nothing<R: DeserializeOwned>(status: u16) -> Option<R> {
+    if matches!(status, 204 | 205) { json::parse(b"null").ok() } else { R::deserialize(Nothing).ok() }
 }
 
 /// The meaning of a status, for a server that says nothing more.

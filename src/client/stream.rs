@@ -1,5 +1,7 @@
 //! An answer that arrives in chunks, and is never mistaken for complete when it isn't.
 
+mod receive;
+
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
@@ -9,7 +11,8 @@ use crate::api::{ChatChunk, ChatResponse};
 use crate::client::call::{Call, CallOptions, CallSpec};
 use crate::client::core::Core;
 use crate::client::decode::meta;
-use crate::error::{Error, Phase, Result, Source};
+use crate::client::stream::receive::Received;
+use crate::error::{Error, Result, Source};
 use crate::http::body::ResponseBody;
 use crate::http::transport::{HttpResponse, ResponseHead};
 use crate::meta::{Attempt, Meta};
@@ -57,6 +60,8 @@ pub struct ChatStream {
     has_content: bool,
     /// When to stop waiting for usage and `[DONE]` once all choices have their finish reason.
     end_by: Option<Instant>,
+    /// A chunk was handed out.
+    delivered: bool,
     /// It ended with an error, which was returned.
     failed: bool,
 }
@@ -102,21 +107,13 @@ impl ChatStream {
         meta: &Meta,
         choices: u64,
     ) -> Result<ChatStream> {
-        let is_plain = (200..300).contains(&head.status) && head.headers.content_encoding.is_none();
-        if !is_plain || head.headers.json {
-            return ChatStream::of_whole(core, options, &core.transport.read_body(head)?);
+        match ChatStream::receive(core, options, head, meta, choices)? {
+            Received::Document(response) => ChatStream::of_whole(core, options, &response),
+            Received::Events(mut stream) => {
+                stream.read_first_chunk()?;
+                Ok(*stream)
+            }
         }
-        let (status, headers) = (head.status, head.headers.clone());
-        let mut body = ResponseBody::new(head, Arc::clone(&core.transport));
-        if !body.may_be_event_stream()? {
-            let body = body.read_to_end()?;
-            return ChatStream::of_whole(core, options, &HttpResponse { status, headers, body });
-        }
-        let mut stream = ChatStream::new(core, options, Some(body), headers);
-        stream.meta = meta.clone();
-        stream.accumulator.expect(choices);
-        stream.read_first_chunk()?;
-        Ok(stream)
     }
 
     fn new(
@@ -140,15 +137,16 @@ impl ChatStream {
             idle: Duration::ZERO,
             has_content: false,
             end_by: None,
+            delivered: false,
             failed: false,
         }
     }
 
     /// A stream of the one chunk of a service that sends the whole answer at once.
     fn of_whole(core: &Arc<Core>, options: &Arc<CallOptions>, response: &HttpResponse) -> Result<ChatStream> {
-        let chunk = options.decoder.decode_chunk(response)?;
+        let mut chunk = options.decoder.decode_chunk(response)?;
         let mut stream = ChatStream::new(core, options, None, response.headers.clone());
-        stream.accumulator.add(&chunk).map_err(too_many)?;
+        stream.accumulator.add(&mut chunk).map_err(too_many)?;
         stream.accumulator.end();
         stream.ready.push_back(chunk);
         Ok(stream)
@@ -176,136 +174,28 @@ impl ChatStream {
         }
         loop {
             let mut call = self.call.take();
-            let Some(error) = self.by_ref().find_map(Result::err) else { break };
-            let Some(call) = call.as_mut() else { return Err(error) };
+            let Some(error) = std::iter::from_fn(|| self.advance()).find_map(Result::err) else { break };
+            let Some(retried) = call.as_mut() else { return Err(error) };
             let choices = self.choices;
-            let again = ChatStream::make(&self.core, call, Some(undelivered(error)), choices)?;
-            self = ChatStream { call: self.call.take(), choices, ..again };
+            let again = ChatStream::make(&self.core, retried, Some(error), choices)?;
+            self = ChatStream { call, choices, ..again };
         }
-        let mut response = std::mem::take(&mut self.accumulator).into_response();
-        response.meta = self.meta.clone();
-        Ok(response)
+        Ok(std::mem::take(&mut self.accumulator).into_response().with_meta(self.meta.clone()))
     }
 
     /// Reads up to the first chunk with content. What comes before it is kept, but a retry is still possible.
     fn read_first_chunk(&mut self) -> Result<()> {
-        loop {
-            match self.next_chunk() {
-                Ok(Some(chunk)) => {
-                    self.ready.push_back(chunk);
-                    if self.has_content || self.ready.len() == MAX_READY {
-                        return Ok(());
-                    }
-                }
-                Ok(None) => return Ok(()),
-                Err(error) => return Err(undelivered(error)),
+        while let Some(chunk) = self.next_chunk()? {
+            self.ready.push_back(chunk);
+            if self.has_content || self.ready.len() == MAX_READY {
+                break;
             }
         }
+        Ok(())
     }
 
-    /// The next chunk; none at the end of the answer.
-    fn next_chunk(&mut self) -> Result<Option<ChatChunk>> {
-        while self.body.is_some() {
-            let Some((event, at_end)) = self.next_event()? else { continue };
-            match StreamEvent::decode(event) {
-                Ok(StreamEvent::Chunk(chunk)) => {
-                    if has_content(&chunk) {
-                        (self.has_content, self.idle) = (true, Duration::ZERO);
-                    }
-                    self.accumulator.add(&chunk).map_err(too_many)?;
-                    if self.end_by.is_none() && self.accumulator.is_complete() {
-                        self.end_by = Clock::system().now().checked_add(END_TIME);
-                    }
-                    return Ok(Some(chunk));
-                }
-                Ok(StreamEvent::Done) => {
-                    self.accumulator.end();
-                    if let Some(body) = self.body.take() {
-                        body.drain();
-                    }
-                }
-                Ok(StreamEvent::Failure(body)) => {
-                    return Err(self.options.decoder.stream_error(&self.headers, body));
-                }
-                Ok(StreamEvent::Ignored) => {}
-                Err((error, _)) if at_end => return Err(self.truncated(Some(error.into()))),
-                Err((error, data)) => {
-                    return Err(self.options.decoder.unreadable(&self.meta, &data, error));
-                }
-            }
-        }
-        Ok(None)
-    }
-
-    /// Reads what has arrived, up to the end of an event; also returns whether the stream ended there, so that the event
-    /// may be cut itself. None where no event is complete yet, or none follows.
-    fn next_event(&mut self) -> Result<Option<(Event, bool)>> {
-        if let Some(ended) = self.ended() {
-            return Err(ended);
-        }
-        let Some(body) = &mut self.body else { return Ok(None) };
-        if self.end_by.is_some_and(|end| Clock::system().now() >= end) {
-            self.body = None;
-            return Ok(None);
-        }
-        let timeout = body.timeout();
-        // Until there is content, the model is still being waited for, whatever else arrives.
-        let phase = if self.has_content { Phase::Reading } else { Phase::Waiting };
-        if self.idle > timeout {
-            return Err(Error::Timeout { phase, after: timeout });
-        }
-        let asked = self.core.clock.now();
-        let filled = match self.end_by {
-            Some(end) => body.fill_within(end.saturating_duration_since(Clock::system().now())),
-            None => body.fill(),
-        };
-        let arrived = filled.map_err(|error| match error {
-            Error::Timeout { phase: Phase::Reading, after } => Error::Timeout { phase, after },
-            error => error,
-        })?;
-        self.idle += self.core.clock.now().saturating_duration_since(asked);
-        let (length, mut rest) = (arrived.len(), arrived);
-        let event = if length == 0 { self.decoder.finish() } else { self.decoder.next(&mut rest) };
-        let used = length - rest.len();
-        body.consume(used);
-        self.bytes += used as u64;
-        let event = event.map_err(|too_long| Error::TooLarge {
-            part: if too_long == TooLong::Line { "line" } else { "event" },
-            limit: too_long.limit() as u64,
-        })?;
-        let limit = self.core.transport.max_response_bytes();
-        match event {
-            _ if self.bytes > limit => Err(Error::TooLarge { part: "body", limit }),
-            Some(event) => Ok(Some((event, length == 0))),
-            None if length > 0 => Ok(None),
-            None if self.accumulator.is_complete() => {
-                self.body = None; // read to its end, so that the connection is kept
-                Ok(None)
-            }
-            None => Err(self.ended().unwrap_or_else(|| self.truncated(None))),
-        }
-    }
-
-    /// The error of a stream that was ended from outside.
-    fn ended(&self) -> Option<Error> {
-        let cancelled = || {
-            let ends = self.options.cancellation.as_ref();
-            ends.is_some_and(|ends| ends.user.is_cancelled()).then_some(Error::Cancelled)
-        };
-        self.core.shutdown.is_cancelled().then_some(Error::Shutdown).or_else(cancelled)
-    }
-
-    /// The error of a stream that ended before its answer did.
-    fn truncated(&self, source: Option<Source>) -> Error {
-        Error::StreamTruncated { received: self.partial().to_owned(), delivered: true, source }
-    }
-}
-
-impl Iterator for ChatStream {
-    type Item = Result<ChatChunk>;
-
-    fn next(&mut self) -> Option<Result<ChatChunk>> {
-        self.call = None; // what was returned can't be taken back
+    /// The next chunk, or the error that ends the stream.
+    fn advance(&mut self) -> Option<Result<ChatChunk>> {
         if let Some(chunk) = self.ready.pop_front() {
             return Some(Ok(chunk));
         }
@@ -330,37 +220,118 @@ impl Iterator for ChatStream {
         self.failed = true;
         Some(Err(error))
     }
+
+    /// The next chunk; none at the end of the answer.
+    fn next_chunk(&mut self) -> Result<Option<ChatChunk>> {
+        while self.body.is_some() {
+            let Some((event, at_end)) = self.next_event()? else { continue };
+            let mut decoded = StreamEvent::decode(event);
+            // In place: to move the chunk to a variable first costs 80 instructions.
+            if let Ok(StreamEvent::Chunk(chunk)) = &mut decoded {
+                if chunk.has_content() {
+                    (self.has_content, self.idle) = (true, Duration::ZERO);
+                }
+                self.accumulator.add(chunk).map_err(too_many)?;
+                if self.end_by.is_none() && self.accumulator.is_complete() {
+                    self.end_by = Clock::system().now().checked_add(END_TIME);
+                }
+            }
+            match decoded {
+                Ok(StreamEvent::Chunk(chunk)) => return Ok(Some(chunk)),
+                Ok(StreamEvent::Done) => {
+                    let rest = self.accumulator.end();
+                    if let Some(body) = self.body.take() {
+                        body.drain();
+                    }
+                    if !self.has_content {
+                        let line = self.decoder.stray_line();
+                        return Err(self.options.decoder.no_answer_in_stream(&self.meta, line));
+                    }
+                    if rest.is_some() {
+                        return Ok(rest);
+                    }
+                }
+                Ok(StreamEvent::Failure(body)) => {
+                    return Err(self.options.decoder.stream_error(&self.headers, body));
+                }
+                Ok(StreamEvent::Ignored) => {}
+                Err((error, data)) if at_end => {
+                    // What isn't the beginning of JSON are words, which say more than the parser.
+                    let is_json = matches!(data.trim_ascii_start(), [b'{' | b'[', ..]);
+                    let cause = if is_json { error.into() } else { self.options.decoder.words(&data) };
+                    return Err(self.truncated(Some(cause)));
+                }
+                Err((error, data)) => {
+                    return Err(self.options.decoder.unreadable(&self.meta, &data, error));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Reads what has arrived, up to the end of an event; also returns whether the stream ended there, so that the event
+    /// may be cut itself. None where no event is complete yet, or none follows.
+    fn next_event(&mut self) -> Result<Option<(Event, bool)>> {
+        if self.end_by.is_some_and(|end| Clock::system().now() >= end) {
+            self.body = None;
+            return Ok(None);
+        }
+        self.wait()?;
+        let Some(body) = &mut self.body else { return Ok(None) };
+        let (length, mut rest) = (body.buffered().len(), body.buffered());
+        let event = if length == 0 { self.decoder.finish() } else { self.decoder.next(&mut rest) };
+        let used = length - rest.len();
+        body.consume(used);
+        self.bytes += used as u64;
+        let event = event.map_err(|too_long| Error::TooLarge {
+            part: if too_long == TooLong::Line { "line" } else { "event" },
+            limit: too_long.limit() as u64,
+        })?;
+        let limit = self.core.transport.max_response_bytes();
+        match event {
+            _ if self.bytes > limit => Err(Error::TooLarge { part: "body", limit }),
+            Some(event) => Ok(Some((event, length == 0))),
+            None if length > 0 => Ok(None),
+            None if self.accumulator.is_complete() => {
+                self.body = None; // read to its end, so that the connection is kept
+                Ok(None)
+            }
+            None => Err(self.ended().unwrap_or_else(|| {
+                let line = Some(self.decoder.stray_line()).filter(|line| !line.is_empty());
+                self.truncated(line.map(|line| self.options.decoder.words(line)))
+            })),
+        }
+    }
+
+    /// The error of a stream that was ended from outside.
+    fn ended(&self) -> Option<Error> {
+        let cancelled = || {
+            let ends = self.options.cancellation.as_ref();
+            ends.is_some_and(|ends| ends.user.is_cancelled()).then_some(Error::Cancelled)
+        };
+        self.core.shutdown.is_cancelled().then_some(Error::Shutdown).or_else(cancelled)
+    }
+
+    /// The error of a stream that ended before its answer did.
+    fn truncated(&self, source: Option<Source>) -> Error {
+        Error::StreamTruncated { received: self.partial().to_owned(), delivered: self.delivered, source }
+    }
+}
+
+impl Iterator for ChatStream {
+    type Item = Result<ChatChunk>;
+
+    fn next(&mut self) -> Option<Result<ChatChunk>> {
+        // What is handed out can't be taken back; a stream that was opened has a chunk.
+        (self.call, self.delivered) = (None, true);
+        self.advance()
+    }
 }
 
 impl std::iter::FusedIterator for ChatStream {}
 
-/// The failure of a stream of which nothing was returned: it broke like an answer that comes as a whole.
-fn undelivered(error: Error) -> Error {
-    match error {
-        Error::StreamTruncated { source, .. } => {
-            let source = source.unwrap_or_else(|| "the stream ended before the answer did".into());
-            Error::Transport { answered: true, source }
-        }
-        error => error,
-    }
-}
-
 fn too_many(error: TooMany) -> Error {
     Error::TooLarge { part: "parts", limit: error.limit() as u64 }
-}
-
-/// Whether a chunk contains a part of the answer.
-fn has_content(chunk: &ChatChunk) -> bool {
-    let full = |text: Option<&str>| text.is_some_and(|text| !text.is_empty());
-    chunk.choices.iter().any(|choice| {
-        let delta = &choice.delta;
-        choice.finish_reason.is_some()
-            || !delta.text().is_empty()
-            || full(delta.reasoning())
-            || full(delta.refusal.as_deref())
-            || !delta.tool_calls.is_empty()
-            || delta.function_call.is_some()
-    })
 }
 
 impl fmt::Debug for ChatStream {

@@ -44,10 +44,9 @@ impl ResponseBody {
         self.limits.timeout
     }
 
-    /// Whether this may be an event stream: no line of one begins like a JSON document or an HTML page.
-    pub(crate) fn may_be_event_stream(&mut self) -> Result<bool> {
-        let first = self.fill()?.trim_ascii_start().first();
-        Ok(!matches!(first, Some(b'{' | b'[' | b'<')))
+    /// The bytes that have arrived and were not consumed.
+    pub(crate) fn buffered(&self) -> &[u8] {
+        self.reader.buffer()
     }
 
     /// Reads all of it, up to the largest answer allowed.

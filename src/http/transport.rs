@@ -63,6 +63,14 @@ pub(crate) struct HttpResponse {
     pub(crate) body: Vec<u8>,
 }
 
+impl ResponseHead {
+    /// An answer that was read, as one that is still to be read.
+    pub(crate) fn of(response: HttpResponse, limits: Limits) -> ResponseHead {
+        let HttpResponse { status, headers, body } = response;
+        ResponseHead { status, headers, body: Body::builder().data(body), limits }
+    }
+}
+
 /// The connections to one service.
 pub(crate) struct Transport {
     connections: Arc<Connections>,

@@ -37,6 +37,11 @@ impl Extra {
         Extra { json, is_known: Some(is_known), map: OnceLock::new() }
     }
 
+    /// The text from which the fields are parsed; empty where they were made another way.
+    pub(crate) fn json(&self) -> &[u8] {
+        &self.json
+    }
+
     /// Whether there certainly are no fields. This doesn't parse the text.
     pub(crate) fn is_unset(&self) -> bool {
         self.map.get().map_or(self.json.is_empty(), Map::is_empty)

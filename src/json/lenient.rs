@@ -41,16 +41,16 @@ pub(crate) fn to_float(value: &Value) -> Option<f64> {
     number.is_finite().then_some(number)
 }
 
-/// Whether an `error` field carries an error. Some servers always send the field, with null, an empty value, or an
-/// object of empty values.
-pub(crate) fn is_error(error: &Value) -> bool {
-    match error {
+/// Whether a value holds anything. Some servers always send an `error` field, with null, an empty value, or an object of
+/// empty values.
+pub(crate) fn is_filled(value: &Value) -> bool {
+    match value {
         Value::Null | Value::Bool(false) => false,
         Value::Bool(true) => true,
         Value::Number(number) => number.as_f64() != Some(0.0),
         Value::String(text) => !text.is_empty(),
-        Value::Object(object) => object.values().any(is_error),
-        Value::Array(items) => items.iter().any(is_error),
+        Value::Object(object) => object.values().any(is_filled),
+        Value::Array(items) => items.iter().any(is_filled),
     }
 }
 

@@ -1,10 +1,12 @@
 //! Assembles an answer from the chunks of a stream, and tells whether it is complete.
 
+mod surrogates;
 mod tool_calls;
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use self::surrogates::Surrogates;
 use self::tool_calls::{MAX_TOOL_CALLS, PartialToolCalls};
 use crate::api::{
     ChatChunk, ChatResponse, Choice, ChunkChoice, Content, Delta, FunctionCall, Logprobs, Message, Part,
@@ -55,6 +57,7 @@ pub(crate) struct Accumulator {
     ended: bool,
     /// The number of choices that were requested.
     expected: u64,
+    surrogates: Surrogates,
 }
 
 /// A choice so far.
@@ -85,9 +88,10 @@ impl Accumulator {
         Accumulator::default()
     }
 
-    /// Adds the next chunk.
+    /// Adds the next chunk, and completes the characters in it that gateways split over two chunks.
     #[inline]
-    pub(crate) fn add(&mut self, chunk: &ChatChunk) -> Result<(), TooMany> {
+    pub(crate) fn add(&mut self, chunk: &mut ChatChunk) -> Result<(), TooMany> {
+        self.surrogates.join(chunk);
         let mut is_last = chunk.usage.is_some();
         for choice in &chunk.choices {
             is_last |= choice.finish_reason.is_some();
@@ -105,9 +109,12 @@ impl Accumulator {
         self.expected = choices;
     }
 
-    /// Records that the stream sent `[DONE]`.
-    pub(crate) fn end(&mut self) {
+    /// Records that the stream sent `[DONE]`. Returns a last chunk, where characters are left incomplete.
+    pub(crate) fn end(&mut self) -> Option<ChatChunk> {
         self.ended = true;
+        let rest = self.surrogates.rest()?;
+        rest.choices.iter().try_for_each(|choice| self.choice(choice.index)?.add(choice)).ok()?;
+        Some(rest)
     }
 
     /// Whether the answer is complete: the stream sent `[DONE]`, or every choice has a finish reason.
@@ -117,9 +124,10 @@ impl Accumulator {
         self.ended || (all && self.choices.iter().all(finished))
     }
 
-    /// The text of the first choice so far.
+    /// The text of the first choice so far. It only grows: the text of another choice isn't shown while the first one hasn't
+    /// come.
     pub(crate) fn partial(&self) -> &str {
-        self.choices.first().map_or("", |choice| &choice.text)
+        self.choices.first().filter(|choice| choice.index == 0).map_or("", |choice| &choice.text)
     }
 
     /// The answer so far.
@@ -283,7 +291,7 @@ mod tests {
     fn assemble(chunks: &[Value]) -> Accumulator {
         let mut accumulator = Accumulator::new();
         for chunk in chunks {
-            accumulator.add(&serde_json::from_value(chunk.clone()).unwrap()).unwrap();
+            accumulator.add(&mut serde_json::from_value(chunk.clone()).unwrap()).unwrap();
         }
         accumulator
     }
@@ -347,6 +355,8 @@ mod tests {
             json!({"choices": [{"index": 1, "delta": {"content": "B"}, "finish_reason": "stop"},
                                {"index": 0, "delta": {"content": "A"}, "finish_reason": "length"}]}),
         ];
+        assert_eq!(assemble(&chunks[..1]).partial(), "", "the text of the second choice isn't shown");
+        assert_eq!(assemble(&chunks[..2]).partial(), "a");
         let answer = assemble(&chunks).into_response();
         let seen = |position: usize| {
             (answer.choices[position].message.text(), answer.choices[position].finish_reason.as_deref())
@@ -430,8 +440,8 @@ mod tests {
     fn the_number_of_choices_is_limited() {
         let mut accumulator = Accumulator::new();
         let nth = |n: usize| serde_json::from_value(json!({"choices": [{"index": n}]})).unwrap();
-        (0..MAX_CHOICES).for_each(|n| accumulator.add(&nth(n)).unwrap());
-        assert_eq!(accumulator.add(&nth(MAX_CHOICES)), Err(TooMany::Choices));
-        accumulator.add(&nth(7)).unwrap();
+        (0..MAX_CHOICES).for_each(|n| accumulator.add(&mut nth(n)).unwrap());
+        assert_eq!(accumulator.add(&mut nth(MAX_CHOICES)), Err(TooMany::Choices));
+        accumulator.add(&mut nth(7)).unwrap();
     }
 }

@@ -9,9 +9,10 @@ use serde_json::{Map, Value};
 
 use crate::api::chunk::ChunkHead;
 use crate::api::{ChatChunk, ChatResponse, Choice, ChunkChoice, Content, Delta, FunctionDelta, Usage};
+use crate::json;
 use crate::json::cursor::{JsonCursor, RawValue, SyntaxError};
 use crate::json::extra::Extra;
-use crate::json::lenient::{Lenient, is_error, list, object, text};
+use crate::json::lenient::{Lenient, is_filled, list, object, text};
 use crate::meta::Meta;
 use crate::wire::usage::read_usage;
 
@@ -22,9 +23,9 @@ pub(crate) struct DecodedChunk {
     pub(crate) error: Option<Value>,
 }
 
-/// Decodes the body of an answer. A body without choices is refused, and so is one that carries an error.
+/// Decodes the body of an answer, which may have no choices. A body that carries an error is refused.
 pub(crate) fn decode_response(body: &[u8]) -> serde_json::Result<ChatResponse> {
-    let body = without_bom(body);
+    let body = json::without_bom(body);
     let Completion { choices, usage, id, model, created, has_unread_usage, .. } =
         Completion::read_answer(body)?;
     let string = |field: Option<Field<'_>>| {
@@ -44,7 +45,7 @@ pub(crate) fn decode_response(body: &[u8]) -> serde_json::Result<ChatResponse> {
 
 /// Decodes the body of a complete answer as the one chunk of a stream, under the rules of [`decode_response`].
 pub(crate) fn decode_response_as_chunk(body: &[u8]) -> serde_json::Result<ChatChunk> {
-    let body = without_bom(body);
+    let body = json::without_bom(body);
     let completion = Completion::read_answer(body)?;
     let head = completion.head();
     let Completion { choices, usage, has_unread_usage, .. } = completion;
@@ -59,11 +60,7 @@ pub(crate) fn decode_chunk(json: Vec<u8>) -> Result<DecodedChunk, (serde_json::E
     let Completion { choices, usage, error, has_unread_usage, .. } = completion;
     let extra = unknown_fields(json, has_unread_usage);
     let chunk = ChatChunk { choices: choices.unwrap_or_default(), usage, extra, head };
-    Ok(DecodedChunk { chunk, error: error.filter(is_error) })
-}
-
-fn without_bom(body: &[u8]) -> &[u8] {
-    body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body)
+    Ok(DecodedChunk { chunk, error: error.filter(is_filled) })
 }
 
 /// The parser's error for JSON that the cursor refused.
@@ -145,11 +142,8 @@ impl<'a> Completion<'a> {
     /// Reads a complete answer.
     fn read_answer(json: &'a [u8]) -> serde_json::Result<Completion<'a>> {
         let completion = Completion::read(json).map_err(|SyntaxError| parse_error(json))?;
-        if completion.error.as_ref().is_some_and(is_error) {
+        if completion.error.as_ref().is_some_and(is_filled) {
             return Err(Error::custom("the answer carries an error"));
-        }
-        if completion.choices.is_none() {
-            return Err(Error::custom("there are no choices"));
         }
         Ok(completion)
     }
@@ -175,6 +169,9 @@ impl<'a> Completion<'a> {
         }
         let mut choices = Vec::new();
         while cursor.next_item()? {
+            if cursor.skip_null() {
+                continue;
+            }
             choices.reserve_exact(1); // there is almost always one
             let position = u32::try_from(choices.len()).unwrap_or(u32::MAX);
             choices.push(ChunkChoice { index: position, ..ChunkChoice::default() });
@@ -320,8 +317,11 @@ fn keep_unread(extra: &mut Extra, name: &[u8], unread: Option<Value>) {
 
 impl<'de> Deserialize<'de> for ChatResponse {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<ChatResponse, D::Error> {
-        let json = Map::<String, Value>::deserialize(deserializer).map(Value::Object)?.to_string();
-        decode_response(json.as_bytes()).map_err(D::Error::custom)
+        let fields = Map::<String, Value>::deserialize(deserializer)?;
+        if !fields.get("choices").is_some_and(Value::is_array) {
+            return Err(D::Error::custom("there are no choices"));
+        }
+        decode_response(Value::Object(fields).to_string().as_bytes()).map_err(D::Error::custom)
     }
 }
 
@@ -367,15 +367,14 @@ mod tests {
         assert_eq!(response(r#"{"choices": [{}]}"#).text(), "");
         assert_eq!(response(r#"{"choices": [{"text": "legacy"}]}"#).text(), "legacy");
         assert_eq!(response(r#"{"choices": [{"finish_reason": ""}]}"#).finish_reason(), None);
-        for body in [
-            "{}",
-            r#"{"choices": null}"#,
-            r#"{"detail": "Not Found"}"#,
-            "[]",
-            "",
-            "<html>",
-            r#"{"choices": [1]}"#,
-        ] {
+        for body in ["{}", r#"{"choices": null}"#, r#"{"detail": "Not Found"}"#] {
+            assert!(
+                response(body).choices.is_empty() && serde_json::from_str::<ChatResponse>(body).is_err(),
+                "{body}"
+            );
+        }
+        assert_eq!(response(r#"{"choices": [null, {"text": "a"}, null]}"#).text(), "a");
+        for body in ["[]", "", "<html>", r#"{"choices": [1]}"#] {
             assert!(decode_response(body.as_bytes()).is_err(), "{body}");
         }
     }
@@ -413,9 +412,7 @@ mod tests {
             (chunk.id().as_deref(), chunk.model().as_deref(), chunk.created()),
             (Some("c"), Some("7"), Some(8))
         );
-        for refused in ["{}", r#"{"choices": [], "error": {"message": "no"}}"#] {
-            assert!(decode_response_as_chunk(refused.as_bytes()).is_err(), "{refused}");
-        }
+        assert!(decode_response_as_chunk(br#"{"choices": [], "error": {"message": "no"}}"#).is_err());
     }
 
     #[test]

@@ -1,12 +1,11 @@
 //! Reads the body of a failed request: message, code and type, in the forms that services send.
 
-use std::borrow::Cow;
+use std::time::Duration;
 
 use serde_json::{Map, Value};
 
 use crate::error::excerpt;
 use crate::json;
-use crate::json::lenient::is_error;
 
 /// The fields of an error.
 #[derive(Debug, Default, PartialEq)]
@@ -15,9 +14,14 @@ pub(crate) struct ErrorBody {
     pub(crate) kind: Option<String>,
     pub(crate) message: Option<String>,
     pub(crate) param: Option<String>,
+    /// The wait that the body asks for before the next request.
+    pub(crate) retry_delay: Option<Duration>,
     /// The HTTP status that the body has beside the code, which needn't be a number.
     http_status: Option<u16>,
 }
+
+/// The maximum number of details that are searched for the wait that Google asks for: it sends three or four.
+const MAX_DETAILS: usize = 32;
 
 /// How deep a message may be nested in objects, lists and strings of JSON. A gateway nests the error of its upstream five
 /// levels deep, and the upstream may be another gateway.
@@ -30,7 +34,7 @@ impl ErrorBody {
     /// Reads a body of any form. JSON is searched for the usual fields, and HTML for its title. Other text is the message.
     pub(crate) fn parse(body: &[u8]) -> ErrorBody {
         let mut error = ErrorBody::default();
-        let body = body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body); // a byte order mark
+        let body = json::without_bom(body);
         match json::parse::<Value>(body) {
             Ok(value) => error.add(&value, MAX_DEPTH),
             Err(_) => error.message = message_text(&String::from_utf8_lossy(body)),
@@ -43,6 +47,18 @@ impl ErrorBody {
         let mut error = ErrorBody::default();
         error.add(value, MAX_DEPTH);
         error
+    }
+
+    /// Reads the fields of an error.
+    pub(crate) fn from_object(object: &Map<String, Value>) -> ErrorBody {
+        let mut error = ErrorBody::default();
+        error.add_object(object, MAX_DEPTH);
+        error
+    }
+
+    /// An error whose code stands for this status.
+    pub(crate) fn with_status(code: String, status: u16, message: Option<String>) -> ErrorBody {
+        ErrorBody { code: Some(code), message, http_status: Some(status), ..ErrorBody::default() }
     }
 
     /// The HTTP status in the body: the code, if that is one, or else another field.
@@ -85,9 +101,11 @@ impl ErrorBody {
         let status = || object.get("status")?.as_str().map(str::to_owned); // Google's name for the type
         self.kind = self.kind.take().or_else(|| text("type")).or_else(status);
         self.param = self.param.take().or_else(|| text("param"));
-        let http_status =
-            ["status", "status_code", "raw_status_code"].iter().find_map(|name| parse_status(&text(name)?));
+        let http_status = ["status", "status_code", "statusCode", "raw_status_code"]
+            .iter()
+            .find_map(|name| parse_status(&text(name)?));
         self.http_status = self.http_status.or(http_status);
+        self.retry_delay = self.retry_delay.or_else(|| retry_delay(object));
         for name in ["error", "message", "detail", "msg", "errors", "error_description"] {
             if self.message.is_none() {
                 if let Some(value) = object.get(name) {
@@ -110,6 +128,30 @@ impl ErrorBody {
 /// A code as an HTTP status, if it is one.
 fn parse_status(code: &str) -> Option<u16> {
     code.parse().ok().filter(|status| (100..600).contains(status))
+}
+
+/// The wait in a `google.rpc.RetryInfo` among the details of an error.
+fn retry_delay(error: &Map<String, Value>) -> Option<Duration> {
+    let details = error.get("details")?.as_array()?.iter().take(MAX_DETAILS);
+    details.filter_map(Value::as_object).find_map(|detail| {
+        let kind = detail.get("@type")?.as_str()?;
+        let delay = || parse_duration(detail.get("retryDelay")?.as_str()?);
+        kind.ends_with("google.rpc.RetryInfo").then(delay)?
+    })
+}
+
+/// A duration in the JSON form of Protocol Buffers: seconds with up to nine digits behind the point, and an `s`. The form
+/// allows at most 10,000 years; no number of seconds with more than twelve digits is read.
+fn parse_duration(text: &str) -> Option<Duration> {
+    let text = text.strip_suffix('s')?;
+    let (seconds, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    let is_number = |digits: &str, most: usize| {
+        (1..=most).contains(&digits.len()) && digits.bytes().all(|digit| digit.is_ascii_digit())
+    };
+    if !is_number(seconds, 12) || !is_number(fraction, 9) {
+        return None;
+    }
+    Some(Duration::new(seconds.parse().ok()?, format!("{fraction:0<9}").parse().ok()?))
 }
 
 /// The location of a validation error: `loc: ["body", "temperature"]`.
@@ -139,30 +181,6 @@ fn message_text(text: &str) -> Option<String> {
     });
     let message = title.unwrap_or(trimmed);
     (!message.is_empty()).then(|| excerpt(message.as_bytes()))
-}
-
-/// The error in the body of a 200, if there is one: an `error` field that isn't empty, beside the choices or in one of
-/// them, or an object of type `error`.
-pub(crate) fn inside_success(body: &[u8]) -> Option<ErrorBody> {
-    // The slow path is for bodies that aren't UTF-8.
-    let text = std::str::from_utf8(body).map_or_else(|_| String::from_utf8_lossy(body), Cow::Borrowed);
-    // Most bodies don't contain the word; only the others are parsed again.
-    if !text.contains("rror\"") {
-        return None;
-    }
-    let value: Value = json::parse(text.as_bytes()).ok()?;
-    let object = match &value {
-        Value::Array(items) => items.first()?, // Google wraps the object in a list
-        value => value,
-    };
-    let field =
-        |object: &Value| object.get("error").filter(|error| is_error(error)).map(ErrorBody::from_value);
-    let in_choices = || object.get("choices")?.as_array()?.iter().find_map(field);
-    let typed = || {
-        let name = object.get("object")?.as_str()?;
-        name.eq_ignore_ascii_case("error").then(|| ErrorBody::from_value(object))
-    };
-    field(object).or_else(in_choices).or_else(typed)
 }
 
 #[cfg(test)]
@@ -228,12 +246,49 @@ mod tests {
 
     #[test]
     fn a_status_beside_a_code_that_is_not_a_number() {
-        for field in ["status", "status_code", "raw_status_code"] {
+        for field in ["status", "status_code", "statusCode", "raw_status_code"] {
             let body = format!(r#"{{"error":{{"code":"content_filter","message":"no","{field}":400}}}}"#);
             assert_eq!(ErrorBody::parse(body.as_bytes()).status(), Some(400), "{field}");
         }
         let both = ErrorBody::parse(br#"{"error":{"code":"429","message":"no","status":400}}"#);
         assert_eq!(both.status(), Some(429));
+    }
+
+    #[test]
+    fn the_wait_that_google_asks_for() {
+        let with = |details: &str| {
+            let body = format!(r#"{{"error":{{"code":429,"message":"no","details":{details}}}}}"#);
+            ErrorBody::parse(body.as_bytes()).retry_delay
+        };
+        let info = |delay: &str| {
+            with(&format!(
+                r#"[{{"@type":"x"}},null,{{"@type":"type.googleapis.com/google.rpc.RetryInfo","retryDelay":{delay}}}]"#
+            ))
+        };
+        for (delay, expected) in [
+            (r#""39s""#, Some(Duration::from_secs(39))),
+            (r#""0s""#, Some(Duration::ZERO)),
+            (r#""1.5s""#, Some(Duration::from_millis(1500))),
+            (r#""0.000000001s""#, Some(Duration::from_nanos(1))),
+            (r#""999999999999s""#, Some(Duration::from_secs(999_999_999_999))),
+            (r#""1000000000000s""#, None),
+            (r#""0.0000000001s""#, None),
+            (r#""39""#, None),
+            (r#""-5s""#, None),
+            (r#""+5s""#, None),
+            (r#"".5s""#, None),
+            (r#""5.s""#, None),
+            (r#""1e3s""#, None),
+            (r#""s""#, None),
+            ("39", None),
+            ("null", None),
+        ] {
+            assert_eq!(info(delay), expected, "{delay}");
+        }
+        assert_eq!(with(r#"[{"@type":"google.rpc.Other","retryDelay":"39s"}]"#), None);
+        assert_eq!(with(r#"{"@type":"google.rpc.RetryInfo","retryDelay":"39s"}"#), None);
+        let nested = r#"{"error":{"message":"{\"error\":{\"details\":[{\"@type\":\"google.rpc.RetryInfo\",\"retryDelay\":\"7s\"}]}}"}}"#;
+        assert_eq!(ErrorBody::parse(nested.as_bytes()).retry_delay, Some(Duration::from_secs(7)));
     }
 
     #[test]
@@ -244,32 +299,5 @@ mod tests {
         }
         ErrorBody::parse(body.as_bytes());
         ErrorBody::parse("[".repeat(100_000).as_bytes());
-    }
-
-    #[test]
-    fn an_empty_error_inside_a_success_is_none() {
-        let status = |body: &str| inside_success(body.as_bytes()).map(|error| error.status());
-        assert_eq!(status(r#"{"error":{"code":429,"message":"slow down"}}"#), Some(Some(429)));
-        assert_eq!(status(r#"{"error":{"code":"503"}}"#), Some(Some(503)));
-        assert_eq!(status(r#"{"error":{"code":"overloaded"}}"#), Some(None));
-        assert_eq!(status(r#"{"error":{"code":7}}"#), Some(None));
-        assert_eq!(status(r#"[{"error":{"code":500}}]"#), Some(Some(500)));
-        assert_eq!(
-            status(r#"{"choices":[{"error":{"code":502},"finish_reason":"error"}]}"#),
-            Some(Some(502))
-        );
-        assert_eq!(status(r#"{"object":"Error","message":"no","code":400}"#), Some(Some(400)));
-        assert_eq!(status(r#"{"error":{"code":429},"x":"\ud83e"}"#), Some(Some(429)));
-        for body in [
-            r#"{"error":null}"#,
-            r#"{"error":{}}"#,
-            r#"{"error":{"code":null,"message":null}}"#,
-            r#"{"error":0}"#,
-            r#"{"error":[null]}"#,
-            r#"{"choices":[],"text":"the \"error\" is mine"}"#,
-            "{}",
-        ] {
-            assert_eq!(status(body), None, "{body}");
-        }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::mem;
 
+use crate::error::EXCERPT;
 use crate::json::cursor::find_either;
 
 /// The maximum length of a line in bytes. Image models send an image as one line of base64, which has a few megabytes.
@@ -55,7 +56,14 @@ pub(crate) struct Decoder {
     after_cr: bool,
     /// The first line has been read: a byte order mark after it is content.
     begun: bool,
+    /// The beginning of the first line that belongs to no event.
+    stray_line: Vec<u8>,
+    /// That is the very first line, so that this is another document.
+    begins_stray: bool,
 }
+
+/// The fields of an event.
+const FIELDS: [&[u8]; 5] = [b"data", b"event", b"id", b"retry", b"error"];
 
 impl Decoder {
     pub(crate) fn new() -> Decoder {
@@ -95,6 +103,17 @@ impl Decoder {
         Ok(event.or_else(|| self.dispatch()))
     }
 
+    /// The beginning of the first line that is no field of an event: some proxies write the cause of a failure into the
+    /// stream as plain text. Empty where there is none.
+    pub(crate) fn stray_line(&self) -> &[u8] {
+        &self.stray_line
+    }
+
+    /// Whether the first line is no field of an event, so that this is no event stream.
+    pub(crate) fn begins_stray(&self) -> bool {
+        self.begins_stray
+    }
+
     /// Keeps the first part of a line until the rest arrives.
     fn append_to_line(&mut self, part: &[u8]) -> Result<(), TooLong> {
         if self.line.len() + part.len() > LINE_LIMIT {
@@ -118,9 +137,11 @@ impl Decoder {
     }
 
     /// Processes a line without its line end (9.2.6): blank, a comment, or a field with its value. The fields `id` and
-    /// `retry` are ignored like unknown ones, because chat services can't resume a stream.
+    /// `retry` are ignored like unknown ones, because chat services can't resume a stream. A field `error` and a
+    /// line of JSON, which the specification doesn't have, are events of their own, in place of one that hasn't ended.
     fn process_line(&mut self, mut line: &[u8]) -> Result<Option<Event>, TooLong> {
-        if !mem::replace(&mut self.begun, true) {
+        let is_first = !mem::replace(&mut self.begun, true);
+        if is_first {
             line = line.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(line);
         }
         if line.is_empty() {
@@ -138,7 +159,16 @@ impl Decoder {
         match name {
             b"data" => self.append_data(value)?,
             b"event" => self.kind = String::from_utf8_lossy(value).into_owned(),
-            _ => {} // a comment, whose name is empty, or an unknown field
+            // llama.cpp's form of an error, which isn't in the specification.
+            b"error" => return Ok(Some(self.interrupt("error", value))),
+            // Other servers send an error without a name.
+            [b'{', ..] => return Ok(Some(self.interrupt("", line))),
+            b"" | b"id" | b"retry" => {} // without a name it is a comment
+            _ if self.stray_line.is_empty() && is_stray(line) => {
+                self.stray_line = line[..line.len().min(EXCERPT)].to_vec();
+                self.begins_stray = is_first;
+            }
+            _ => {}
         }
         Ok(None)
     }
@@ -158,11 +188,29 @@ impl Decoder {
         Ok(())
     }
 
+    /// An event of one line, in place of the current one.
+    fn interrupt(&mut self, kind: &str, data: &[u8]) -> Event {
+        (self.kind, self.data) = (String::new(), None);
+        Event { kind: kind.to_owned(), data: data.to_vec() }
+    }
+
     /// Ends the current event; without a data line there is none (9.2.6, dispatch).
     fn dispatch(&mut self) -> Option<Event> {
         let kind = mem::take(&mut self.kind);
         self.data.take().map(|data| Event { kind, data })
     }
+}
+
+/// Whether the first line of a body that isn't blank is one of an event stream.
+pub(crate) fn is_event_stream(body: &[u8]) -> bool {
+    let start = body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body).trim_ascii_start();
+    let name = start.split(|byte| matches!(byte, b':' | b'\n' | b'\r')).next().unwrap_or_default();
+    start.starts_with(b":") || FIELDS.contains(&name)
+}
+
+/// Whether a line is neither blank nor the beginning of a field, where the stream was cut.
+fn is_stray(line: &[u8]) -> bool {
+    !line.trim_ascii().is_empty() && !FIELDS.iter().any(|name| name.starts_with(line))
 }
 
 /// The number of bytes before the first CR or LF.
@@ -268,6 +316,70 @@ mod tests {
         let bytes =
             b"event: e\nid: 1\nretry: 20\ndata: a\n\nid: 2\n\ndata: b\n\nid\nretry\nevent\ndata: c\n\n";
         check("fields", bytes, &[seen("e", "a"), seen("", "b"), seen("", "c")]);
+    }
+
+    #[test]
+    fn a_field_named_error_is_an_event() {
+        let seen = |kind: &str, data: &str| (kind.to_owned(), data.to_owned());
+        check("alone", b"error: {\"a\":1}\n\ndata: b\n\n", &[seen("error", "{\"a\":1}"), seen("", "b")]);
+        check("without a blank line", b"id: 1\nerror:no\ndata: b\n\n", &[seen("error", "no"), seen("", "b")]);
+        check("within an event", b"event: e\ndata: a\nerror: no\n\n", &[seen("error", "no")]);
+        check("no name", b"data: a\n\n{\"error\": 1}\n\n", &[seen("", "a"), seen("", "{\"error\": 1}")]);
+        check("other names", b"errors: no\nerror\n\n", &[seen("error", "")]);
+        let mut decoder = Decoder::new();
+        assert_eq!(decoder.next(&mut &b"error: no"[..]), Ok(None));
+        assert_eq!(decoder.finish().unwrap().unwrap().data, b"no", "without a line end");
+    }
+
+    #[test]
+    fn an_event_stream_is_recognised_by_its_first_line() {
+        for body in [
+            "data: a",
+            "data:a\n\n",
+            "\n \r\ndata: a",
+            "\u{feff}event: e\ndata: a",
+            ": ping",
+            "id: 1",
+            "retry: 2",
+            "error: no",
+        ] {
+            assert!(is_event_stream(body.as_bytes()), "{body:?}");
+        }
+        for body in [
+            "",
+            "\n\n",
+            "{}",
+            "[]",
+            "<html>",
+            "null",
+            "\"data: a\"",
+            "database down",
+            "upstream: no",
+            "data error: no",
+        ] {
+            assert!(!is_event_stream(body.as_bytes()), "{body:?}");
+        }
+    }
+
+    #[test]
+    fn the_first_line_that_is_no_field_is_kept() {
+        for (input, expected) in [
+            ("upstream connect error\nmore\n\ndata: a\n\n", "upstream connect error"),
+            ("data: a\n\nInternal: no", "Internal: no"),
+            (": ping\nid: 1\nretry: 2\nevent: e\nerror: x\ndata: a\n\n", ""),
+            ("data: a\n\nda", ""),
+            (" \n\t\n", ""),
+        ] {
+            let mut decoder = Decoder::new();
+            let mut rest = input.as_bytes();
+            while decoder.next(&mut rest).unwrap().is_some() {}
+            decoder.finish().unwrap();
+            assert_eq!(decoder.stray_line(), expected.as_bytes(), "{input}");
+            assert_eq!(decoder.begins_stray(), input.starts_with("upstream"), "{input}");
+        }
+        let mut decoder = Decoder::new();
+        decoder.next(&mut &[b"x".repeat(EXCERPT + 1), b"\n".to_vec()].concat()[..]).unwrap();
+        assert_eq!(decoder.stray_line().len(), EXCERPT);
     }
 
     #[test]

@@ -1,11 +1,10 @@
 //! Decodes an event of a chat stream: a chunk, the end of the answer, or an error.
 
-use serde_json::Value;
-
 use crate::api::ChatChunk;
 use crate::wire::completion::{DecodedChunk, decode_chunk};
-use crate::wire::error_body::{self, ErrorBody};
+use crate::wire::error_body::ErrorBody;
 use crate::wire::sse::Event;
+use crate::wire::success;
 
 /// A decoded event of a chat stream.
 #[derive(Debug)]
@@ -20,8 +19,13 @@ pub(crate) enum StreamEvent {
     Done,
     /// An error in place of the answer or of the rest of it.
     Failure(ErrorBody),
-    /// No data, or a comment that a gateway sent as data (`data: : keepalive`).
+    /// No data, null, or a comment that a gateway sent as data (`data: : keepalive`).
     Ignored,
+}
+
+/// Whether data that has no blanks around it is nothing.
+pub(crate) fn is_ignored(data: &[u8]) -> bool {
+    matches!(data, b"" | [b':', ..] | b"null")
 }
 
 impl StreamEvent {
@@ -32,7 +36,7 @@ impl StreamEvent {
     pub(crate) fn decode(event: Event) -> Result<StreamEvent, (serde_json::Error, Vec<u8>)> {
         match event.data.trim_ascii() {
             b"[DONE]" => return Ok(StreamEvent::Done),
-            b"" | [b':', ..] => return Ok(StreamEvent::Ignored),
+            data if is_ignored(data) => return Ok(StreamEvent::Ignored),
             _ => {}
         }
         if event.kind == "error" {
@@ -40,28 +44,35 @@ impl StreamEvent {
         }
         match decode_chunk(event.data) {
             Ok(DecodedChunk { chunk, error: None }) => Ok(match error_object(&chunk) {
-                Some(error) => StreamEvent::Failure(ErrorBody::from_value(&error)),
+                Some(error) => StreamEvent::Failure(error),
                 None => StreamEvent::Chunk(chunk),
             }),
             Ok(DecodedChunk { error: Some(error), .. }) => {
                 Ok(StreamEvent::Failure(ErrorBody::from_value(&error)))
             }
             // Google wraps an error in a list.
-            Err((error, data)) => match error_body::inside_success(&data) {
-                Some(body) => Ok(StreamEvent::Failure(body)),
-                None => Err((error, data)),
+            Err((error, data)) => match (success::error_in(&data), success::document(&data)) {
+                (Some(body), _) => Ok(StreamEvent::Failure(body)),
+                (None, Some(inner)) if inner.len() < data.len() => {
+                    StreamEvent::decode(Event { kind: String::new(), data: inner.to_vec() })
+                }
+                _ => Err((error, data)),
             },
         }
     }
 }
 
-/// The chunk itself as an error, if it is one without an `error` field, as vLLM sends it.
-fn error_object(chunk: &ChatChunk) -> Option<Value> {
-    if !chunk.choices.is_empty() || chunk.usage.is_some() {
+/// The chunk itself as an error, if it has no choices and is one without an `error` field: as vLLM sends it, or under one of
+/// the names that mean nothing beside an answer.
+fn error_object(chunk: &ChatChunk) -> Option<ErrorBody> {
+    if !chunk.choices.is_empty() {
         return None;
     }
-    let is_error = chunk.extra.get("object")?.as_str()?.eq_ignore_ascii_case("error");
-    is_error.then(|| Value::Object((*chunk.extra).clone()))
+    let typed = || chunk.extra.get("object")?.as_str().filter(|kind| kind.eq_ignore_ascii_case("error"));
+    if chunk.usage.is_none() && typed().is_some() {
+        return Some(ErrorBody::from_object(&chunk.extra));
+    }
+    success::error_among(&chunk.extra, chunk.usage.is_some())
 }
 
 #[cfg(test)]
@@ -86,11 +97,25 @@ mod tests {
             let Ok(StreamEvent::Chunk(chunk)) = decode(data) else { panic!("{data}") };
             assert_eq!(chunk.text(), "a", "{data}");
         }
-        for data in
-            [r#"{"choices":[]}"#, "{}", r#"{"choices":null}"#, r#"{"choices":[{}]}"#, r#"{"type":"ping"}"#]
-        {
+        for data in [
+            r#"{"choices":[]}"#,
+            "{}",
+            r#"{"choices":null}"#,
+            r#"{"choices":[{}]}"#,
+            r#"{"choices":[null]}"#,
+            r#"{"type":"ping"}"#,
+            r#"{"choices":[],"usage":{"total_tokens":1},"detail":"priority"}"#,
+        ] {
             let Ok(StreamEvent::Chunk(chunk)) = decode(data) else { panic!("{data}") };
             assert_eq!(chunk.text(), "", "{data}");
+        }
+        for data in [
+            r#"{"choices":[{"delta":{"content":"a"}}],"detail":"x","code":500,"msg":"x","success":false}"#,
+            r#"{"choices":[null,{"delta":{"content":"a"}},null]}"#,
+            r#"[null,{"choices":[{"delta":{"content":"a"}}]}]"#,
+        ] {
+            let Ok(StreamEvent::Chunk(chunk)) = decode(data) else { panic!("{data}") };
+            assert_eq!(chunk.text(), "a", "{data}");
         }
     }
 
@@ -99,7 +124,7 @@ mod tests {
         for data in ["[DONE]", " [DONE] "] {
             assert!(matches!(decode(data), Ok(StreamEvent::Done)), "{data}");
         }
-        for data in ["", " ", ": keepalive", ":"] {
+        for data in ["", " ", ": keepalive", ":", "null", " null "] {
             assert!(matches!(decode(data), Ok(StreamEvent::Ignored)), "{data}");
         }
     }
@@ -116,6 +141,13 @@ mod tests {
             ),
             (r#"{"object":"error","message":"no","type":"BadRequestError","code":400}"#, Some(400)),
             (r#"[{"error":{"message":"no","code":429}}]"#, Some(429)),
+            (
+                r#"{"base_resp":{"status_code":1002,"status_msg":"no"},"choices":null,"usage":{"total_tokens":0}}"#,
+                Some(429),
+            ),
+            (r#"{"code":503,"msg":"no"}"#, Some(503)),
+            (r#"{"success":false,"message":"no"}"#, None),
+            (r#"{"detail":"no"}"#, None),
         ] {
             let Ok(StreamEvent::Failure(error)) = decode(data) else { panic!("{data}") };
             assert_eq!((error.message.as_deref(), error.status()), (Some("no"), status), "{data}");

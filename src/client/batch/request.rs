@@ -8,15 +8,16 @@ use crate::api::{ChatRequest, ChatResponse, EmbeddingRequest, EmbeddingResponse}
 use crate::client::Client;
 use crate::client::call::Call;
 use crate::error::Result;
-use crate::http::transport::HttpResponse;
-use crate::meta::Meta;
+use crate::http::request::HttpRequest;
+use crate::meta::{Attempt, Meta};
 
 /// A request of a batch.
 pub trait Sendable {
     type Answer;
 
     fn begin(&self, client: &Client) -> Result<Call<'static>>;
-    fn decode(&self, client: &Client, response: &HttpResponse) -> Result<Self::Answer>;
+    /// Makes an attempt.
+    fn send(&self, client: &Client, sent: &HttpRequest<'_>) -> Attempt<Self::Answer>;
     fn with_meta(answer: Self::Answer, meta: Meta) -> Self::Answer;
 }
 
@@ -27,12 +28,12 @@ impl Sendable for ChatRequest {
         client.begin_chat(self).map(Call::into_owned)
     }
 
-    fn decode(&self, client: &Client, response: &HttpResponse) -> Result<ChatResponse> {
-        client.decode_chat(response)
+    fn send(&self, client: &Client, sent: &HttpRequest<'_>) -> Attempt<ChatResponse> {
+        client.send_chat(self, sent)
     }
 
     fn with_meta(answer: ChatResponse, meta: Meta) -> ChatResponse {
-        ChatResponse { meta, ..answer }
+        answer.with_meta(meta)
     }
 }
 
@@ -43,8 +44,8 @@ impl Sendable for EmbeddingRequest {
         client.begin_embeddings(self).map(Call::into_owned)
     }
 
-    fn decode(&self, client: &Client, response: &HttpResponse) -> Result<EmbeddingResponse> {
-        client.decode_embeddings(self, response)
+    fn send(&self, client: &Client, sent: &HttpRequest<'_>) -> Attempt<EmbeddingResponse> {
+        client.send_embeddings(self, sent)
     }
 
     fn with_meta(answer: EmbeddingResponse, meta: Meta) -> EmbeddingResponse {
