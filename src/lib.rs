@@ -18,7 +18,9 @@ mod runtime;
 pub mod test_server;
 mod wire;
 
-pub use adaptive::{AdaptiveConfig, AdaptiveHandler, Admission, Permit, Snapshot, Tries};
+pub use adaptive::{
+    AdaptiveConfig, AdaptiveHandler, Admission, CallError, Permit, RefusalCause, Snapshot, Tries,
+};
 pub use api::{
     ChatChunk, ChatRequest, ChatResponse, Choice, ChunkChoice, Content, Delta, Embedding, EmbeddingInput,
     EmbeddingRequest, EmbeddingResponse, FunctionCall, FunctionDelta, Logprobs, Message, Model, Part, Price,

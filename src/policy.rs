@@ -5,10 +5,12 @@ use std::time::{Duration, Instant};
 pub(crate) mod backoff;
 pub(crate) mod circuit_breaker;
 pub(crate) mod classify;
+pub(crate) mod concurrency;
 pub(crate) mod header_limits;
 pub(crate) mod outcome;
-pub(crate) mod random_refusals;
+pub(crate) mod published;
 pub(crate) mod rate_limiter;
+pub(crate) mod volley;
 
 /// The moment so much later, or the same one where no moment is that late.
 pub(crate) fn later(at: Instant, wait: Duration) -> Instant {

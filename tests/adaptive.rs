@@ -19,10 +19,13 @@ const EVENTS: usize = 1000;
 /// The longest possible wait: a Retry-After of two minutes and a pause of one.
 const LONGEST_WAIT: Duration = Duration::from_secs(180);
 
+/// The longest wait for one of the calls in flight to end.
+const LONGEST_FULL: Duration = Duration::from_secs(30);
+
 /// The longest and shortest opening of the breaker, and the longest wait for a probe's outcome.
 const LONGEST_OPEN: Duration = Duration::from_secs(30);
 const SHORTEST_OPEN: Duration = Duration::from_millis(2500);
-const PROBE_LIFE: Duration = Duration::from_secs(60);
+const PROBE_LIFE: Duration = Duration::from_secs(600);
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Kind {
@@ -30,14 +33,14 @@ enum Kind {
     Refused,
     Throttled,
     Failed,
+    /// A 503 without a Retry-After.
+    Bare,
 }
 
 /// A call in flight.
 struct Call {
     permit: Permit,
     number: u64,
-    /// It was sent before the last visible cut.
-    stale: bool,
 }
 
 /// A random history, its handler, and the model that the handler must agree with.
@@ -56,12 +59,12 @@ struct World {
     flight: Vec<Call>,
     sent: u64,
     probe: Option<(u64, Instant)>,
+    /// The first call admitted since the breaker was half open.
+    first_probe: Option<u64>,
     opened: Option<Instant>,
     errors: u32,
     first_error: Instant,
     throttled: bool,
-    /// Whether there was a success since the last cut, so that the next 429 cuts again.
-    cuts: bool,
     answered: u64,
     retries: u64,
     goes: VecDeque<Instant>,
@@ -94,11 +97,11 @@ impl World {
             flight: Vec::new(),
             sent: 0,
             probe: None,
+            first_probe: None,
             opened: None,
             errors: 0,
             first_error: start,
             throttled: initial.is_finite() || max_rate.is_finite(),
-            cuts: true,
             answered: 0,
             retries: 0,
             goes: VecDeque::new(),
@@ -140,12 +143,24 @@ impl World {
             Admission::Go(permit) => {
                 self.sent += 1;
                 self.went(before);
-                self.flight.push(Call { permit, number: self.sent, stale: false });
+                self.flight.push(Call { permit, number: self.sent });
             }
             Admission::Wait(wait) => {
                 assert!(wait > Duration::ZERO && wait <= LONGEST_WAIT, "{wait:?}");
-                assert!(self.throttled || self.with_limits, "a wait without any throttling");
-                assert_eq!(&self.handler.snapshot(), before, "a refused admission must not change the state");
+                assert!(
+                    self.throttled || self.with_limits || before.max_in_flight.is_some(),
+                    "a wait without any throttling"
+                );
+                // A volley may turn out to be over: that changes the rate, and nothing else.
+                let Snapshot { rate_per_minute, refused_for, .. } = self.handler.snapshot();
+                let mut expected = before.clone();
+                (expected.rate_per_minute, expected.refused_for) = (rate_per_minute, refused_for);
+                assert_eq!(
+                    self.handler.snapshot(),
+                    expected,
+                    "a refused admission must not change the state"
+                );
+                assert!(!self.max_rate.is_finite() || rate_per_minute == before.rate_per_minute);
             }
             Admission::Open { retry_in } => {
                 let longest = match before.breaker {
@@ -164,12 +179,15 @@ impl World {
 
     fn went(&mut self, before: &Snapshot) {
         let after = self.handler.snapshot();
-        assert!(rate(&after) >= rate(before), "an admission must not lower the rate");
+        // Without a maximum rate a volley may turn out to be over.
+        let is_lower = rate(&after) < rate(before) && self.max_rate.is_finite();
+        assert!(!is_lower, "an admission must not lower the rate");
         match before.breaker {
             BreakerState::Closed => assert_eq!(after.breaker, BreakerState::Closed),
             BreakerState::Open => {
                 let early = self.opened.is_some_and(|opened| self.now < opened + SHORTEST_OPEN);
                 assert!(!early || self.unsteady, "open for less than {SHORTEST_OPEN:?}");
+                self.first_probe = Some(self.sent);
                 self.probe = Some((self.sent, self.now));
                 assert_eq!(after.breaker, BreakerState::HalfOpen);
             }
@@ -198,31 +216,36 @@ impl World {
             n if n < self.mix[0] => Kind::Success,
             n if n < self.mix[0] + self.mix[1] => Kind::Refused,
             n if n < self.mix[0] + self.mix[1] + self.mix[2] => Kind::Throttled,
+            _ if self.random.u8(..3) == 0 => Kind::Bare,
             _ => Kind::Failed,
         };
         let outcome = self.outcome(kind);
-        let is_probe = self.probe.is_some_and(|(probe, _)| probe == call.number);
+        let is_probe = self.first_probe.is_some_and(|first| call.number >= first);
         self.handler.record(self.now, call.permit, outcome);
         let after = self.handler.snapshot();
         match kind {
             Kind::Throttled => {
                 self.throttled = true;
-                assert!(rate(&after) <= rate(before), "a 429 must not raise the rate");
-                assert!(
-                    !call.stale || rate(&after) == rate(before),
-                    "a 429 for a call from before the cut must not cut again"
-                );
-                if self.cuts && !call.stale {
-                    self.cuts = false;
-                    self.flight.iter_mut().for_each(|call| call.stale = true);
-                }
             }
-            _ => assert_eq!(after.rate_per_minute, before.rate_per_minute, "only a 429 may change the rate"),
+            Kind::Bare => self.throttled = true,
+            Kind::Failed => {
+                // An outage that opens the breaker leaves the rate as it was before.
+                let is_same = after.rate_per_minute == before.rate_per_minute;
+                assert!(is_same || after.openings > before.openings, "a failure must not change the rate");
+            }
+            // Without a maximum rate it may end a volley, which shows a limit then.
+            Kind::Success | Kind::Refused if self.max_rate.is_finite() => {
+                assert!(rate(&after) >= rate(before) * 0.999_999, "a success must not lower the rate");
+            }
+            Kind::Success | Kind::Refused => {}
+        }
+        if let (Some(cap), Some(was)) = (after.max_in_flight, before.max_in_flight) {
+            assert!(cap >= 1 && cap <= was + 1, "the cap went from {was} to {cap}");
         }
         let done = matches!(kind, Kind::Success | Kind::Refused);
         self.answered += u64::from(done);
-        self.cuts |= done && !call.stale;
-        if kind == Kind::Failed {
+        let is_failure = matches!(kind, Kind::Failed | Kind::Bare);
+        if is_failure {
             self.first_error = if self.errors == 0 { self.now } else { self.first_error };
             self.errors += 1;
         } else {
@@ -231,8 +254,10 @@ impl World {
         assert_eq!(after.consecutive_errors, self.errors);
         let lasting = self.now.saturating_duration_since(self.first_error) >= Duration::from_secs(2);
         let expected = match (before.breaker, kind) {
-            (BreakerState::Closed, Kind::Failed) if self.errors >= 10 && lasting => BreakerState::Open,
-            (BreakerState::HalfOpen, Kind::Failed) if is_probe => BreakerState::Open,
+            (BreakerState::Closed, _) if is_failure && self.errors >= 10 && lasting => BreakerState::Open,
+            // Five pauses in a row for bare 503s.
+            (BreakerState::Closed, Kind::Bare) if self.errors >= 5 && lasting => after.breaker,
+            (BreakerState::HalfOpen, _) if is_failure && is_probe => BreakerState::Open,
             (BreakerState::HalfOpen, _) if is_probe => BreakerState::Closed,
             (unchanged, _) => unchanged,
         };
@@ -265,8 +290,9 @@ impl World {
             if let Admission::Go(permit) = admission {
                 self.sent += 1;
                 self.probe = Some((self.sent, self.now));
+                self.first_probe = Some(self.sent);
                 self.goes.push_back(self.now);
-                self.flight.push(Call { permit, number: self.sent, stale: false });
+                self.flight.push(Call { permit, number: self.sent });
             }
         } else if !is_probe {
             assert_eq!(after.breaker, before.breaker);
@@ -298,7 +324,9 @@ impl World {
             }
             _ => {
                 let allowed = if asked > Some(Duration::from_secs(120)) { 0 } else { 10 };
-                assert_eq!(delays, vec![Duration::ZERO; allowed]);
+                assert_eq!(delays.len(), allowed);
+                let (floor, longest) = (asked.unwrap_or_default(), Duration::from_secs(120));
+                assert!(delays.iter().all(|delay| *delay >= floor && *delay <= longest), "{delays:?}");
             }
         }
     }
@@ -314,6 +342,7 @@ impl World {
             Kind::Refused => Outcome::refused(),
             Kind::Throttled => Outcome::throttled(),
             Kind::Failed => Outcome::failed(),
+            Kind::Bare => return Outcome::failed().status(503),
         };
         let asked = match self.random.u8(..10) {
             0 => Some(Duration::MAX),
@@ -350,14 +379,17 @@ impl World {
     fn recover(mut self) {
         self.flight.clear();
         let mut waited = Duration::ZERO;
-        for _ in 0..100 {
+        for _ in 0..1000 {
             match self.handler.admit(self.now) {
                 Admission::Go(permit) => {
                     self.handler.record(self.now, permit, Outcome::success());
                     assert_eq!(self.handler.snapshot().breaker, BreakerState::Closed);
                     // After the clock was set back, a reset that was too far away can delay calls once more.
                     let waits = if self.unsteady { 2 } else { 1 };
-                    assert!(waited <= LONGEST_OPEN + PROBE_LIFE + LONGEST_WAIT * waits, "{waited:?}");
+                    assert!(
+                        waited <= LONGEST_OPEN + PROBE_LIFE + LONGEST_FULL + LONGEST_WAIT * waits,
+                        "{waited:?}"
+                    );
                     return;
                 }
                 Admission::Wait(wait) | Admission::Open { retry_in: wait } => {

@@ -210,7 +210,8 @@ fn jitter_never_shortens_retry_after() {
         let server = Server::script([status(429).retry_after(10), ok("hi")]);
         let clock = Clock::fake();
         ask(&Client::new(config(&server, &clock).build().unwrap()).unwrap()).unwrap();
-        let [wait] = clock.sleeps()[..] else { panic!() };
+        // The call waits as asked; the rate limiter may add a part of a slot to that.
+        let wait: Duration = clock.sleeps().iter().sum();
         assert!(wait >= secs(10) && wait <= Duration::from_millis(12_500), "{wait:?}");
     }
 }

@@ -6,8 +6,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use holysheep::{
-    AdaptiveConfig, AdaptiveHandler, Admission, BreakerState, Clock, Error, Jitter, Limit, Outcome, Permit,
-    RateLimits, RetryConfig, Tries,
+    AdaptiveConfig, AdaptiveHandler, Admission, BreakerState, CallError, Clock, Error, Jitter, Limit,
+    Outcome, Permit, RateLimits, RetryConfig, Tries,
 };
 
 fn secs(seconds: u64) -> Duration {
@@ -132,6 +132,137 @@ fn a_quotas_refusals_are_not_taken_for_random_ones() {
         empty
     });
     assert!(done > 35_900 && refused < done / 50, "{done} and {refused} refused");
+}
+
+/// Simulates `threads` callers in virtual time until this many calls have succeeded. `serve` gets the time in seconds and
+/// the calls in flight, and says how long an answer takes and what it is. Returns the seconds, requests and lost calls.
+fn simulate(
+    threads: u32,
+    calls: u32,
+    mut serve: impl FnMut(f64, usize) -> (u64, Outcome),
+) -> (f64, u32, u32) {
+    let handler = AdaptiveHandler::new(AdaptiveConfig::default().seed(5).wait_when_open(true));
+    let (start, mut now, retry) = (Instant::now(), Duration::ZERO, RetryConfig::default());
+    let mut waiting: Vec<(Duration, Tries)> = vec![(Duration::ZERO, Tries::default()); threads as usize];
+    let mut flight: Vec<(Duration, Tries, Permit, Outcome)> = Vec::new();
+    let (mut done, mut sent, mut lost) = (0, 0, 0);
+    while done < calls {
+        // Retries come first, as in the wait queue.
+        waiting.sort_by_key(|(from, tries)| (*from > now, *tries == Tries::default(), *from));
+        let due = waiting.iter().position(|(from, _)| *from <= now);
+        let mut wake = waiting.iter().map(|(from, _)| *from).filter(|from| *from > now).min();
+        if let Some(first) = due {
+            match handler.admit(start + now) {
+                Admission::Go(permit) => {
+                    let (_, tries) = waiting.remove(first);
+                    let (millis, outcome) = serve(now.as_secs_f64(), flight.len());
+                    sent += 1;
+                    flight.push((now + Duration::from_millis(millis), tries, permit, outcome));
+                    continue;
+                }
+                Admission::Wait(wait) | Admission::Open { retry_in: wait } => {
+                    wake = Some(wake.map_or(now + wait, |wake| wake.min(now + wait)));
+                }
+            }
+        }
+        let ends = flight.iter().map(|call| call.0).min();
+        now = ends.into_iter().chain(wake).min().unwrap();
+        while let Some(index) = flight.iter().position(|call| call.0 <= now) {
+            let (_, mut tries, permit, outcome) = flight.swap_remove(index);
+            handler.record(start + now, permit, outcome);
+            let delay = handler.retry_delay(&retry, &mut tries, &outcome);
+            let is_success = matches!(outcome, success if success == Outcome::success());
+            done += u32::from(is_success);
+            lost += u32::from(!is_success && delay.is_none());
+            let tries = if delay.is_some() { tries } else { Tries::default() };
+            waiting.push((now + delay.unwrap_or_default(), tries));
+        }
+    }
+    (now.as_secs_f64(), sent, lost)
+}
+
+#[test]
+fn a_limiter_that_answers_a_bare_503_loses_no_call() {
+    // Ten calls a second without a burst, as nginx limits them by default.
+    let mut next = 0.0_f64;
+    let (seconds, sent, lost) = simulate(16, 1000, |now, _| {
+        if now < next {
+            return (5, Outcome::failed().status(503));
+        }
+        next = next.max(now - 0.1) + 0.1;
+        (50, Outcome::success())
+    });
+    assert_eq!(lost, 0);
+    assert!(seconds < 150.0 && sent < 1250, "{seconds:.0} s, {sent} requests");
+}
+
+#[test]
+fn an_outage_of_bare_503s_costs_few_requests_and_no_call() {
+    let mut in_outage = 0;
+    let (seconds, _, lost) = simulate(16, 3000, |now, _| {
+        if (20.0..30.0).contains(&now) {
+            in_outage += 1;
+            return (50, Outcome::failed().status(503));
+        }
+        (200, Outcome::success())
+    });
+    assert!(in_outage <= 100 && lost == 0, "{in_outage} requests, {lost} lost");
+    assert!(seconds < 80.0, "{seconds:.0} s, 48 and the outage are possible");
+}
+
+#[test]
+fn a_limit_on_calls_in_flight_is_found() {
+    let (seconds, sent, lost) = simulate(128, 1280, |_, in_flight| {
+        if in_flight < 64 { (1500, Outcome::success()) } else { (200, Outcome::throttled()) }
+    });
+    assert!(lost == 0 && seconds < 1.5 * 30.0, "{seconds:.0} s, 30 are possible; {lost} lost");
+    assert!(sent < 1500, "{sent} requests");
+}
+
+#[test]
+fn refusals_by_chance_cost_little() {
+    // Of a call that is told to wait a second, each refusal takes that long: 5 % of the calls, by 16 threads.
+    for (outcome, percent, possible) in [
+        (Outcome::throttled(), 1, 50.0),
+        (Outcome::throttled(), 5, 50.0),
+        (Outcome::failed().status(503), 5, 50.0),
+        (Outcome::throttled().status(529), 15, 50.0),
+        (Outcome::throttled().status(503).retry_after(secs(1)), 5, 65.0),
+    ] {
+        let mut random = fastrand::Rng::with_seed(3);
+        let (seconds, _, lost) = simulate(16, 4000, |_, _| {
+            if random.u8(..100) < percent { (50, outcome) } else { (200, Outcome::success()) }
+        });
+        assert!(
+            lost == 0 && seconds < 1.5 * possible,
+            "{outcome:?}: {seconds:.0} s of {possible}; {lost} lost"
+        );
+    }
+}
+
+#[test]
+fn a_call_is_made_again_until_it_succeeds() {
+    let clock = Clock::fake();
+    let handler = AdaptiveHandler::new(AdaptiveConfig::default().seed(1).clock(clock.clone()));
+    let retry = RetryConfig::default().jitter(Jitter::None);
+    let outcome = |result: &Result<u32, &str>| match result {
+        Ok(_) => Outcome::success(),
+        Err("busy") => Outcome::throttled().retry_after(secs(3)),
+        Err(_) => Outcome::failed(),
+    };
+    let mut script = vec![Ok(7), Err("down"), Err("busy")];
+    assert_eq!(handler.call(&retry, || script.pop().unwrap(), outcome).unwrap(), 7);
+    assert!(clock.sleeps().contains(&secs(3)) && clock.sleeps().contains(&secs(1)), "{:?}", clock.sleeps());
+    let error = handler.call(&retry, || Err::<u32, _>("down"), outcome).unwrap_err();
+    assert_eq!(error.to_string(), "failed after 6 attempts: down");
+    let now = Instant::now() + secs(3600);
+    (0..20).for_each(|nth| {
+        if let Admission::Go(permit) = handler.admit(now + secs(nth)) {
+            handler.record(now + secs(nth), permit, Outcome::failed());
+        }
+    });
+    let error = handler.call(&retry, || Ok(7), outcome).unwrap_err();
+    assert!(matches!(error, CallError::NotAdmitted { attempts: 0, error: None, .. }), "{error}");
 }
 
 #[test]
@@ -267,7 +398,11 @@ fn the_later_of_two_header_limits_applies() {
         for (permit, tokens_left) in permits.into_iter().zip([50_000, 20_000]) {
             let requests = Some(Limit { limit: 60, remaining: 0, reset: secs(requests_reset) });
             let tokens = Some(Limit { limit: 150_000, remaining: tokens_left, reset: secs(tokens_reset) });
-            handler.record(now, permit, Outcome::success().limits(RateLimits { requests, tokens }));
+            handler.record(
+                now,
+                permit,
+                Outcome::success().tokens(30_000).limits(RateLimits { requests, tokens }),
+            );
         }
         let Admission::Wait(wait) = handler.admit(now) else { panic!("nothing remains") };
         assert!((held..=held + 1).contains(&wait.as_secs()), "{wait:?}");

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::policy::circuit_breaker::ERRORS;
-use crate::policy::rate_limiter::{Bounds, Law};
+use crate::policy::rate_limiter::Bounds;
 use crate::runtime::clock::Clock;
 
 /// The default minimum rate in calls a minute: quotas are published per minute, so no call is spaced by more than that.
@@ -195,15 +195,6 @@ impl AdaptiveConfig {
     /// The bounds of the rate, in calls a second.
     pub(super) fn bounds(&self) -> Bounds {
         Bounds { min: self.min_rate / 60.0, max: self.max_rate / 60.0 }
-    }
-
-    pub(super) fn law(&self) -> Law {
-        if self.mode == Mode::Published { Law::Published } else { Law::Learned }
-    }
-
-    /// The number of consecutive failures that opens the circuit breaker; out of reach where there is none.
-    pub(super) fn threshold(&self) -> u32 {
-        if self.mode == Mode::Adaptive { self.error_threshold } else { u32::MAX }
     }
 }
 

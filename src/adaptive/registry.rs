@@ -37,7 +37,8 @@ impl HandlerRegistry {
                     let Some(idle) = known.iter().rposition(|(_, handler)| !handler.in_use()) else { break };
                     known.remove(idle);
                 }
-                known.insert(0, (model.to_owned(), AdaptiveHandler::new(config.clone())));
+                let handler = AdaptiveHandler::named(format!("{model}: "), config.clone());
+                known.insert(0, (model.to_owned(), handler));
             }
         }
         known[0].1.clone()

@@ -1,15 +1,21 @@
 //! The handler's state behind its lock: the policies, the retry budget and the counters. Reads no clock, takes no lock.
 
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use crate::adaptive::config::{AdaptiveConfig, Mode};
+use crate::adaptive::controller::{Controller, Decision, RefusalCause};
 use crate::error::Reason;
-use crate::limits::RateLimits;
 use crate::policy::backoff::RetryConfig;
-use crate::policy::circuit_breaker::{BreakerState, CircuitBreaker, ERRORS};
-use crate::policy::header_limits::HeaderLimit;
-use crate::policy::outcome::{Kind, Outcome};
-use crate::policy::rate_limiter::{MAX_HOLD, RateLimiter};
+use crate::policy::circuit_breaker::BreakerState;
+use crate::policy::outcome::{Admitted, Kind, Outcome};
+use crate::policy::published::{GIVE_UP_AFTER, PublishedRate};
+
+/// A call that was refused so often isn't refused by chance.
+const NOT_BY_CHANCE: u32 = 3;
+
+/// A failure that took less time than this didn't time out: connections fail faster.
+const SHORTEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The retry budget: how many retries after errors are possible without a success. Each retry costs one, each success
 /// earns one. At 50 % errors it fails one call in 130; an outage sees at most this many retries.
@@ -39,6 +45,14 @@ pub struct Snapshot {
     pub consecutive_errors: u32,
     /// The current rate limit; `None` for no limit.
     pub rate_per_minute: Option<f64>,
+    /// Calls in flight: admitted, and neither recorded nor dropped yet.
+    pub in_flight: u32,
+    /// The cap on calls in flight; `None` for no cap.
+    pub max_in_flight: Option<u32>,
+    /// What the last refusals were taken for; `None` before the first.
+    pub refused_for: Option<RefusalCause>,
+    /// Whether the rate limit headers are believed. They are not while calls are granted that they exclude.
+    pub headers_believed: bool,
     /// The state of the circuit breaker.
     pub breaker: BreakerState,
     /// How often the breaker has opened.
@@ -60,27 +74,46 @@ pub(crate) struct Change {
     pub(crate) rate_per_minute: Option<f64>,
     /// The breaker's new state, if the outcome changed it.
     pub(crate) breaker: Option<BreakerState>,
+    /// What the handler has learned, if that changed.
+    pub(crate) learned: Option<Learned>,
 }
 
-/// The policies' decision about a call.
+/// What a handler has learned, apart from the rate and the breaker's state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Decision {
-    /// Admitted, with this sequence number.
-    Go(u64),
-    Wait(Duration),
-    Open(Duration),
+pub(crate) struct Learned {
+    pub(crate) max_in_flight: Option<u32>,
+    pub(crate) refused_for: Option<RefusalCause>,
+    pub(crate) headers_believed: bool,
+}
+
+impl fmt::Display for Learned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.refused_for {
+            Some(cause) => write!(f, "the last refusals are taken for {cause}")?,
+            None => f.write_str("nothing was refused yet")?,
+        }
+        match self.max_in_flight {
+            Some(cap) => write!(f, "; at most {cap} calls in flight")?,
+            None => f.write_str("; no limit on calls in flight")?,
+        }
+        f.write_str(if self.headers_believed { "" } else { "; the rate limit headers are not believed" })
+    }
+}
+
+/// What decides about calls.
+#[derive(Debug)]
+enum Policy {
+    Adaptive(Box<Controller>),
+    Published(PublishedRate),
+    Off,
 }
 
 #[derive(Debug)]
 pub(super) struct State {
-    mode: Mode,
-    rate_limiter: RateLimiter,
-    requests: HeaderLimit,
-    tokens: HeaderLimit,
-    breaker: CircuitBreaker,
+    policy: Policy,
     budget: u32,
-    /// The sequence number of the newest call. The first call has number 1.
-    newest: u64,
+    consecutive_errors: u32,
+    admitted: u64,
     random: fastrand::Rng,
     successes: u64,
     failures: u64,
@@ -90,14 +123,18 @@ pub(super) struct State {
 
 impl State {
     pub(super) fn new(config: &AdaptiveConfig) -> State {
+        let policy = match config.mode {
+            Mode::Adaptive => Policy::Adaptive(Box::new(Controller::new(config))),
+            Mode::Published => {
+                Policy::Published(PublishedRate::new(config.initial_rate / 60.0, config.bounds()))
+            }
+            Mode::Off => Policy::Off,
+        };
         State {
-            mode: config.mode,
-            rate_limiter: RateLimiter::new(config.law(), config.initial_rate / 60.0, config.bounds()),
-            requests: HeaderLimit::requests(),
-            tokens: HeaderLimit::tokens(),
-            breaker: CircuitBreaker::new(config.threshold()),
+            policy,
             budget: BUDGET,
-            newest: 0,
+            consecutive_errors: 0,
+            admitted: 0,
             random: config.seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed),
             successes: 0,
             failures: 0,
@@ -106,68 +143,56 @@ impl State {
         }
     }
 
-    /// Asks the circuit breaker, the rate limiter and the header limits. Only an admitted call changes their state.
+    /// Asks the policies whether a call may go now.
     pub(super) fn admit(&mut self, now: Instant) -> Decision {
-        if let Some(left) = self.breaker.refuses(now) {
-            return Decision::Open(left);
-        }
-        let last = self.rate_limiter.last();
-        let due = if self.mode == Mode::Off {
-            None
-        } else {
-            let permitted = self
-                .requests
-                .next_permitted_at(now, self.newest, last)
-                .max(self.tokens.next_permitted_at(now, self.newest, last));
-            self.rate_limiter.next_permitted_at(now).max(permitted)
+        let wait = match &mut self.policy {
+            Policy::Adaptive(controller) => return controller.admit(now),
+            Policy::Published(rate) => rate.admit(now),
+            Policy::Off => None,
         };
-        match due {
-            Some(due) if now < due => Decision::Wait(due - now),
-            _ => {
-                self.newest += 1;
-                self.breaker.admitted(now, self.newest);
-                self.rate_limiter.admitted(now, due);
-                Decision::Go(self.newest)
-            }
+        if let Some(wait) = wait {
+            return Decision::Wait(wait);
         }
+        self.admitted += 1;
+        Decision::Go(Admitted { number: self.admitted, at: now, others: 0 })
     }
 
     /// Learns from the outcome of `call`.
-    pub(super) fn record(&mut self, now: Instant, call: u64, sent: Instant, outcome: &Outcome) -> Change {
-        let before = (self.rate_limiter.rate(), self.breaker.state());
-        let chance = self.random.f64();
-        self.latencies.add(now.saturating_duration_since(sent));
-        self.update_limits(call, sent, &outcome.limits, chance);
+    pub(super) fn record(&mut self, now: Instant, call: &Admitted, outcome: &Outcome) -> Change {
+        let before = (self.base_rate(), self.breaker(), self.learned());
+        let took = now.saturating_duration_since(call.at);
+        let is_slow = outcome.kind == Kind::Failed
+            && took > SHORTEST_TIMEOUT.max(self.latencies.longest().mul_f64(0.9));
+        self.latencies.add(took);
+        // The article counts a 429 as an error.
+        let is_error = outcome.kind == Kind::Failed
+            || outcome.kind == Kind::Throttled && matches!(self.policy, Policy::Published(_));
+        self.consecutive_errors = if is_error { self.consecutive_errors.saturating_add(1) } else { 0 };
         match outcome.kind {
             Kind::Success | Kind::Refused => {
                 self.successes += u64::from(outcome.kind == Kind::Success);
                 self.budget = (self.budget + 1).min(BUDGET);
-                self.rate_limiter.succeeded(call);
-                self.breaker.answered(now, call);
             }
-            Kind::Throttled => {
-                self.throttles += 1;
-                if self.mode != Mode::Off {
-                    let retry_after = outcome.retry_after.unwrap_or_default();
-                    self.rate_limiter.throttled(now, call, self.newest, retry_after, chance);
-                }
-                match self.mode {
-                    Mode::Published => self.breaker.failed(now, call, chance),
-                    Mode::Adaptive | Mode::Off => self.breaker.answered(now, call),
-                }
+            Kind::Throttled => self.throttles += 1,
+            Kind::Failed => self.failures += 1,
+        }
+        match (&mut self.policy, outcome.kind) {
+            (Policy::Adaptive(controller), _) => {
+                controller.record(now, call, outcome, is_slow, self.random.f64());
             }
-            Kind::Failed => {
-                self.failures += 1;
-                self.rate_limiter.failed();
-                self.breaker.failed(now, call, chance);
-            }
+            (Policy::Published(rate), Kind::Success) => rate.succeeded(),
+            (Policy::Published(rate), Kind::Throttled) => rate.throttled(),
+            (Policy::Published(rate), Kind::Failed) => rate.failed(),
+            (Policy::Published(_), Kind::Refused) | (Policy::Off, _) => {}
         }
         self.change(before)
     }
 
-    /// The outcome of `call`, which was sent at `sent`, stays unknown.
-    pub(super) fn dropped(&mut self, call: u64, sent: Instant) {
-        self.breaker.dropped(sent, call);
+    /// The outcome of `call` stays unknown.
+    pub(super) fn dropped(&mut self, call: &Admitted) {
+        if let Policy::Adaptive(controller) = &mut self.policy {
+            controller.dropped(call);
+        }
     }
 
     /// The delay before the next attempt, or the reason for giving up: from the retry limits, the server's Retry-After, the
@@ -179,21 +204,30 @@ impl State {
         outcome: &Outcome,
         background: bool,
     ) -> Result<Duration, Reason> {
-        match (outcome.kind, self.mode) {
+        match (outcome.kind, &mut self.policy) {
             (Kind::Success | Kind::Refused, _) => Err(Reason::NotRetryable),
-            (Kind::Throttled, Mode::Adaptive) => {
+            (_, Policy::Adaptive(controller))
+                if outcome.kind == Kind::Throttled && !outcome.is_bare_503()
+                    || outcome.is_bare_503() && controller.takes_bare_503s() =>
+            {
                 tries.throttles = tries.throttles.saturating_add(1);
+                if tries.throttles >= NOT_BY_CHANCE {
+                    controller.refused_again();
+                }
                 if !retry.allows_retry(tries.errors, tries.throttles, true) {
                     return Err(Reason::RetriesSpent);
                 }
-                let Some(retry_after) = outcome.retry_after else { return Ok(Duration::ZERO) };
+                // The rate limiter spaces the retries; the call itself also waits for as long as the server asks.
+                // Of a service that may be down, the call stays away as after an error.
+                let backs_off = controller.may_be_down().then_some(Duration::ZERO);
+                let Some(retry_after) = outcome.retry_after.or(backs_off) else { return Ok(Duration::ZERO) };
                 let status = outcome.status.unwrap_or(TOO_MANY_REQUESTS);
-                let wait = retry.wait(0, Some(status), Some(retry_after), self.random.f64());
-                // Up to this limit the rate limiter applies the wait.
+                let attempt = if outcome.retry_after.is_some() { 0 } else { tries.throttles - 1 };
+                let wait = retry.wait(attempt, Some(status), Some(retry_after), self.random.f64());
                 let wait = wait.ok_or(Reason::WaitTooLong)?;
-                Ok(if retry_after > MAX_HOLD { wait } else { Duration::ZERO })
+                Ok(wait)
             }
-            (Kind::Throttled | Kind::Failed, mode) => {
+            (Kind::Throttled | Kind::Failed, policy) => {
                 // Without pacing, refusals are spaced by the backoff and counted like errors.
                 let attempt = tries.errors;
                 tries.errors = tries.errors.saturating_add(1);
@@ -202,13 +236,17 @@ impl State {
                 }
                 let wait = retry.wait(attempt, outcome.status, outcome.retry_after, self.random.f64());
                 let wait = wait.ok_or(Reason::WaitTooLong)?;
-                match mode {
+                match policy {
                     // In a batch a retry replaces a new call instead of adding load, so it needs no budget. It still
                     // uses it up, so that single calls add no load either.
-                    Mode::Adaptive if background => self.budget = self.budget.saturating_sub(1),
-                    Mode::Adaptive => self.budget = self.budget.checked_sub(1).ok_or(Reason::BudgetSpent)?,
-                    Mode::Published if self.breaker.errors() >= ERRORS => return Err(Reason::BudgetSpent),
-                    Mode::Published | Mode::Off => {}
+                    Policy::Adaptive(_) if background => self.budget = self.budget.saturating_sub(1),
+                    Policy::Adaptive(_) => {
+                        self.budget = self.budget.checked_sub(1).ok_or(Reason::BudgetSpent)?;
+                    }
+                    Policy::Published(_) if self.consecutive_errors >= GIVE_UP_AFTER => {
+                        return Err(Reason::BudgetSpent);
+                    }
+                    Policy::Published(_) | Policy::Off => {}
                 }
                 Ok(wait)
             }
@@ -216,15 +254,24 @@ impl State {
     }
 
     pub(super) fn snapshot(&self, waiting: usize) -> Snapshot {
+        let controller = match &self.policy {
+            Policy::Adaptive(controller) => Some(controller),
+            Policy::Published(_) | Policy::Off => None,
+        };
+        let learned = self.learned();
         let [median_latency, p99_latency] = self.latencies.quantiles([0.5, 0.99]);
         Snapshot {
             successes: self.successes,
             failures: self.failures,
             throttles: self.throttles,
-            consecutive_errors: self.breaker.errors(),
-            rate_per_minute: per_minute(self.rate_limiter.rate()),
-            breaker: self.breaker.state(),
-            openings: self.breaker.openings(),
+            consecutive_errors: self.consecutive_errors,
+            rate_per_minute: per_minute(self.rate()),
+            in_flight: controller.map_or(0, |controller| controller.concurrency.in_flight()),
+            max_in_flight: learned.max_in_flight,
+            refused_for: learned.refused_for,
+            headers_believed: learned.headers_believed,
+            breaker: self.breaker(),
+            openings: controller.map_or(0, |controller| controller.breaker.openings()),
             budget: self.budget,
             waiting,
             median_latency,
@@ -233,30 +280,55 @@ impl State {
     }
 
     pub(super) fn breaker(&self) -> BreakerState {
-        self.breaker.state()
-    }
-
-    fn update_limits(&mut self, call: u64, sent: Instant, limits: &RateLimits, chance: f64) {
-        if let Some(limit) = limits.requests {
-            self.requests.update(limit, call, sent, chance);
-        }
-        if let Some(limit) = limits.tokens {
-            self.tokens.update(limit, call, sent, chance);
+        match &self.policy {
+            Policy::Adaptive(controller) => controller.breaker.state(),
+            Policy::Published(_) | Policy::Off => BreakerState::Closed,
         }
     }
 
-    fn change(&self, (rate, breaker): (f64, BreakerState)) -> Change {
-        let now = (self.rate_limiter.rate(), self.breaker.state());
+    fn rate(&self) -> f64 {
+        match &self.policy {
+            Policy::Adaptive(controller) => controller.rate.rate(),
+            Policy::Published(rate) => rate.rate(),
+            Policy::Off => f64::INFINITY,
+        }
+    }
+
+    /// The rate without its growth since it was set.
+    fn base_rate(&self) -> f64 {
+        match &self.policy {
+            Policy::Adaptive(controller) => controller.rate.base(),
+            Policy::Published(_) | Policy::Off => self.rate(),
+        }
+    }
+
+    fn learned(&self) -> Learned {
+        match &self.policy {
+            Policy::Adaptive(controller) => Learned {
+                max_in_flight: controller.concurrency.cap(),
+                refused_for: controller.cause,
+                headers_believed: controller.requests.is_believed() && controller.tokens.is_believed(),
+            },
+            Policy::Published(_) | Policy::Off => {
+                Learned { max_in_flight: None, refused_for: None, headers_believed: true }
+            }
+        }
+    }
+
+    /// What differs from before. A rate that grows by itself is no change.
+    fn change(&self, (rate, breaker, learned): (f64, BreakerState, Learned)) -> Change {
+        let now = (self.base_rate(), self.breaker(), self.learned());
         Change {
-            rate_per_minute: if now.0 == rate { None } else { per_minute(now.0) },
+            rate_per_minute: if now.0 == rate { None } else { per_minute(self.rate()) },
             breaker: (now.1 != breaker).then_some(now.1),
+            learned: (now.2 != learned).then_some(now.2),
         }
     }
 }
 
-/// A rate in calls a minute; `None` for no limit.
+/// A rate in calls a minute; `None` for no limit, or one that no client reaches.
 fn per_minute(rate: f64) -> Option<f64> {
-    rate.is_finite().then_some(rate * 60.0)
+    (rate < 1e9).then_some(rate * 60.0)
 }
 
 /// The latencies of the last answers, in a ring buffer that is allocated once.
@@ -278,6 +350,10 @@ impl Latencies {
             None => self.ring.push(latency),
         }
         self.next = (self.next + 1) % self.size;
+    }
+
+    fn longest(&self) -> Duration {
+        self.ring.iter().copied().max().unwrap_or_default()
     }
 
     fn quantiles<const N: usize>(&self, parts: [f64; N]) -> [Option<Duration>; N] {

@@ -21,8 +21,9 @@ const OPEN_LONGEST: f64 = 30.0;
 /// The random part of that time, so that a thousand clients do not send their probes together.
 const OPEN_CHANCE: f64 = 0.5;
 
-/// A probe without an answer for this long is considered lost, and another call may become the probe.
-const PROBE_LIFE: Duration = Duration::from_secs(60);
+/// A probe without an outcome for this long is considered lost, and another call may become the probe: the longest that a
+/// client waits for an answer. An answer that comes later still counts.
+const PROBE_LIFE: Duration = Duration::from_secs(600);
 
 /// The state of a circuit breaker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -48,20 +49,30 @@ impl fmt::Display for BreakerState {
 #[derive(Debug, Clone, Copy)]
 enum State {
     Closed,
-    Open { until: Instant },
-    HalfOpen { probe: u64, until: Instant },
+    Open {
+        until: Instant,
+    },
+    /// `first` is the first probe since the opening, `probe` the newest one.
+    HalfOpen {
+        first: u64,
+        probe: u64,
+        until: Instant,
+    },
 }
 
+/// What happened to a call.
 #[derive(Debug, Clone, Copy)]
-enum Event {
-    /// A call was admitted.
-    Admitted { call: u64 },
+pub(crate) enum Event {
+    Admitted,
     /// The service answered it, even if only with a refusal.
-    Answered { call: u64 },
-    /// It failed.
-    Failed { call: u64, chance: f64 },
+    Answered,
+    /// It failed. An outage opens the breaker after fewer than the usual number of failures.
+    Failed {
+        outage: bool,
+        chance: f64,
+    },
     /// Its outcome stays unknown.
-    Dropped { call: u64 },
+    Dropped,
 }
 
 /// The state, and the failures and openings that led to it.
@@ -97,7 +108,7 @@ impl CircuitBreaker {
         }
     }
 
-    /// Consecutive failures: since the last answer.
+    /// Consecutive failures, since the last answer.
     pub(crate) fn errors(&self) -> u32 {
         self.errors
     }
@@ -119,64 +130,64 @@ impl CircuitBreaker {
         Some(until.saturating_duration_since(now)).filter(|left| !left.is_zero())
     }
 
-    pub(crate) fn admitted(&mut self, now: Instant, call: u64) {
-        self.step(now, Event::Admitted { call });
-    }
-
-    pub(crate) fn answered(&mut self, now: Instant, call: u64) {
-        self.errors = 0;
-        self.step(now, Event::Answered { call });
-    }
-
-    pub(crate) fn failed(&mut self, now: Instant, call: u64, chance: f64) {
-        if self.errors == 0 {
-            self.first_error = Some(now);
-        }
-        self.errors = self.errors.saturating_add(1);
-        self.step(now, Event::Failed { call, chance });
-    }
-
-    pub(crate) fn dropped(&mut self, now: Instant, call: u64) {
-        self.step(now, Event::Dropped { call });
-    }
-
     /// ```text
     ///       consecutive failures
     ///   Closed ---------------------> Open
     ///     ^                           ^  |
-    ///     |         the probe failed, |  | the opening is over,
-    ///     |         or was dropped    |  | a call is admitted as the probe
-    ///     |                           |  v
+    ///     |        a probe failed,    |  | the opening is over,
+    ///     |     or the newest one     |  | a call is admitted as the probe
+    ///     |            was dropped    |  v
     ///     '------------------------- HalfOpen --.
-    ///        the probe was answered     ^       | the probe is lost,
+    ///        a probe was answered       ^       | the probe is lost,
     ///                                   '-------' another call is admitted
     /// ```
-    fn step(&mut self, now: Instant, event: Event) {
+    pub(crate) fn step(&mut self, now: Instant, call: u64, event: Event) {
         use {Event::*, State::*};
+        let renewed = later(now, PROBE_LIFE);
         self.state = match (self.state, event) {
-            (Closed, Failed { chance, .. }) if self.trips(now) => self.open(now, chance),
-            (Closed, Failed { .. } | Admitted { .. } | Dropped { .. }) => Closed,
-            (Closed, Answered { .. }) => {
-                self.doublings = self.doublings.saturating_sub(1);
+            (Closed, Admitted | Dropped) => Closed,
+            (Closed, Answered) => {
+                (self.errors, self.doublings) = (0, self.doublings.saturating_sub(1));
                 Closed
             }
-
-            (Open { .. }, Admitted { call }) => HalfOpen { probe: call, until: later(now, PROBE_LIFE) },
-            (Open { until }, Answered { .. } | Failed { .. } | Dropped { .. }) => Open { until },
-
-            (HalfOpen { .. }, Admitted { call }) => HalfOpen { probe: call, until: later(now, PROBE_LIFE) },
-            (HalfOpen { probe, .. }, Answered { call }) if call == probe => Closed,
-            (HalfOpen { probe, .. }, Failed { call, chance }) if call == probe => self.open(now, chance),
-            (HalfOpen { probe, .. }, Dropped { call }) if call == probe => Open { until: now },
-            (HalfOpen { probe, until }, Answered { .. } | Failed { .. } | Dropped { .. }) => {
-                HalfOpen { probe, until }
+            (Closed, Failed { outage, chance }) => {
+                let failing_for = self.count(now);
+                let fails = self.errors >= self.threshold || outage;
+                if fails && failing_for >= LASTING { self.open(now, chance) } else { Closed }
             }
+
+            (Open { .. }, Admitted) => HalfOpen { first: call, probe: call, until: renewed },
+            (Open { until }, Answered) => {
+                self.errors = 0;
+                Open { until }
+            }
+            (Open { until }, Failed { .. }) => {
+                self.count(now);
+                Open { until }
+            }
+            (Open { until }, Dropped) => Open { until },
+
+            (HalfOpen { first, .. }, Admitted) => HalfOpen { first, probe: call, until: renewed },
+            (HalfOpen { first, probe, until }, Answered) => {
+                self.errors = 0;
+                if call >= first { Closed } else { HalfOpen { first, probe, until } }
+            }
+            (HalfOpen { first, probe, until }, Failed { chance, .. }) => {
+                self.count(now);
+                if call >= first { self.open(now, chance) } else { HalfOpen { first, probe, until } }
+            }
+            (HalfOpen { probe, .. }, Dropped) if call == probe => Open { until: now },
+            (HalfOpen { first, probe, until }, Dropped) => HalfOpen { first, probe, until },
         };
     }
 
-    fn trips(&self, now: Instant) -> bool {
-        let lasting = self.first_error.map(|first| now.saturating_duration_since(first));
-        self.errors >= self.threshold && lasting >= Some(LASTING)
+    /// Counts a failure. Returns for how long calls have been failing.
+    fn count(&mut self, now: Instant) -> Duration {
+        if self.errors == 0 {
+            self.first_error = Some(now);
+        }
+        self.errors = self.errors.saturating_add(1);
+        self.first_error.map_or(Duration::ZERO, |first| now.saturating_duration_since(first))
     }
 
     fn open(&mut self, now: Instant, chance: f64) -> State {
@@ -195,15 +206,19 @@ mod tests {
         Duration::from_secs_f64(seconds)
     }
 
+    fn failed(chance: f64) -> Event {
+        Event::Failed { outage: false, chance }
+    }
+
     /// A breaker that was opened at the returned moment, with calls 1 to 10.
     fn opened(chance: f64) -> (CircuitBreaker, Instant) {
         let (mut breaker, start) = (CircuitBreaker::new(ERRORS), Instant::now());
         for call in 1..=10 {
-            breaker.admitted(start, call);
+            breaker.step(start, call, Event::Admitted);
         }
         for call in 1..=10_u32 {
             assert_eq!(breaker.state(), BreakerState::Closed);
-            breaker.failed(start + secs(2.0) * (call - 1) / 9, u64::from(call), chance);
+            breaker.step(start + secs(2.0) * (call - 1) / 9, u64::from(call), failed(chance));
         }
         assert_eq!(breaker.state(), BreakerState::Open);
         (breaker, start + secs(2.0))
@@ -213,14 +228,14 @@ mod tests {
     fn ten_failures_within_two_seconds_or_nine_in_an_hour_leave_it_closed() {
         let start = Instant::now();
         let mut quick = CircuitBreaker::new(ERRORS);
-        (0..1000_u32).for_each(|n| quick.failed(start + secs(1.9) * n / 1000, 1, 0.5));
+        (0..1000_u32).for_each(|n| quick.step(start + secs(1.9) * n / 1000, 1, failed(0.5)));
         let mut nine = CircuitBreaker::new(ERRORS);
-        (0..9_u32).for_each(|n| nine.failed(start + secs(400.0) * n, 1, 0.5));
+        (0..9_u32).for_each(|n| nine.step(start + secs(400.0) * n, 1, failed(0.5)));
         for breaker in [&mut quick, &mut nine] {
             assert_eq!((breaker.state(), breaker.refuses(start)), (BreakerState::Closed, None));
         }
-        nine.answered(start + secs(3601.0), 1);
-        nine.failed(start + secs(3602.0), 1, 0.5);
+        nine.step(start + secs(3601.0), 1, Event::Answered);
+        nine.step(start + secs(3602.0), 1, failed(0.5));
         assert_eq!((nine.state(), nine.errors()), (BreakerState::Closed, 1));
     }
 
@@ -232,8 +247,8 @@ mod tests {
             now += secs(longest);
             assert_eq!(breaker.refuses(now), None);
             let probe = 100 + nth as u64;
-            breaker.admitted(now, probe);
-            breaker.failed(now, probe, 1.0);
+            breaker.step(now, probe, Event::Admitted);
+            breaker.step(now, probe, failed(1.0));
         }
         assert_eq!(breaker.openings(), 6);
         let (mut shortest, now) = opened(0.0);
@@ -244,31 +259,46 @@ mod tests {
     fn only_the_probe_closes_or_reopens_it() {
         let (mut breaker, now) = opened(1.0);
         let later = now + secs(5.0);
-        breaker.answered(later, 3);
+        breaker.step(later, 3, Event::Answered);
         assert_eq!(breaker.state(), BreakerState::Open, "an answer to an old call");
-        breaker.admitted(later, 11);
-        breaker.answered(later, 4);
-        breaker.failed(later, 5, 1.0);
-        breaker.dropped(later, 6);
+        breaker.step(later, 11, Event::Admitted);
+        breaker.step(later, 4, Event::Answered);
+        breaker.step(later, 5, failed(1.0));
+        breaker.step(later, 6, Event::Dropped);
         assert_eq!(breaker.state(), BreakerState::HalfOpen);
         assert_eq!(breaker.refuses(later), Some(PROBE_LIFE), "a second call");
-        breaker.answered(later, 11);
+        breaker.step(later, 11, Event::Answered);
         assert_eq!((breaker.state(), breaker.refuses(later)), (BreakerState::Closed, None));
     }
 
     #[test]
-    fn a_dropped_probe_is_replaced_at_once_and_a_leaked_one_after_a_minute() {
+    fn a_dropped_probe_is_replaced_at_once_and_a_leaked_one_after_ten_minutes() {
         let (mut breaker, now) = opened(1.0);
         let later = now + secs(5.0);
-        breaker.admitted(later, 11);
-        breaker.dropped(later, 11);
+        breaker.step(later, 11, Event::Admitted);
+        breaker.step(later, 11, Event::Dropped);
         assert_eq!(breaker.refuses(later), None);
-        breaker.admitted(later, 12);
-        assert_eq!(breaker.refuses(later + secs(59.0)), Some(secs(1.0)));
+        breaker.step(later, 12, Event::Admitted);
+        assert_eq!(breaker.refuses(later + secs(599.0)), Some(secs(1.0)));
         assert_eq!(breaker.refuses(later + PROBE_LIFE), None);
-        breaker.admitted(later + PROBE_LIFE, 13);
-        breaker.failed(later + PROBE_LIFE, 12, 1.0);
-        assert_eq!(breaker.state(), BreakerState::HalfOpen, "the old probe no longer counts");
+        breaker.step(later + PROBE_LIFE, 13, Event::Admitted);
+        breaker.step(later + PROBE_LIFE, 12, Event::Dropped);
+        assert_eq!(breaker.refuses(later + PROBE_LIFE), Some(PROBE_LIFE), "an older probe was dropped");
+        breaker.step(later + PROBE_LIFE, 12, Event::Answered);
+        assert_eq!(breaker.state(), BreakerState::Closed, "a late answer of an older probe counts");
+    }
+
+    #[test]
+    fn an_outage_opens_it_after_two_seconds_with_few_failures() {
+        let (mut breaker, start) = (CircuitBreaker::new(ERRORS), Instant::now());
+        breaker.step(start, 1, failed(1.0));
+        breaker.step(start + secs(1.9), 2, Event::Failed { outage: true, chance: 1.0 });
+        assert_eq!(breaker.state(), BreakerState::Closed);
+        breaker.step(start + secs(2.0), 3, Event::Failed { outage: true, chance: 1.0 });
+        assert_eq!(
+            (breaker.state(), breaker.refuses(start + secs(2.0))),
+            (BreakerState::Open, Some(secs(5.0)))
+        );
     }
 
     #[test]

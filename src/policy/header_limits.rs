@@ -1,4 +1,4 @@
-//! Rate limit headers: spreads the remaining calls over the time until the reset.
+//! Rate limit headers: spreads the remaining calls over the time until the reset, as far as the headers prove true.
 
 use std::time::{Duration, Instant};
 
@@ -19,19 +19,41 @@ const SPREAD: f64 = 1.0;
 /// The weight of the newest answer in the mean price of a call: ten answers determine it, one large prompt does not.
 const NEWEST: f64 = 0.1;
 
+/// Calls granted although the headers left none, less those refused, from which on they are not believed.
+const CONTRADICTED: u32 = 3;
+
+/// The most of them that count, so that a few refusals restore the belief.
+const MAX_CONTRADICTIONS: u32 = 8;
+
+/// The time over which it is observed how much of the limit comes back before the reset, in seconds.
+const OBSERVED: f64 = 20.0;
+
+/// The least time between two answers that are compared, in seconds.
+const COMPARABLE: f64 = 4.0;
+
+/// Nothing that came back shortens the wait between two calls below this, in seconds. Without it the first of several
+/// processes takes all that comes back (Jain's index 0.36, not 1.00, for eight on a bucket).
+const SHORTEST: f64 = 5.0;
+
 /// One limit, as the answer to the newest call stated it.
 #[derive(Debug)]
 pub(crate) struct HeaderLimit {
-    /// What a call takes from the limit; unknown until two answers show it.
+    /// What a call takes from the limit; unknown until an answer tells it.
     price: Option<f64>,
-    /// Whether the price differs from call to call.
-    priced: bool,
     latest: Option<Reading>,
+    /// Calls that the limit regained before its reset, and the seconds in which it did, both fading.
+    regained: f64,
+    observed: f64,
+    contradictions: u32,
+    /// An older reading, and how often the changes since were those of a sliding log.
+    anchor: Option<Reading>,
+    sliding: u32,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Reading {
     call: u64,
+    sent: Instant,
     limit: f64,
     left: f64,
     reset: Instant,
@@ -39,14 +61,37 @@ struct Reading {
 }
 
 impl HeaderLimit {
-    /// A limit on requests, of which each call takes one.
-    pub(crate) fn requests() -> HeaderLimit {
-        HeaderLimit { price: Some(1.0), priced: false, latest: None }
+    fn new(price: Option<f64>) -> HeaderLimit {
+        HeaderLimit {
+            price,
+            latest: None,
+            regained: 0.0,
+            observed: 0.0,
+            contradictions: 0,
+            anchor: None,
+            sliding: 0,
+        }
     }
 
-    /// A limit on tokens, of which a call takes what the service charges: a moving mean of how much less was left.
+    /// A limit on requests, of which each call takes one.
+    pub(crate) fn requests() -> HeaderLimit {
+        HeaderLimit::new(Some(1.0))
+    }
+
+    /// A limit on tokens, of which a call takes as many as the answers report to have used, on average.
     pub(crate) fn tokens() -> HeaderLimit {
-        HeaderLimit { price: None, priced: true, latest: None }
+        HeaderLimit::new(None)
+    }
+
+    /// Whether the headers are believed.
+    pub(crate) fn is_believed(&self) -> bool {
+        self.contradictions < CONTRADICTED
+    }
+
+    /// A granted call used this many tokens.
+    pub(crate) fn used(&mut self, tokens: u64) {
+        let used = tokens.max(1) as f64;
+        self.price = Some(self.price.map_or(used, |price| price + NEWEST * (used - price)));
     }
 
     /// Reads the limit in the answer to `call`, unless it is older than the known one or implausible.
@@ -56,15 +101,54 @@ impl HeaderLimit {
             return;
         }
         let left = limit.remaining as f64;
-        if let (true, Some(latest)) = (self.priced, self.latest) {
-            let taken = (latest.left - left) / (call - latest.call) as f64;
-            // If more remains than before, the limit was refilled and the price is not visible.
-            if taken > 0.0 {
-                self.price = Some(self.price.map_or(taken, |price| price + NEWEST * (taken - price)));
+        if let (Some(latest), Some(price)) = (self.latest, self.price) {
+            let passed = sent.saturating_duration_since(latest.sent).as_secs_f64();
+            if sent < latest.reset && latest.limit == limit.limit as f64 {
+                let fading = OBSERVED / (OBSERVED + passed);
+                let regained = (left - latest.left) / price + (call - latest.call) as f64;
+                self.regained = self.regained * fading + regained.max(0.0);
+                self.observed = self.observed * fading + passed;
             }
         }
         let (reset, spread) = (later(sent, limit.reset), seconds(chance * SPREAD));
-        self.latest = Some(Reading { call, limit: limit.limit as f64, left, reset, spread });
+        let reading = Reading { call, sent, limit: limit.limit as f64, left, reset, spread };
+        self.recognise(&reading);
+        self.latest = Some(reading);
+    }
+
+    /// Finds out whether the limit is a sliding log, by how the reset moved since an older answer: it stays as far away as
+    /// it was, while that of a window comes nearer and that of a bucket depends on what is left.
+    fn recognise(&mut self, new: &Reading) {
+        let Some(old) = self.anchor.filter(|old| new.sent < old.reset) else {
+            self.anchor = Some(*new);
+            return;
+        };
+        let passed = new.sent.saturating_duration_since(old.sent).as_secs_f64();
+        if passed < COMPARABLE || (old.left - new.left).abs() < FEW.max(0.03 * new.limit) {
+            return;
+        }
+        let away = |reading: Reading| reading.reset.saturating_duration_since(reading.sent).as_secs_f64();
+        let moved = away(*new) - away(old);
+        let used = (new.limit - new.left) / (old.limit - old.left).max(0.5);
+        let as_bucket = (away(old) * (used - 1.0) - moved).abs();
+        let is_sliding = moved.abs() < (moved + passed).abs() && moved.abs() < as_bucket;
+        self.sliding = if is_sliding { (self.sliding + 1).min(4) } else { self.sliding.saturating_sub(2) };
+        self.anchor = Some(*new);
+    }
+
+    /// A call was granted, whose answer stated this limit: a contradiction if none was left for it.
+    pub(crate) fn granted(&mut self, limit: Limit) {
+        let price = self.price.unwrap_or(1.0);
+        if (limit.remaining as f64) < price {
+            self.contradictions = (self.contradictions + 1).min(MAX_CONTRADICTIONS);
+        } else if limit.remaining as f64 >= LAST * limit.limit as f64 {
+            self.contradictions = 0;
+        }
+    }
+
+    /// A call was refused.
+    pub(crate) fn refused(&mut self) {
+        self.contradictions /= 2;
     }
 
     /// When the call after `newest` may go, if the last one went at `last`; `None` if this limit does not delay it.
@@ -77,18 +161,37 @@ impl HeaderLimit {
         newest: u64,
         last: Option<Instant>,
     ) -> Option<Instant> {
-        let (latest, price) = (self.latest?, self.price?);
+        let (latest, price) = (self.latest.filter(|_| self.is_believed())?, self.price?);
         let left = latest.left / price - newest.saturating_sub(latest.call) as f64;
         let away = latest.reset.saturating_duration_since(now);
         // A reset that is far away, or a last call after it, means that the clock was set back.
         if away.is_zero() || away > MAX_HOLD || left >= FEW.max(LAST * latest.limit / price) {
             return None;
         }
-        if left < 1.0 {
-            return Some(later(latest.reset, latest.spread));
+        let last = last.filter(|last| *last <= now);
+        if self.sliding >= 2 {
+            // What was used comes back evenly over the window: keeps a few calls in reserve.
+            let window = latest.reset.saturating_duration_since(latest.sent).as_secs_f64();
+            let limit = latest.limit / price;
+            let returning = (limit - left).max(1.0) / window;
+            let left = left + returning * now.saturating_duration_since(latest.sent).as_secs_f64();
+            let reserve = 3.0_f64.max(0.02 * limit);
+            if left >= reserve {
+                return None;
+            }
+            let slot = seconds(reserve / (returning * (left + 1.0).max(0.3)));
+            return Some(later(last?, slot).min(latest.reset));
         }
-        let last = last.filter(|last| *last <= now)?;
-        Some(later(last, latest.reset.saturating_duration_since(last).div_f64(left + 1.0)))
+        let plain = if left < 1.0 {
+            later(latest.reset, latest.spread)
+        } else {
+            later(last?, latest.reset.saturating_duration_since(last?).div_f64(left + 1.0))
+        };
+        let Some(last) = last.filter(|_| self.regained > 0.0 && self.observed > SPREAD) else {
+            return Some(plain);
+        };
+        let slot = (self.observed / self.regained).max(SHORTEST);
+        Some(plain.min(later(last, seconds(slot))))
     }
 }
 
@@ -149,20 +252,50 @@ mod tests {
     }
 
     #[test]
-    fn a_token_limit_delays_calls_by_their_price() {
+    fn a_token_limit_delays_calls_by_their_mean_usage() {
         let (mut quota, now) = (HeaderLimit::tokens(), Instant::now());
-        quota.update(limit(100_000, 9_000, 60.0), 1, now, 0.0);
-        assert_eq!(quota.next_permitted_at(now, 1, Some(now)), None, "the price isn't known yet");
         quota.update(limit(100_000, 5_000, 60.0), 5, now, 0.0);
-        assert_eq!(
-            quota.next_permitted_at(now, 5, Some(now)),
-            Some(now + secs(10.0)),
-            "1000 a call, five are left"
-        );
-        quota.update(limit(100_000, 90_000, 60.0), 6, now, 0.0);
-        quota.update(limit(100_000, 5_000, 60.0), 7, now, 0.0);
-        let held = quota.next_permitted_at(now, 7, Some(now));
-        assert_eq!(held, Some(now + secs(60.0)), "85,000 for one call: the mean is 9400");
+        assert_eq!(quota.next_permitted_at(now, 5, Some(now)), None, "the price isn't known yet");
+        quota.used(1_000);
+        assert_eq!(quota.next_permitted_at(now, 5, Some(now)), Some(now + secs(10.0)), "five calls are left");
+        quota.used(85_000);
+        assert_eq!(quota.next_permitted_at(now, 5, Some(now)), Some(now + secs(60.0)), "the mean is 9400");
+    }
+
+    #[test]
+    fn headers_that_grants_contradict_are_not_believed_until_refusals_confirm_them() {
+        let (mut quota, now) = (HeaderLimit::requests(), Instant::now());
+        let none_left = limit(60, 0, 60.0);
+        for call in 1..=3 {
+            quota.update(none_left, call, now, 0.0);
+            assert!(quota.next_permitted_at(now, call, Some(now)).is_some());
+            quota.granted(none_left);
+        }
+        assert!(!quota.is_believed() && quota.next_permitted_at(now, 3, Some(now)).is_none());
+        quota.refused();
+        assert!(quota.is_believed());
+    }
+
+    #[test]
+    fn what_comes_back_before_the_reset_shortens_the_wait_to_five_seconds() {
+        let (mut quota, now) = (HeaderLimit::requests(), Instant::now());
+        for call in 1..=10_u32 {
+            quota.update(limit(60, 0, 60.0), call.into(), now + secs(1.0) * call, 0.0);
+        }
+        let last = now + secs(10.0);
+        assert_eq!(quota.next_permitted_at(last, 10, Some(last)), Some(last + secs(5.0)));
+    }
+
+    #[test]
+    fn a_sliding_log_is_recognised_by_a_reset_that_stays_away() {
+        for (is_log, resets) in [(true, [60.0; 6]), (false, [60.0, 55.0, 50.0, 45.0, 40.0, 35.0])] {
+            let (mut quota, now) = (HeaderLimit::requests(), Instant::now());
+            for (nth, reset) in resets.into_iter().enumerate() {
+                let left = 55 - 10 * nth as u64;
+                quota.update(limit(60, left, reset), nth as u64 + 1, now + secs(5.0) * nth as u32, 0.0);
+            }
+            assert_eq!(quota.sliding >= 2, is_log, "{resets:?}");
+        }
     }
 
     #[test]

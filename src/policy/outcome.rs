@@ -1,6 +1,6 @@
 //! The outcome of a call, which the policies learn from.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::limits::RateLimits;
 
@@ -12,6 +12,17 @@ pub struct Outcome {
     pub(crate) status: Option<u16>,
     pub(crate) retry_after: Option<Duration>,
     pub(crate) limits: RateLimits,
+    pub(crate) tokens: Option<u64>,
+}
+
+/// A call in flight, as the policies know it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Admitted {
+    /// Its sequence number.
+    pub(crate) number: u64,
+    pub(crate) at: Instant,
+    /// How many others were in flight when it was admitted.
+    pub(crate) others: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,7 +35,7 @@ pub(crate) enum Kind {
 
 impl Outcome {
     fn new(kind: Kind) -> Outcome {
-        Outcome { kind, status: None, retry_after: None, limits: RateLimits::default() }
+        Outcome { kind, status: None, retry_after: None, limits: RateLimits::default(), tokens: None }
     }
 
     /// The call succeeded.
@@ -60,9 +71,22 @@ impl Outcome {
         self
     }
 
-    /// The status of the answer, which selects the cap of the delay before the next attempt.
-    pub(crate) fn status(mut self, status: u16) -> Outcome {
+    /// The HTTP status of the answer. A 503 or 529 without a Retry-After may come from a rate limiter: the handler finds
+    /// out. A failure without a status is a timeout or a connection that failed.
+    pub fn status(mut self, status: u16) -> Outcome {
         self.status = Some(status);
         self
+    }
+
+    /// The tokens that a successful call used, prompt and answer together: what a call takes from a limit on tokens.
+    pub fn tokens(mut self, tokens: u64) -> Outcome {
+        self.tokens = Some(tokens);
+        self
+    }
+
+    /// Whether it is a 503 or 529 that asks for no wait, as servers in trouble send it and some rate limiters too.
+    pub(crate) fn is_bare_503(&self) -> bool {
+        let is_5xx = matches!(self.status, Some(503 | 529));
+        is_5xx && self.retry_after.is_none() && matches!(self.kind, Kind::Throttled | Kind::Failed)
     }
 }

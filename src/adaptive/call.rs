@@ -1,0 +1,112 @@
+//! One call through the handler: acquire, call, record, wait, again.
+
+use std::error::Error as StdError;
+use std::fmt;
+
+use crate::adaptive::{AdaptiveHandler, Tries};
+use crate::error::Error;
+use crate::policy::backoff::RetryConfig;
+use crate::policy::later;
+use crate::policy::outcome::{Kind, Outcome};
+use crate::runtime::cancel::Cancel;
+
+/// The error of [`AdaptiveHandler::call`].
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum CallError<E> {
+    /// The call failed, and isn't retried.
+    #[non_exhaustive]
+    Failed {
+        /// The error of the last attempt.
+        error: E,
+        /// How many attempts were made.
+        attempts: u32,
+    },
+    /// The handler admitted no further attempt: its circuit breaker is open.
+    #[non_exhaustive]
+    NotAdmitted {
+        /// Why, and when to come back.
+        reason: Error,
+        /// The error of the last attempt; `None` if there was none.
+        error: Option<E>,
+        /// How many attempts were made.
+        attempts: u32,
+    },
+}
+
+impl<E: fmt::Display> fmt::Display for CallError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CallError::Failed { error, attempts: 1 } => error.fmt(f),
+            CallError::Failed { error, attempts } => write!(f, "failed after {attempts} attempts: {error}"),
+            CallError::NotAdmitted { reason, error: None, .. } => reason.fmt(f),
+            CallError::NotAdmitted { reason, error: Some(error), attempts } => {
+                write!(f, "{reason}; attempt {attempts} failed: {error}")
+            }
+        }
+    }
+}
+
+impl<E: StdError + 'static> StdError for CallError<E> {
+    /// The source of what is printed, so that a chain says nothing twice.
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        match self {
+            CallError::Failed { error, .. } | CallError::NotAdmitted { error: Some(error), .. } => {
+                error.source()
+            }
+            CallError::NotAdmitted { reason, error: None, .. } => reason.source(),
+        }
+    }
+}
+
+impl AdaptiveHandler {
+    /// Makes a call: waits for a permit, runs `op`, records its `outcome`, and tries again while `retry` and the handler
+    /// allow it. Sleeps on this thread.
+    ///
+    /// An `Ok` whose outcome isn't a success, as an HTTP client returns a 429, is retried too, and returned in the end.
+    ///
+    /// # Errors
+    /// The error of the last attempt, or the open circuit breaker.
+    ///
+    /// ```
+    /// use holysheep::{AdaptiveConfig, AdaptiveHandler, Outcome, RetryConfig};
+    ///
+    /// let handler = AdaptiveHandler::new(AdaptiveConfig::default());
+    /// let text = handler.call(
+    ///     &RetryConfig::default(),
+    ///     || std::fs::read_to_string("Cargo.toml"),
+    ///     |result| if result.is_ok() { Outcome::success() } else { Outcome::failed() },
+    /// )?;
+    /// assert!(text.contains("holysheep"));
+    /// # Ok::<_, holysheep::CallError<std::io::Error>>(())
+    /// ```
+    pub fn call<T, E>(
+        &self,
+        retry: &RetryConfig,
+        mut op: impl FnMut() -> Result<T, E>,
+        mut outcome: impl FnMut(&Result<T, E>) -> Outcome,
+    ) -> Result<T, CallError<E>> {
+        let (mut tries, mut attempts, mut last) = (Tries::default(), 0, None);
+        loop {
+            let permit = if attempts == 0 { self.acquire(None) } else { self.acquire_again(None) };
+            let permit = match permit {
+                Ok(permit) => permit,
+                Err(reason) => return Err(CallError::NotAdmitted { reason, error: last, attempts }),
+            };
+            attempts += 1;
+            let result = op();
+            let outcome = outcome(&result);
+            self.record(self.shared.clock.now(), permit, outcome);
+            let delay = match outcome.kind {
+                Kind::Success => None,
+                _ => self.retry_delay(retry, &mut tries, &outcome),
+            };
+            let Some(delay) = delay else {
+                return result.map_err(|error| CallError::Failed { error, attempts });
+            };
+            last = result.err();
+            let clock = &self.shared.clock;
+            Cancel::default().sleep_until(clock, later(clock.now(), delay));
+        }
+    }
+}

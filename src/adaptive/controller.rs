@@ -1,0 +1,275 @@
+//! Joins the policies: asks each of them before a call, and finds out what an outcome means for which of them.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use crate::adaptive::config::AdaptiveConfig;
+use crate::policy::circuit_breaker::{BreakerState, CircuitBreaker, Event};
+use crate::policy::concurrency::Concurrency;
+use crate::policy::header_limits::HeaderLimit;
+use crate::policy::outcome::{Admitted, Kind, Outcome};
+use crate::policy::rate_limiter::{RateLimiter, Refusal, SavedRate};
+use crate::policy::volley::{Verdict, VolleyTest};
+
+/// Bare 503s in a row that aren't forgiven: where 15 % of calls fail by chance, that happens once in 10,000 calls.
+const IN_A_ROW: u32 = 5;
+
+/// The shortest Retry-After in whole seconds.
+const ROUNDED_UP: Duration = Duration::from_secs(1);
+
+/// Round trips of bare 503s, each followed by a pause twice as long, that make an outage: 2 s at usual rates.
+const OUTAGE: i32 = 5;
+
+/// What a handler takes the last refusals for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum RefusalCause {
+    /// The rate was too high: it is reduced.
+    Rate,
+    /// Too many calls were in flight: they are capped.
+    Concurrency,
+    /// The server refuses some calls at random: nothing is slowed down.
+    Chance,
+    /// The service is down.
+    Outage,
+}
+
+impl fmt::Display for RefusalCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            RefusalCause::Rate => "a rate limit",
+            RefusalCause::Concurrency => "a limit on calls in flight",
+            RefusalCause::Chance => "chance",
+            RefusalCause::Outage => "an outage",
+        })
+    }
+}
+
+/// The policies' decision about a call.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Decision {
+    Go(Admitted),
+    /// The call has to wait for this long.
+    Wait(Duration),
+    /// The call has to wait until another one ends, but no longer than this.
+    Full(Duration),
+    Open(Duration),
+}
+
+/// The adaptive policies, and what they share.
+#[derive(Debug)]
+pub(super) struct Controller {
+    pub(super) rate: RateLimiter,
+    pub(super) concurrency: Concurrency,
+    pub(super) requests: HeaderLimit,
+    pub(super) tokens: HeaderLimit,
+    pub(super) breaker: CircuitBreaker,
+    volley: VolleyTest,
+    /// The sequence number of the newest call. The first call has number 1.
+    newest: u64,
+    /// How long the last refusal took.
+    round_trip: Duration,
+    /// The rate before the first bare 503 since the last success.
+    saved: Option<SavedRate>,
+    pub(super) cause: Option<RefusalCause>,
+    chance: f64,
+}
+
+impl Controller {
+    pub(super) fn new(config: &AdaptiveConfig) -> Controller {
+        Controller {
+            rate: RateLimiter::new(config.initial_rate / 60.0, config.bounds()),
+            concurrency: Concurrency::new(),
+            requests: HeaderLimit::requests(),
+            tokens: HeaderLimit::tokens(),
+            breaker: CircuitBreaker::new(config.error_threshold),
+            volley: VolleyTest::new(),
+            newest: 0,
+            round_trip: Duration::ZERO,
+            saved: None,
+            cause: None,
+            chance: 0.5,
+        }
+    }
+
+    /// Asks each policy in turn. Only an admitted call changes their state.
+    pub(super) fn admit(&mut self, now: Instant) -> Decision {
+        if let Some(left) = self.breaker.refuses(now) {
+            return Decision::Open(left);
+        }
+        if let Some(left) = self.concurrency.wait(now) {
+            return Decision::Full(left);
+        }
+        self.judge(now);
+        let is_extra = self.breaker.state() == BreakerState::Closed && self.volley.takes(self.newest + 1);
+        if is_extra {
+            return Decision::Go(self.admitted(now));
+        }
+        let last = self.rate.last();
+        let requests = self.requests.next_permitted_at(now, self.newest, last);
+        let tokens = self.tokens.next_permitted_at(now, self.newest, last);
+        let due = self.rate.next_permitted_at(now).max(requests).max(tokens);
+        match due {
+            Some(due) if now < due => Decision::Wait(due - now),
+            _ => {
+                self.rate.admitted(now, due);
+                Decision::Go(self.admitted(now))
+            }
+        }
+    }
+
+    fn admitted(&mut self, now: Instant) -> Admitted {
+        self.newest += 1;
+        let others = self.concurrency.in_flight();
+        self.breaker.step(now, self.newest, Event::Admitted);
+        self.concurrency.admitted(now);
+        Admitted { number: self.newest, at: now, others }
+    }
+
+    /// Learns from the outcome of `call`. A failure without a status timed out if it `is_slow`.
+    pub(super) fn record(
+        &mut self,
+        now: Instant,
+        call: &Admitted,
+        outcome: &Outcome,
+        is_slow: bool,
+        chance: f64,
+    ) {
+        self.chance = chance;
+        let others = self.concurrency.ended(now);
+        let is_bare = outcome.is_bare_503();
+        self.read_headers(call, outcome);
+        match outcome.kind {
+            Kind::Success | Kind::Refused => {
+                self.saved = None;
+                self.volley.granted(call.number);
+                self.judge(now);
+                self.rate.granted(call.number);
+                self.concurrency.granted(call, self.newest, others);
+                self.breaker.step(now, call.number, Event::Answered);
+            }
+            Kind::Throttled if !is_bare => {
+                self.breaker.step(now, call.number, Event::Answered);
+                self.refused(now, call, outcome, others);
+            }
+            Kind::Throttled | Kind::Failed => {
+                if is_bare && self.takes_bare_503s() {
+                    self.saved.get_or_insert(self.rate.saved());
+                    self.refused(now, call, outcome, others);
+                }
+                if is_slow && outcome.status.is_none() {
+                    self.concurrency.timed_out(call, self.newest, others);
+                }
+                let failures = self.breaker.errors() + 1;
+                let outage = is_bare && self.rate.row() >= OUTAGE && failures >= OUTAGE as u32;
+                let before = self.breaker.openings();
+                self.breaker.step(now, call.number, Event::Failed { outage, chance });
+                if self.breaker.openings() > before {
+                    self.opened();
+                }
+            }
+        }
+    }
+
+    /// The outcome of `call` stays unknown.
+    pub(super) fn dropped(&mut self, call: &Admitted) {
+        self.concurrency.ended(call.at);
+        self.breaker.step(call.at, call.number, Event::Dropped);
+    }
+
+    /// Whether a bare 503 is taken for the refusal of a limiter now.
+    pub(super) fn takes_bare_503s(&self) -> bool {
+        self.breaker.state() == BreakerState::Closed
+    }
+
+    /// Whether so many calls have failed in a row that the service may be down.
+    pub(super) fn may_be_down(&self) -> bool {
+        self.breaker.errors() >= IN_A_ROW
+    }
+
+    /// The same call was refused again and again, which isn't chance: it may be too large.
+    pub(super) fn refused_again(&mut self) {
+        self.volley.distrust();
+    }
+
+    fn read_headers(&mut self, call: &Admitted, outcome: &Outcome) {
+        if let Some(tokens) = outcome.tokens {
+            self.tokens.used(tokens);
+        }
+        let limits = [outcome.limits.requests, outcome.limits.tokens];
+        for (limit, headers) in limits.into_iter().zip([&mut self.requests, &mut self.tokens]) {
+            match (outcome.kind, limit) {
+                (Kind::Success, Some(limit)) => headers.granted(limit),
+                (Kind::Throttled, _) => headers.refused(),
+                _ => {}
+            }
+            if let Some(limit) = limit {
+                headers.update(limit, call.number, call.at, self.chance);
+            }
+        }
+    }
+
+    /// A call was refused: because of too many in flight, by chance, or because the rate is too high.
+    fn refused(&mut self, now: Instant, call: &Admitted, outcome: &Outcome, others: u32) {
+        self.round_trip = now.saturating_duration_since(call.at);
+        // A whole second may be any part of one that was rounded up: the refused call waits for it, others don't.
+        let hold = outcome.retry_after.filter(|asked| *asked != ROUNDED_UP).unwrap_or_default();
+        let is_bare = outcome.is_bare_503();
+        if self.volley.is_running() {
+            self.volley.refused(call.number, hold);
+            self.judge(now);
+            return;
+        }
+        if self.concurrency.refused(call, self.newest, others) {
+            self.rate.hold(now, hold);
+            self.cause = Some(RefusalCause::Concurrency);
+            return;
+        }
+        let is_news = self.rate.is_current(call.number) && self.rate.row() == 0;
+        if is_news && (!is_bare || !self.may_be_down()) && self.volley.forgives(is_bare) {
+            self.cause = Some(RefusalCause::Chance);
+            return;
+        }
+        let may_test = is_news && hold.is_zero() && self.rate.is_unbounded();
+        if may_test && self.volley.doubts(self.rate.rate(), self.rate.growth(), is_bare) {
+            self.volley.start(now, self.newest, hold, is_bare);
+            return;
+        }
+        self.too_fast(now, call.number, hold, is_bare);
+    }
+
+    fn too_fast(&mut self, now: Instant, call: u64, hold: Duration, is_bare: bool) {
+        self.cause = Some(RefusalCause::Rate);
+        let refusal = Refusal {
+            call,
+            newest: self.newest,
+            in_flight: self.concurrency.in_flight(),
+            round_trip: self.round_trip,
+            hold,
+            is_bare,
+            chance: self.chance,
+        };
+        self.rate.refused(now, &refusal);
+    }
+
+    /// Ends the running volley if it has shown something.
+    fn judge(&mut self, now: Instant) {
+        match self.volley.verdict(now, self.round_trip) {
+            Some(Verdict::Limit { hold, bare }) => self.too_fast(now, self.newest, hold, bare),
+            Some(Verdict::Chance { rate }) => {
+                self.cause = Some(RefusalCause::Chance);
+                self.rate.raise(rate, self.newest);
+            }
+            Some(Verdict::Unknown) | None => {}
+        }
+    }
+
+    /// The breaker opened. What an outage refused says nothing about the rate.
+    fn opened(&mut self) {
+        self.cause = Some(RefusalCause::Outage);
+        self.volley.cancel();
+        if let Some(saved) = self.saved.take() {
+            self.rate.restore(saved, self.newest);
+        }
+    }
+}

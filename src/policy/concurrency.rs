@@ -1,0 +1,226 @@
+//! The concurrency limiter: a learned cap on the calls in flight, for servers that limit how many they serve at once.
+//!
+//! A call that is refused while more others are in flight than with nearly all granted calls was refused because of
+//! them, not because of the rate. Then their number is the cap, and the rate stays as it is.
+
+use std::time::{Duration, Instant};
+
+use crate::policy::outcome::Admitted;
+
+/// The granted calls that are remembered, with the number of other calls in flight when each was answered.
+const MEMORY: usize = 64;
+
+/// No cap is concluded from fewer granted calls: the first burst of a program looks like a limit.
+const ENOUGH: usize = 16;
+
+/// A refusal concerns the cap if at most one granted call in so many had as many others in flight.
+const RARE: usize = 48;
+
+/// So many granted calls at the cap, and one more for each call that the cap allows, try one more call in flight. With
+/// fewer, a failed trial costs more than 2 to 4 % of the calls.
+const RAISE_AFTER: u32 = 50;
+
+/// A raised cap is taken back by a refusal unless so many calls were granted at it.
+const PROVEN: u32 = 3;
+
+/// What a timeout leaves of the calls in flight. One half reacts no better and takes longer to recover.
+const AFTER_TIMEOUT: f64 = 0.7;
+
+/// The longest wait for a place. After it the oldest call is taken for lost, so that a thread which makes a call while it
+/// holds an unread stream doesn't wait for itself.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The calls in flight, their cap, and the memory from which it is learned.
+#[derive(Debug)]
+pub(crate) struct Concurrency {
+    in_flight: u32,
+    cap: Option<u32>,
+    /// The newest call when the cap last changed, and when it last changed after a timeout.
+    changed: u64,
+    timed_out: u64,
+    /// Calls granted at the cap, and those granted at a raised cap; `None` if the last change wasn't a raise.
+    at_cap: u32,
+    proven: Option<u32>,
+    granted: [u32; MEMORY],
+    count: usize,
+    /// When a call was last admitted or ended.
+    moved: Option<Instant>,
+}
+
+impl Concurrency {
+    pub(crate) fn new() -> Concurrency {
+        Concurrency {
+            in_flight: 0,
+            cap: None,
+            changed: 0,
+            timed_out: 0,
+            at_cap: 0,
+            proven: None,
+            granted: [0; MEMORY],
+            count: 0,
+            moved: None,
+        }
+    }
+
+    pub(crate) fn in_flight(&self) -> u32 {
+        self.in_flight
+    }
+
+    /// The cap on calls in flight, if there is one.
+    pub(crate) fn cap(&self) -> Option<u32> {
+        self.cap
+    }
+
+    /// The longest wait for a place, or `None` if there is one.
+    pub(crate) fn wait(&mut self, now: Instant) -> Option<Duration> {
+        self.cap.filter(|cap| self.in_flight >= *cap)?;
+        // A clock that was set back begins the wait anew.
+        self.moved = self.moved.min(Some(now));
+        let waited = self.moved.map_or(Duration::ZERO, |moved| now.saturating_duration_since(moved));
+        Some(PATIENCE.saturating_sub(waited)).filter(|left| !left.is_zero())
+    }
+
+    pub(crate) fn admitted(&mut self, now: Instant) {
+        // Over the cap, the call takes the place of one that is taken for lost.
+        self.in_flight += u32::from(self.cap.is_none_or(|cap| self.in_flight < cap));
+        self.moved = Some(now);
+    }
+
+    /// A call ended in whatever way. Returns how many others are in flight.
+    pub(crate) fn ended(&mut self, now: Instant) -> u32 {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        self.moved = Some(now);
+        self.in_flight
+    }
+
+    /// `call` was granted, with this many others in flight at the end.
+    pub(crate) fn granted(&mut self, call: &Admitted, newest: u64, others: u32) {
+        self.granted[self.count % MEMORY] = others;
+        self.count += 1;
+        let Some(cap) = self.cap else { return };
+        if call.number > self.changed && call.others + 1 >= cap {
+            self.proven = self.proven.map(|proven| proven + 1);
+        }
+        if others + 1 >= cap {
+            self.at_cap += 1;
+            if self.at_cap >= RAISE_AFTER + cap {
+                self.set(cap + 1, newest);
+                self.proven = Some(0);
+            }
+        }
+    }
+
+    /// Whether a refusal of `call` is due to the calls in flight; sets the cap then.
+    pub(crate) fn refused(&mut self, call: &Admitted, newest: u64, others: u32) -> bool {
+        let Some(cap) = self.cap else {
+            let filled = self.count.min(MEMORY);
+            let as_many = self.granted[..filled].iter().filter(|granted| **granted >= others).count();
+            let is_full = others > 0 && filled >= ENOUGH && as_many * RARE <= filled;
+            if is_full {
+                self.set(others, newest);
+            }
+            return is_full;
+        };
+        if call.number <= self.changed {
+            // Sent before the cap was set: where others were refused with it, even fewer fit.
+            if self.proven.is_none() {
+                self.cap = Some(cap.min(others).max(1));
+            }
+            return true;
+        }
+        let failed_trial = self.proven.is_some_and(|proven| proven < PROVEN) && call.others + 1 >= cap;
+        if failed_trial {
+            self.set((cap - 1).max(1), newest);
+        } else {
+            self.cap = None;
+        }
+        failed_trial
+    }
+
+    /// `call` timed out: if others were in flight, the server has more calls than it can answer in time.
+    pub(crate) fn timed_out(&mut self, call: &Admitted, newest: u64, others: u32) {
+        if call.number > self.timed_out && others > 0 {
+            let fewer = (AFTER_TIMEOUT * f64::from(others + 1)).max(1.0) as u32;
+            self.set(self.cap.unwrap_or(u32::MAX).min(fewer), newest);
+            self.timed_out = newest;
+        }
+    }
+
+    fn set(&mut self, cap: u32, newest: u64) {
+        (self.cap, self.changed, self.at_cap, self.proven) = (Some(cap), newest, 0, None);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A server that answers `slots` calls at once and refuses others, with `callers` that always have a call in flight if
+    /// they may. Returns what was learned, and the share of calls refused in the second half.
+    fn run(slots: u32, callers: u32) -> (Option<u32>, f64) {
+        let (mut limiter, now) = (Concurrency::new(), Instant::now());
+        let (mut serving, mut newest, mut refused, mut granted) =
+            (std::collections::VecDeque::new(), 0, 0, 0);
+        for round in 0..20_000 {
+            while limiter.in_flight() < callers && limiter.wait(now).is_none() {
+                newest += 1;
+                let call = Admitted { number: newest, at: now, others: limiter.in_flight() };
+                limiter.admitted(now);
+                if serving.len() < slots as usize {
+                    serving.push_back(call);
+                } else {
+                    let others = limiter.ended(now);
+                    limiter.refused(&call, newest, others);
+                    refused += i32::from(round > 10_000);
+                    break;
+                }
+            }
+            if let Some(call) = serving.pop_front() {
+                let others = limiter.ended(now);
+                limiter.granted(&call, newest, others);
+                granted += i32::from(round > 10_000);
+            }
+        }
+        (limiter.cap(), f64::from(refused) / f64::from(granted))
+    }
+
+    #[test]
+    fn the_cap_settles_at_the_slots_of_the_server() {
+        for slots in [1, 4, 16, 64] {
+            let (cap, refused) = run(slots, 2 * slots + 4);
+            let cap = cap.unwrap();
+            assert!((slots..=slots + 1).contains(&cap) && refused < 0.04, "{slots}: {cap}, {refused:.3}");
+        }
+    }
+
+    #[test]
+    fn where_all_callers_fit_there_is_no_cap() {
+        assert_eq!(run(16, 16), (None, 0.0));
+    }
+
+    #[test]
+    fn a_place_is_waited_for_half_a_minute_at_most() {
+        let (mut limiter, now) = (Concurrency::new(), Instant::now());
+        let call = |number| Admitted { number, at: now, others: 1 };
+        limiter.admitted(now);
+        limiter.admitted(now);
+        let others = limiter.ended(now);
+        limiter.timed_out(&call(2), 2, others);
+        assert_eq!((limiter.cap(), limiter.wait(now)), (Some(1), Some(PATIENCE)));
+        assert_eq!(limiter.wait(now + PATIENCE), None, "the call that holds it is taken for lost");
+        limiter.admitted(now + PATIENCE);
+        assert_eq!(limiter.wait(now + PATIENCE), Some(PATIENCE));
+    }
+
+    #[test]
+    fn a_timeout_leaves_seven_tenths_once_a_round_trip_and_a_lone_one_nothing() {
+        let (mut limiter, now) = (Concurrency::new(), Instant::now());
+        let call = |number| Admitted { number, at: now, others: 1 };
+        limiter.timed_out(&call(1), 10, 0);
+        assert_eq!(limiter.cap(), None);
+        (1..=10).for_each(|number| limiter.timed_out(&call(number), 10, 9));
+        assert_eq!(limiter.cap(), Some(7));
+        limiter.timed_out(&call(11), 12, 6);
+        assert_eq!(limiter.cap(), Some(4));
+    }
+}
