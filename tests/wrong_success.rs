@@ -112,6 +112,7 @@ fn words_that_are_no_event_are_the_cause_of_the_error() {
             "upstream connect error or disconnect",
             "Internal: upstream connect error or disconnect\n\ndata: [DONE]\n\n",
             "data: upstream connect error or disconnect\n\ndata: [DONE]\n\n",
+            "data: upstream connect error or disconnect",
             "event: error\ndata: upstream connect error or disconnect\n\n",
             "message: upstream connect error or disconnect\n\n",
         ],
