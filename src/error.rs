@@ -12,7 +12,8 @@ pub(crate) type Source = Box<dyn std::error::Error + Send + Sync + 'static>;
 
 /// Why a call failed.
 ///
-/// `Display` is one line for this level only; the cause is in [`source()`](std::error::Error::source). The methods
+/// `Display` is one line, and enough to act on: that of a call that gave up names model, host, attempts, time, reason and the
+/// last failure. [`source()`](std::error::Error::source) continues behind that, so that nothing is said twice. The methods
 /// ([`status`](Error::status), [`is_retryable`](Error::is_retryable) and so on) look through [`GaveUp`](Error::GaveUp).
 /// `Debug` shows no prompt, no answer and no body.
 #[non_exhaustive]
@@ -146,6 +147,10 @@ pub enum Error {
     /// There was more than one attempt, or a retry was not permitted.
     #[non_exhaustive]
     GaveUp {
+        /// The host and port of the service.
+        host: String,
+        /// The model; empty for calls without one.
+        model: String,
         /// Why there is no further attempt.
         reason: Reason,
         /// Requests made in this call.
@@ -353,7 +358,9 @@ mod tests {
     }
 
     pub(super) fn gave_up(reason: Reason, attempts: u32) -> Error {
-        Error::GaveUp { reason, attempts, elapsed: Duration::from_millis(12_340), last: Box::new(api()) }
+        let (host, model) = ("api.example:443".to_owned(), "m".to_owned());
+        let elapsed = Duration::from_millis(12_340);
+        Error::GaveUp { host, model, reason, attempts, elapsed, last: Box::new(api()) }
     }
 
     #[test]

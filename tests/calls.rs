@@ -227,8 +227,8 @@ fn max_retries_bounds_the_requests() {
     let error = ask(&client).unwrap_err();
     assert_eq!((server.requests().len(), error.attempts()), (6, 6));
     assert_eq!((error.elapsed(), clock.sleeps().len()), (Some(secs(31)), 5));
-    let text = "gave up after 6 attempts in 31.0 s: no retries left: the service answered 503: busy";
-    assert_eq!(full_message(&error), text);
+    let failure = "gave up after 6 attempts in 31.0 s: no retries left: the service answered 503: busy";
+    assert_eq!(full_message(&error), format!("gpt-4.1 at {}: {failure}", server.address()));
     assert!(error.is_retryable(), "later it may work");
 }
 
@@ -286,7 +286,8 @@ fn a_refused_connection_is_retried_and_reported() {
     let error = ask(&Client::new(config.retry(retry).build().unwrap()).unwrap()).unwrap_err();
     assert_eq!(clock.sleeps(), [secs(1), secs(2)]);
     let text = full_message(&error);
-    let start = format!("gave up after 3 attempts in 3.0 s: no retries left: can't connect to {address}: ");
+    let failure = format!("gave up after 3 attempts in 3.0 s: no retries left: can't connect to {address}: ");
+    let start = format!("gpt-4.1 at {address}: {failure}");
     assert!(text.starts_with(&start), "{text}");
 }
 
@@ -488,6 +489,8 @@ fn events_report_attempts_answers_and_retries() {
                 Event::Attempt { attempt, .. } => format!("attempt {attempt}"),
                 Event::Answer { attempt, status, .. } => format!("answer {attempt} {status:?}"),
                 Event::Retry { attempt, status, wait, why, .. } => {
+                    let why = why.to_string();
+                    let why = why.split(": Connection reset").next().unwrap_or(&why);
                     format!("retry {attempt} {status:?} {wait:?} {why}")
                 }
                 other => format!("{other:?}"),

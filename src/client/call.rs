@@ -156,7 +156,7 @@ impl Core {
             None => retry_loop.run(retrier, &mut sending),
             Some(error) => retry_loop.resume(retrier, &mut sending, error),
         };
-        self.ended(&options, result, meta)
+        self.ended(&options, &call.spec.model, result, meta)
     }
 
     /// Makes one attempt of a call with a permit that was acquired.
@@ -171,7 +171,9 @@ impl Core {
         let retry_loop = self.retry_loop(&options, &handler);
         let (retrier, mut sending) = self.sending(call, send);
         match retry_loop.attempt(retrier, &mut sending, acquired) {
-            (Step::Done(result), meta) => Progressed::Done(self.ended(&options, result, meta)),
+            (Step::Done(result), meta) => {
+                Progressed::Done(self.ended(&options, &call.spec.model, result, meta))
+            }
             (Step::WaitUntil(at), _) => Progressed::WaitUntil(at),
             (Step::WaitForTurn | Step::Send, _) => Progressed::WaitForTurn,
         }
@@ -217,12 +219,15 @@ impl Core {
     fn ended<T>(
         &self,
         options: &CallOptions,
+        model: &str,
         result: std::result::Result<T, Failure<Error>>,
         meta: Meta,
     ) -> Attempt<T> {
-        let result = result.map_err(|failure| match final_error(failure, &meta, options.deadline) {
-            Error::Shutdown => self.cancelled(options).unwrap_or(Error::Shutdown),
-            error => error,
+        let result = result.map_err(|failure| {
+            match final_error(failure, &meta, options.deadline, self.transport.host(), model) {
+                Error::Shutdown => self.cancelled(options).unwrap_or(Error::Shutdown),
+                error => error,
+            }
         });
         Attempt { result, meta }
     }
@@ -341,7 +346,13 @@ fn refuses_usage(error: &Error) -> bool {
 }
 
 /// The error of a call that ended without success.
-fn final_error(failure: Failure<Error>, meta: &Meta, deadline: Option<Duration>) -> Error {
+fn final_error(
+    failure: Failure<Error>,
+    meta: &Meta,
+    deadline: Option<Duration>,
+    host: &str,
+    model: &str,
+) -> Error {
     let (reason, last) = match failure {
         Failure::GaveUp { last: last @ (Error::Shutdown | Error::Cancelled), .. } => return last,
         Failure::Rejected { by: by @ Error::Shutdown, .. } => return by,
@@ -362,5 +373,6 @@ fn final_error(failure: Failure<Error>, meta: &Meta, deadline: Option<Duration>)
         }
         Failure::GaveUp { reason, last, .. } => (reason, last),
     };
-    Error::GaveUp { reason, attempts: meta.attempts, elapsed: meta.elapsed, last: Box::new(last) }
+    let (attempts, elapsed, last) = (meta.attempts, meta.elapsed, Box::new(last));
+    Error::GaveUp { host: host.to_owned(), model: model.to_owned(), reason, attempts, elapsed, last }
 }

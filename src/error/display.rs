@@ -12,16 +12,17 @@ impl fmt::Display for Error {
                 write!(f, "the service answered {status} ({code}): {message}")
             }
             Error::Api { status, message, .. } => write!(f, "the service answered {status}: {message}"),
-            Error::Connect { host, .. } => write!(f, "can't connect to {host}"),
+            Error::Connect { host, source } => write!(f, "can't connect to {host}: {source}"),
             Error::Timeout { phase, after } => {
                 let setting = if *phase == Phase::Connect { "connect_timeout" } else { "timeout" };
                 write!(f, "no progress in {after:?} while {phase}; raise {setting} if that is too short")
             }
-            Error::Transport { answered: false, .. } => {
-                write!(f, "the connection broke before the answer; the request may have been processed")
-            }
-            Error::Transport { answered: true, .. } => {
-                write!(f, "the connection broke in the middle of the answer")
+            Error::Transport { answered: false, source } => write!(
+                f,
+                "the connection broke before the answer; the request may have been processed: {source}"
+            ),
+            Error::Transport { answered: true, source } => {
+                write!(f, "the connection broke in the middle of the answer: {source}")
             }
             Error::Decode { status, at, excerpt, .. } if excerpt.is_empty() => {
                 write!(f, "can't read the answer (status {status}): {at}")
@@ -55,9 +56,14 @@ impl fmt::Display for Error {
             Error::Cancelled => write!(f, "the call was cancelled"),
             Error::Shutdown => write!(f, "the client was shut down"),
             Error::Panicked => write!(f, "the program panicked in the middle of the call"),
-            Error::GaveUp { reason, attempts, elapsed, .. } => {
+            Error::GaveUp { host, model, reason, attempts, elapsed, last } => {
+                let at = if model.is_empty() { "" } else { " at " };
                 let s = if *attempts == 1 { "" } else { "s" };
-                write!(f, "gave up after {attempts} attempt{s} in {:.1} s: {reason}", elapsed.as_secs_f64())
+                let seconds = elapsed.as_secs_f64();
+                write!(
+                    f,
+                    "{model}{at}{host}: gave up after {attempts} attempt{s} in {seconds:.1} s: {reason}: {last}"
+                )
             }
         }
     }
@@ -124,8 +130,10 @@ impl fmt::Debug for Error {
             Error::Cancelled => f.write_str("Cancelled"),
             Error::Shutdown => f.write_str("Shutdown"),
             Error::Panicked => f.write_str("Panicked"),
-            Error::GaveUp { reason, attempts, elapsed, last } => f
+            Error::GaveUp { host, model, reason, attempts, elapsed, last } => f
                 .debug_struct("GaveUp")
+                .field("host", host)
+                .field("model", model)
                 .field("reason", reason)
                 .field("attempts", attempts)
                 .field("elapsed", elapsed)
@@ -141,10 +149,10 @@ impl std::error::Error for Error {
             Error::Config { source, .. } | Error::StreamTruncated { source, .. } => {
                 source.as_ref().map(|source| &**source as _)
             }
-            Error::Connect { source, .. }
-            | Error::Transport { source, .. }
-            | Error::Decode { source, .. } => Some(&**source),
-            Error::GaveUp { last, .. } => Some(&**last),
+            // Their own source is part of the message.
+            Error::Connect { source, .. } | Error::Transport { source, .. } => source.source(),
+            Error::Decode { source, .. } => Some(&**source),
+            Error::GaveUp { last, .. } => last.source(),
             _ => None,
         }
     }
@@ -197,7 +205,7 @@ mod tests {
         let cases = [
             (Error::config("timeout", "is zero"), "timeout: is zero"),
             (api(), "the service answered 429 (rate_limit_exceeded): slow down"),
-            (Error::Connect { host: "a:1".to_owned(), source: cause() }, "can't connect to a:1"),
+            (Error::Connect { host: "a:1".to_owned(), source: cause() }, "can't connect to a:1: the cause"),
             (
                 timeout(Phase::Connect),
                 "no progress in 60s while connecting; raise connect_timeout if that is too short",
@@ -216,11 +224,11 @@ mod tests {
             ),
             (
                 Error::Transport { answered: false, source: cause() },
-                "the connection broke before the answer; the request may have been processed",
+                "the connection broke before the answer; the request may have been processed: the cause",
             ),
             (
                 Error::Transport { answered: true, source: cause() },
-                "the connection broke in the middle of the answer",
+                "the connection broke in the middle of the answer: the cause",
             ),
             (
                 Error::StreamTruncated {
@@ -265,26 +273,29 @@ mod tests {
             (Error::Cancelled, "the call was cancelled"),
             (Error::Shutdown, "the client was shut down"),
             (Error::Panicked, "the program panicked in the middle of the call"),
-            (gave_up(Reason::RetriesSpent, 6), "gave up after 6 attempts in 12.3 s: no retries left"),
+            (
+                gave_up(Reason::RetriesSpent, 6),
+                "m at api.example:443: gave up after 6 attempts in 12.3 s: no retries left: the service answered 429 (rate_limit_exceeded): slow down",
+            ),
             (
                 gave_up(Reason::NotRetryable, 1),
-                "gave up after 1 attempt in 12.3 s: another attempt can't help",
+                "m at api.example:443: gave up after 1 attempt in 12.3 s: another attempt can't help: the service answered 429 (rate_limit_exceeded): slow down",
             ),
             (
                 gave_up(Reason::WaitTooLong, 2),
-                "gave up after 2 attempts in 12.3 s: the server asks for a longer wait than allowed",
+                "m at api.example:443: gave up after 2 attempts in 12.3 s: the server asks for a longer wait than allowed: the service answered 429 (rate_limit_exceeded): slow down",
             ),
             (
                 gave_up(Reason::Deadline, 2),
-                "gave up after 2 attempts in 12.3 s: no time left before the deadline",
+                "m at api.example:443: gave up after 2 attempts in 12.3 s: no time left before the deadline: the service answered 429 (rate_limit_exceeded): slow down",
             ),
             (
                 gave_up(Reason::BudgetSpent, 2),
-                "gave up after 2 attempts in 12.3 s: the retry budget is spent, because too many calls fail",
+                "m at api.example:443: gave up after 2 attempts in 12.3 s: the retry budget is spent, because too many calls fail: the service answered 429 (rate_limit_exceeded): slow down",
             ),
             (
                 gave_up(Reason::CircuitOpen, 2),
-                "gave up after 2 attempts in 12.3 s: the circuit breaker opened, because the service is down",
+                "m at api.example:443: gave up after 2 attempts in 12.3 s: the circuit breaker opened, because the service is down: the service answered 429 (rate_limit_exceeded): slow down",
             ),
         ];
         for (error, message) in cases {
@@ -323,8 +334,14 @@ mod tests {
         for error in [api, decode, truncated, no_answer("choices", &text()), incomplete(&text())] {
             assert!(!format!("{error:?}").contains("secret"), "{error:?}");
             let (attempts, elapsed) = (2, Duration::ZERO);
-            let gave_up =
-                Error::GaveUp { reason: Reason::RetriesSpent, attempts, elapsed, last: Box::new(error) };
+            let gave_up = Error::GaveUp {
+                host: "h".to_owned(),
+                model: "m".to_owned(),
+                reason: Reason::RetriesSpent,
+                attempts,
+                elapsed,
+                last: Box::new(error),
+            };
             assert!(!format!("{gave_up:?}").contains("secret"), "{gave_up:?}");
         }
     }

@@ -215,6 +215,11 @@ impl Transport {
         }
     }
 
+    /// The host and port of the service.
+    pub(crate) fn host(&self) -> &str {
+        &self.failures.host
+    }
+
     /// What an error of ureq's means here.
     pub(super) fn failures(&self) -> &FailureContext {
         &self.failures
