@@ -4,6 +4,7 @@ pub(crate) mod accumulate;
 pub(crate) mod base_url;
 pub(crate) mod completion;
 pub(crate) mod date;
+mod deserialize;
 pub(crate) mod error_body;
 pub(crate) mod headers;
 pub(crate) mod rate_limit_headers;

@@ -118,6 +118,19 @@ fn unknown_fields_of_an_answer_are_bounded() {
 }
 
 #[test]
+fn small_chunks_are_bounded_together() {
+    let objects = list(r#"{"a":0}"#, 60_000);
+    for (what, delta) in [
+        ("unknown fields", format!(r#"{{"x":{{"y":{objects}}}}}"#)),
+        ("growing lists", format!(r#"{{"x":{objects}}}"#)),
+        ("parts", format!(r#"{{"content":[{{"x":{objects}}}]}}"#)),
+    ] {
+        let chunk = format!("data: {{\"choices\":[{{\"delta\":{delta}}}]}}\n\n");
+        is_bounded(what, chunk.repeat(70) + FINISH + DONE, streamed);
+    }
+}
+
+#[test]
 fn errors_in_a_success_are_bounded() {
     let numbers = list("0", LARGE);
     each(

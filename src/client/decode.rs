@@ -10,6 +10,8 @@ use crate::error::{Error, Result, Source, excerpt};
 use crate::http::options::Endpoint;
 use crate::http::transport::HttpResponse;
 use crate::json;
+use crate::json::bounded::Bounded;
+use crate::json::budget::{Budget, Excess};
 use crate::json::lenient::is_filled;
 use crate::json::nothing::Nothing;
 use crate::meta::Meta;
@@ -23,8 +25,28 @@ use crate::wire::success::{document, error_in, error_instead_of_answer};
 struct Expected<T> {
     /// The list without which there is no answer; none where an answer has any form.
     list: Option<&'static str>,
-    read: fn(&[u8]) -> serde_json::Result<T>,
+    /// The budget of a body.
+    budget: fn(&[u8]) -> Budget,
+    read: fn(&[u8], &Budget) -> serde_json::Result<T>,
     is_answer: fn(&T) -> bool,
+}
+
+/// Why a value can't be read.
+enum Unread {
+    Malformed(serde_json::Error),
+    TooLarge(Excess),
+}
+
+impl<T> Expected<T> {
+    /// Reads a body within its budget.
+    fn read(&self, body: &[u8]) -> Result<T, Unread> {
+        let budget = (self.budget)(body);
+        let read = (self.read)(body, &budget);
+        if read.as_ref().is_ok_and(self.is_answer) {
+            warn_of_omitted(&budget);
+        }
+        read.map_err(|error| budget.excess().map_or(Unread::Malformed(error), Unread::TooLarge))
+    }
 }
 
 /// Decodes the answers of one service.
@@ -70,16 +92,15 @@ impl ResponseDecoder {
         if let Some(nothing) = is_empty.then(|| nothing(response.status)).flatten() {
             return Ok(nothing);
         }
-        self.decode(response, &Expected { list: None, read: json::parse, is_answer: |_| true })
+        // The type is the caller's own, and so is what it takes.
+        let (budget, read) = (|_: &[u8]| Budget::unlimited(), |body: &[u8], _: &Budget| json::parse(body));
+        self.decode(response, &Expected { list: None, budget, read, is_answer: |_| true })
     }
 
     /// Decodes an answer that has its values in the list of this name, unless it is an error.
-    pub(crate) fn decode_list<R: DeserializeOwned>(
-        &self,
-        response: &HttpResponse,
-        list: &'static str,
-    ) -> Result<R> {
-        self.decode(response, &Expected { list: Some(list), read: json::parse, is_answer: |_| true })
+    pub(crate) fn decode_list<R: Bounded>(&self, response: &HttpResponse, list: &'static str) -> Result<R> {
+        let (budget, read) = (Budget::of_answer, json::parse_bounded);
+        self.decode(response, &Expected { list: Some(list), budget, read, is_answer: |_| true })
     }
 
     /// Decodes embeddings, unless the answer is an error or doesn't match the request.
@@ -106,14 +127,16 @@ impl ResponseDecoder {
 
     /// Decodes a chat completion, unless the answer is an error.
     pub(crate) fn decode_chat(&self, response: &HttpResponse) -> Result<ChatResponse> {
-        let (read, is_answer) = (decode_response, ChatResponse::has_content);
-        self.decode(response, &Expected { list: Some("choices"), read, is_answer })
+        let (budget, read) = (Budget::of_answer, decode_response);
+        let is_answer = ChatResponse::has_content;
+        self.decode(response, &Expected { list: Some("choices"), budget, read, is_answer })
     }
 
     /// Decodes a whole answer to the request for a stream, unless it is an error.
     pub(crate) fn decode_chunk(&self, response: &HttpResponse) -> Result<ChatChunk> {
-        let (read, is_answer) = (decode_response_as_chunk, ChatChunk::has_content);
-        self.decode(response, &Expected { list: Some("choices"), read, is_answer })
+        let (budget, read) = (Budget::of_chunk, decode_response_as_chunk);
+        let is_answer = ChatChunk::has_content;
+        self.decode(response, &Expected { list: Some("choices"), budget, read, is_answer })
     }
 
     /// Whether a success is an error all the same, for a call of which nothing else matters.
@@ -128,9 +151,11 @@ impl ResponseDecoder {
         // An answer in a list of its own contains no error; a value of any form may be one.
         let is_answer =
             response.is_success() && (expected.list.is_some() || error_in(&response.body).is_none());
-        match is_answer.then(|| (expected.read)(&response.body)) {
-            Some(Ok(answer)) if (expected.is_answer)(&answer) => Ok(answer),
-            _ => self.decode_other(&self.redacted(response), expected),
+        // What isn't an answer is gone before the body is read again.
+        let answer = if is_answer { expected.read(&response.body).ok() } else { None };
+        match answer.filter(expected.is_answer) {
+            Some(answer) => Ok(answer),
+            None => self.decode_other(&self.redacted(response), expected),
         }
     }
 
@@ -145,18 +170,24 @@ impl ResponseDecoder {
         let Some(list) = expected.list else {
             return match error_in(&response.body) {
                 Some(error) => Err(self.inner_error(response, error)),
-                None => (expected.read)(&response.body).map_err(|error| undecodable(response, error)),
+                None => expected.read(&response.body).map_err(|unread| unread.into_error(response)),
             };
         };
         let body = document(&response.body).unwrap_or(&response.body);
-        let error = match (expected.read)(body) {
+        let unread = match expected.read(body) {
             Ok(answer) if (expected.is_answer)(&answer) => return Ok(answer),
             Ok(_) => None,
-            Err(error) => Some(error).filter(|_| !lacks(body, list)),
+            Err(Unread::Malformed(_)) if lacks(body, list) => None,
+            Err(unread) => Some(unread),
         };
-        Err(match (error_instead_of_answer(body), error) {
+        let error = match unread {
+            // It may be an answer, beside which other names mean nothing.
+            Some(Unread::TooLarge(_)) => error_in(body),
+            _ => error_instead_of_answer(body),
+        };
+        Err(match (error, unread) {
             (Some(error), _) => self.inner_error(response, error),
-            (None, Some(error)) => undecodable(response, error),
+            (None, Some(unread)) => unread.into_error(response),
             (None, None) => no_answer(response, format!("the list {list} is missing or empty")),
         })
     }
@@ -262,7 +293,17 @@ fn no_answer(response: &HttpResponse, missing: String) -> Error {
     }
 }
 
-/// The error of a success that can't be read.
+impl Unread {
+    /// The error of a success that can't be read.
+    fn into_error(self, response: &HttpResponse) -> Error {
+        match self {
+            Unread::Malformed(error) => undecodable(response, error),
+            Unread::TooLarge(excess) => too_large(excess),
+        }
+    }
+}
+
+/// The error of a success that isn't what it should be.
 fn undecodable(response: &HttpResponse, error: serde_json::Error) -> Error {
     let HttpResponse { status, headers, body } = response;
     let request_id = headers.request_id.as_deref();
@@ -286,7 +327,8 @@ fn is_blank(body: &[u8]) -> bool {
 
 /// Whether JSON holds nothing in the list of this name.
 fn lacks(body: &[u8], list: &str) -> bool {
-    match json::parse::<Value>(json::without_bom(body)) {
+    let body = json::without_bom(body);
+    match json::parse_bounded::<Value>(body, &Budget::of_answer(body)) {
         Ok(Value::Object(fields)) => !fields.get(list).is_some_and(is_filled),
         Ok(value) => !is_filled(&value),
         Err(_) => false,
@@ -297,6 +339,21 @@ fn lacks(body: &[u8], list: &str) -> bool {
 /// and 15.3.6), otherwise `()`, or none of an `Option`. For other types an empty body is no answer.
 fn nothing<R: DeserializeOwned>(status: u16) -> Option<R> {
     if matches!(status, 204 | 205) { json::parse(b"null").ok() } else { R::deserialize(Nothing).ok() }
+}
+
+/// The error of an answer that exceeds a bound on what it becomes in memory.
+pub(crate) fn too_large(excess: Excess) -> Error {
+    match excess {
+        Excess::Entries(limit) => Error::TooLarge { part: "parts", limit: limit as u64 },
+        Excess::Memory(limit) => Error::TooLarge { part: "values", limit: limit as u64 },
+    }
+}
+
+/// Warns of unknown fields that were left out.
+pub(crate) fn warn_of_omitted(budget: &Budget) {
+    if budget.omits_fields() {
+        log::warn!("an answer has unknown fields that would need too much memory; they are left out");
+    }
 }
 
 /// The meaning of a status, for a server that says nothing more.
