@@ -10,6 +10,7 @@ pub(crate) mod headers;
 pub(crate) mod rate_limit_headers;
 pub(crate) mod raw_head;
 pub(crate) mod secrets;
+mod spelling;
 pub(crate) mod sse;
 pub(crate) mod stream_event;
 pub(crate) mod success;

@@ -119,7 +119,7 @@ impl ResponseDecoder {
                 status: response.status,
                 at: mismatch,
                 excerpt: String::new(),
-                request_id: self.redacted(response).headers.request_id,
+                request_id: response.headers.request_id.clone(),
                 source: "the vectors don't match the texts of the request".into(),
             }),
         }
@@ -199,12 +199,11 @@ impl ResponseDecoder {
 
     /// The error that came as an event of a stream.
     pub(crate) fn stream_error(&self, headers: &Headers, mut body: ErrorBody) -> Error {
-        for text in [&mut body.code, &mut body.kind, &mut body.message, &mut body.param] {
-            *text = text.take().map(|text| self.secrets.redact_text(text));
-        }
+        let texts = [&mut body.code, &mut body.kind, &mut body.message, &mut body.param];
+        texts.into_iter().flatten().for_each(|text| self.secrets.redact_in_place(text));
         let status = body.status().unwrap_or(500);
         let response = HttpResponse { status: 200, headers: headers.clone(), body: Vec::new() };
-        self.api_error(&self.redacted(&response), status, body)
+        self.api_error(&response, status, body)
     }
 
     /// The error of a stream that ended without an answer; `line` is a line in it that belongs to no event, if there is one.
@@ -212,7 +211,7 @@ impl ResponseDecoder {
         Error::NoAnswer {
             status: meta.status,
             missing: "the stream ended without a choice that has content".to_owned(),
-            request_id: self.request_id(meta),
+            request_id: meta.request_id.clone(),
             body: excerpt(&self.secrets.redact(line)),
         }
     }
@@ -229,25 +228,16 @@ impl ResponseDecoder {
 
     /// The error of data in a stream that can't be read.
     pub(crate) fn unreadable(&self, meta: &Meta, data: &[u8], error: serde_json::Error) -> Error {
-        let id = self.request_id(meta);
-        json::decode_error(&self.secrets.redact(data), meta.status, id.as_deref(), error)
+        json::decode_error(&self.secrets.redact(data), meta.status, meta.request_id.as_deref(), error)
     }
 
-    /// The request's id without the secrets that it repeats.
-    fn request_id(&self, meta: &Meta) -> Option<String> {
-        meta.request_id.clone().map(|id| self.secrets.redact_text(id))
-    }
-
-    /// The answer without the secrets that it repeats.
+    /// The answer without the secrets that its body repeats; those in its headers are redacted already.
     fn redacted(&self, response: &HttpResponse) -> HttpResponse {
-        let mut redacted = HttpResponse {
+        HttpResponse {
             status: response.status,
             headers: response.headers.clone(),
             body: self.secrets.redact(&response.body).into_owned(),
-        };
-        let id = redacted.headers.request_id.take();
-        redacted.headers.request_id = id.map(|id| self.secrets.redact_text(id));
-        redacted
+        }
     }
 
     /// The error that the service sent.

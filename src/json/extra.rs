@@ -14,7 +14,8 @@ use crate::json::cursor::JsonCursor;
 /// The fields of an answer that its type doesn't name: a map that is parsed on first access.
 ///
 /// Every answer has such fields, a stream has them in each of its chunks, and few programs read them. So the JSON text is
-/// kept, and parsed a second time for the programs that do.
+/// kept, and parsed a second time for the programs that do. Of a large answer, fields are left out that would need much
+/// more memory than the answer has bytes, with a warning in the log.
 ///
 /// ```
 /// # let json = r#"{"choices": [], "provider": "x"}"#;

@@ -85,8 +85,8 @@ fn fields(
     fields.iter().try_for_each(|(name, _)| refuse_own_header(name))?;
     fields.extend(authorization.map(|value| ("authorization".to_owned(), value)));
     headers(&fields)?; // before the values are replaced by placeholders
-    for (_, value) in &mut fields {
-        *value = secrets.add(value, fastrand::alphanumeric);
+    for (name, value) in &mut fields {
+        *value = secrets.add(&name.to_ascii_lowercase(), value, fastrand::alphanumeric);
     }
     let mut add = |name: &str, value: &str| fields.push((name.to_owned(), value.to_owned()));
     add("user-agent", user_agent);
@@ -182,7 +182,9 @@ pub(crate) fn with_header(headers: &RequestHeaders, name: &str, value: &str) -> 
     let field = |value: &str| options::headers(&[(name.to_owned(), value.to_owned())]);
     field(value)?; // before the value is replaced by a placeholder
     let mut secrets = Secrets::clone(&headers.secrets);
-    let placeholder = secrets.add(value, fastrand::alphanumeric);
+    let lower = name.to_ascii_lowercase();
+    secrets.retire(&lower);
+    let placeholder = secrets.add(&lower, value, fastrand::alphanumeric);
     let mut fields = headers.fields.clone();
     for (name, value) in &field(&placeholder)? {
         fields.insert(name, value.clone());
