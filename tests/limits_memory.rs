@@ -104,6 +104,8 @@ fn unknown_fields_of_an_answer_are_bounded() {
         ("objects of one field", format!("\"x\":{}", list(r#"{"a":0}"#, SIZE))),
         ("fields of an object", format!("\"x\":{{{}}}", fields(LARGE))),
         ("fields", fields(LARGE)),
+        ("id", format!("\"id\":{}", list("0", LARGE))),
+        ("index", format!("\"index\":{}", list("0", LARGE))),
         ("usage", format!(r#""usage":{{"prompt_tokens":1,"x":{}}}"#, list("0", LARGE))),
     ];
     let cases = unknown
@@ -137,6 +139,7 @@ fn errors_in_a_success_are_bounded() {
         [
             ("in the error", format!(r#"{{"error":{{"message":"no","code":400,"x":{numbers}}}}}"#)),
             ("beside the error", format!(r#"{{"error":{{"message":"no","code":400}},"x":{numbers}}}"#)),
+            ("JSON in a string", format!(r#"{{"error":{{"message":"{numbers}","code":400}}}}"#)),
             ("no answer", format!(r#"{{"x":{numbers}}}"#)),
             ("a list", list("{}", SIZE)),
             ("findings", format!(r#"{{"detail":{}}}"#, list(r#"{"msg":"no"}"#, SIZE))),
