@@ -207,3 +207,18 @@ fn read_ca_file(setting: &'static str, path: &Path) -> Result<Vec<u8>> {
         source: Some(source.into()),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_that_is_replaced_has_one_placeholder() {
+        let headers = RequestHeaders { fields: options::headers(&[]).unwrap(), secrets: Arc::default() };
+        let headers = with_header(&headers, "X-Tenant", "first-tenant").unwrap();
+        let headers = with_header(&headers, "x-tenant", "second-tenant").unwrap();
+        assert_eq!((headers.fields.len(), headers.secrets.len()), (1, 1));
+        let both = headers.secrets.redact(b"first-tenant, second-tenant");
+        assert_eq!(String::from_utf8_lossy(&both), "…, …");
+    }
+}
