@@ -2,6 +2,7 @@
 
 pub(crate) mod batch;
 mod call;
+mod cancellation;
 pub(crate) mod config;
 mod core;
 mod decode;
@@ -18,7 +19,8 @@ use serde::de::DeserializeOwned;
 use crate::adaptive::AdaptiveHandler;
 use crate::api::models::ModelList;
 use crate::api::{ChatRequest, ChatResponse, EmbeddingRequest, EmbeddingResponse, Model};
-use crate::client::call::{Call, CallOptions, CallSpec, Cancellation};
+use crate::client::call::{Call, CallOptions, CallSpec};
+use crate::client::cancellation::Cancellation;
 use crate::client::config::{Config, ConfigBuilder, SIGN_UP, clamped_deadline, clamped_timeout, with_header};
 use crate::client::core::Core;
 use crate::client::decode::ResponseDecoder;
