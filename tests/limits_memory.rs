@@ -244,3 +244,18 @@ fn deep_nesting_is_an_error_or_passed_over() {
         let _ = peak(status(400).body(deep.as_str()), ask);
     }
 }
+
+#[test]
+fn an_error_beside_too_many_choices_is_what_the_caller_gets() {
+    let body = choices(129).replacen('{', r#"{"error":{"message":"no","code":400},"#, 1);
+    let ways: [Sent; 3] = [
+        ("chat", ask, |body| status(200).body(body)),
+        ("one piece for a stream", streamed, |body| status(200).body(body)),
+        ("a chunk", streamed, |body| events(&format!("data: {body}\n\n"))),
+    ];
+    for (name, way, reply) in ways {
+        let server = Server::script([reply(&body)]);
+        let (client, _) = exact(server.url());
+        assert_eq!(way(&client).map_err(|error| error.status()).unwrap_err(), Some(400), "{name}");
+    }
+}

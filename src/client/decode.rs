@@ -1,17 +1,21 @@
 //! What an answer means: a value, or the error that it carries in its status or its body.
 
+mod expected;
+
 use std::sync::Arc;
 
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Value;
 
+use self::expected::{Expected, Unread};
+pub(crate) use self::expected::{too_large, warn_of_omitted};
 use crate::api::{ChatChunk, ChatResponse, EmbeddingRequest, EmbeddingResponse};
 use crate::error::{Error, Result, Source, excerpt};
 use crate::http::options::Endpoint;
 use crate::http::transport::HttpResponse;
 use crate::json;
 use crate::json::bounded::Bounded;
-use crate::json::budget::{Budget, Excess};
+use crate::json::budget::Budget;
 use crate::json::lenient::is_filled;
 use crate::json::nothing::Nothing;
 use crate::meta::Meta;
@@ -20,34 +24,6 @@ use crate::wire::error_body::ErrorBody;
 use crate::wire::headers::Headers;
 use crate::wire::secrets::Secrets;
 use crate::wire::success::{document, error_in, error_instead_of_answer};
-
-/// What an answer must hold.
-struct Expected<T> {
-    /// The list without which there is no answer; none where an answer has any form.
-    list: Option<&'static str>,
-    /// The budget of a body.
-    budget: fn(&[u8]) -> Budget,
-    read: fn(&[u8], &Budget) -> serde_json::Result<T>,
-    is_answer: fn(&T) -> bool,
-}
-
-/// Why a value can't be read.
-enum Unread {
-    Malformed(serde_json::Error),
-    TooLarge(Excess),
-}
-
-impl<T> Expected<T> {
-    /// Reads a body within its budget.
-    fn read(&self, body: &[u8]) -> Result<T, Unread> {
-        let budget = (self.budget)(body);
-        let read = (self.read)(body, &budget);
-        if read.as_ref().is_ok_and(self.is_answer) {
-            warn_of_omitted(&budget);
-        }
-        read.map_err(|error| budget.excess().map_or(Unread::Malformed(error), Unread::TooLarge))
-    }
-}
 
 /// Decodes the answers of one service.
 #[derive(Clone)]
@@ -329,21 +305,6 @@ fn lacks(body: &[u8], list: &str) -> bool {
 /// and 15.3.6), otherwise `()`, or none of an `Option`. For other types an empty body is no answer.
 fn nothing<R: DeserializeOwned>(status: u16) -> Option<R> {
     if matches!(status, 204 | 205) { json::parse(b"null").ok() } else { R::deserialize(Nothing).ok() }
-}
-
-/// The error of an answer that exceeds a bound on what it becomes in memory.
-pub(crate) fn too_large(excess: Excess) -> Error {
-    match excess {
-        Excess::Entries(limit) => Error::TooLarge { part: "parts", limit: limit as u64 },
-        Excess::Memory(limit) => Error::TooLarge { part: "values", limit: limit as u64 },
-    }
-}
-
-/// Warns of unknown fields that were left out.
-pub(crate) fn warn_of_omitted(budget: &Budget) {
-    if budget.omits_fields() {
-        log::warn!("an answer has unknown fields that would need too much memory; they are left out");
-    }
 }
 
 /// The meaning of a status, for a server that says nothing more.
