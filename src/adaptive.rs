@@ -3,6 +3,7 @@
 mod call;
 mod config;
 mod controller;
+mod latencies;
 mod registry;
 mod request;
 mod state;

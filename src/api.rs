@@ -21,9 +21,9 @@ mod message;
 pub(crate) mod models;
 mod origin;
 mod request;
-mod response;
+pub(crate) mod response;
 mod response_format;
-mod tool_calls;
+pub(crate) mod tool_calls;
 mod tools;
 mod usage;
 

@@ -2,6 +2,7 @@
 
 pub(crate) mod batch;
 mod call;
+mod cancellation;
 pub(crate) mod config;
 mod core;
 mod decode;
@@ -18,7 +19,8 @@ use serde::de::DeserializeOwned;
 use crate::adaptive::AdaptiveHandler;
 use crate::api::models::ModelList;
 use crate::api::{ChatRequest, ChatResponse, EmbeddingRequest, EmbeddingResponse, Model};
-use crate::client::call::{Call, CallOptions, CallSpec, Cancellation};
+use crate::client::call::{Call, CallOptions, CallSpec};
+use crate::client::cancellation::Cancellation;
 use crate::client::config::{Config, ConfigBuilder, SIGN_UP, clamped_deadline, clamped_timeout, with_header};
 use crate::client::core::Core;
 use crate::client::decode::ResponseDecoder;
@@ -162,14 +164,17 @@ impl Client {
     ///
     /// An empty answer is `()` or the `None` of an `Option`, and a failure that is retried for every other type.
     ///
+    /// What the answer takes in memory depends on `R`: only its bytes are limited, by
+    /// [`max_response_bytes`](ConfigBuilder::max_response_bytes). A [`Value`](serde_json::Value) may take 200 times as many.
+    ///
     /// # Errors
     /// [`Error::Config`] for an invalid path, otherwise the error of the call.
     pub fn get<R: DeserializeOwned>(&self, path: &str) -> Result<R> {
         self.exchange(&checked_path(path)?, None)
     }
 
-    /// Posts JSON to a path below the base address, for parts of an API that have no method here. An empty answer is treated as
-    /// by [`get`](Client::get).
+    /// Posts JSON to a path below the base address, for parts of an API that have no method here. What [`get`](Client::get) says
+    /// of empty answers and of memory holds here too.
     ///
     /// # Errors
     /// [`Error::Config`] for an invalid path or body, otherwise the error of the call.

@@ -121,9 +121,10 @@ pub enum Error {
     /// An answer that exceeds a limit on memory.
     #[non_exhaustive]
     TooLarge {
-        /// What is too large: `header`, `body`, or in a stream `line`, `event` or the number of `parts`.
+        /// What is too large: `header`, `body`, in a stream `line` or `event`, the `parts` (choices or tool calls), or
+        /// what the `values` of JSON take in memory.
         part: &'static str,
-        /// The limit in bytes.
+        /// The limit: for `parts` their number, otherwise in bytes.
         limit: u64,
     },
     /// The circuit breaker is open after too many consecutive failures, and nothing was sent.

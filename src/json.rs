@@ -1,6 +1,8 @@
 //! Parses JSON from servers and models, repairs what can be repaired, and reports where the rest is malformed.
 
 pub(crate) mod base64;
+pub(crate) mod bounded;
+pub(crate) mod budget;
 pub(crate) mod cursor;
 pub(crate) mod extra;
 pub(crate) mod lenient;
@@ -8,8 +10,11 @@ pub(crate) mod nothing;
 pub(crate) mod object;
 
 use serde::de::DeserializeOwned;
+use serde_json::de::{SliceRead, StrRead};
 
 use crate::error::{EXCERPT, Error, Result, excerpt};
+use crate::json::bounded::Bounded;
+use crate::json::budget::Budget;
 
 /// The error of the body of an answer with this status that a parser refused.
 ///
@@ -53,6 +58,24 @@ pub(crate) fn parse<R: DeserializeOwned>(json: &[u8]) -> serde_json::Result<R> {
         Err(_) => serde_json::from_slice(json),
     };
     parsed.or_else(|error| repair(json).map_or(Err(error), |repaired| serde_json::from_str(&repaired)))
+}
+
+/// [`parse`] within a budget.
+pub(crate) fn parse_bounded<R: Bounded>(json: &[u8], budget: &Budget) -> serde_json::Result<R> {
+    fn read<'de, R: Bounded>(json: impl serde_json::de::Read<'de>, budget: &Budget) -> serde_json::Result<R> {
+        let mut deserializer = serde_json::Deserializer::new(json);
+        let value = R::read(&mut deserializer, budget)?;
+        deserializer.end().map(|()| value)
+    }
+    let parsed = match std::str::from_utf8(json) {
+        Ok(text) => read(StrRead::new(text), budget),
+        Err(_) => read(SliceRead::new(json), budget),
+    };
+    let repaired = |error| match budget.excess() {
+        Some(_) => Err(error),
+        None => repair(json).map_or(Err(error), |repaired| read(StrRead::new(&repaired), budget)),
+    };
+    parsed.or_else(repaired)
 }
 
 /// Decodes a value from text that a model wrote in the answer with this id. Truncated text is [`Error::Decode`] too, since no

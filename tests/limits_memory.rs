@@ -104,6 +104,8 @@ fn unknown_fields_of_an_answer_are_bounded() {
         ("objects of one field", format!("\"x\":{}", list(r#"{"a":0}"#, SIZE))),
         ("fields of an object", format!("\"x\":{{{}}}", fields(LARGE))),
         ("fields", fields(LARGE)),
+        ("id", format!("\"id\":{}", list("0", LARGE))),
+        ("index", format!("\"index\":{}", list("0", LARGE))),
         ("usage", format!(r#""usage":{{"prompt_tokens":1,"x":{}}}"#, list("0", LARGE))),
     ];
     let cases = unknown
@@ -118,12 +120,26 @@ fn unknown_fields_of_an_answer_are_bounded() {
 }
 
 #[test]
+fn small_chunks_are_bounded_together() {
+    let objects = list(r#"{"a":0}"#, 60_000);
+    for (what, delta) in [
+        ("unknown fields", format!(r#"{{"x":{{"y":{objects}}}}}"#)),
+        ("growing lists", format!(r#"{{"x":{objects}}}"#)),
+        ("parts", format!(r#"{{"content":[{{"x":{objects}}}]}}"#)),
+    ] {
+        let chunk = format!("data: {{\"choices\":[{{\"delta\":{delta}}}]}}\n\n");
+        is_bounded(what, chunk.repeat(70) + FINISH + DONE, streamed);
+    }
+}
+
+#[test]
 fn errors_in_a_success_are_bounded() {
     let numbers = list("0", LARGE);
     each(
         [
             ("in the error", format!(r#"{{"error":{{"message":"no","code":400,"x":{numbers}}}}}"#)),
             ("beside the error", format!(r#"{{"error":{{"message":"no","code":400}},"x":{numbers}}}"#)),
+            ("JSON in a string", format!(r#"{{"error":{{"message":"{numbers}","code":400}}}}"#)),
             ("no answer", format!(r#"{{"x":{numbers}}}"#)),
             ("a list", list("{}", SIZE)),
             ("findings", format!(r#"{{"detail":{}}}"#, list(r#"{"msg":"no"}"#, SIZE))),
@@ -226,5 +242,20 @@ fn deep_nesting_is_an_error_or_passed_over() {
         let _ = peak(status(200).body(beside(&format!("\"x\":{deep}"))[0].1.as_str()), ask);
         let _ = peak(events(&format!("data: {deep}\n\n{DONE}")), streamed);
         let _ = peak(status(400).body(deep.as_str()), ask);
+    }
+}
+
+#[test]
+fn an_error_beside_too_many_choices_is_what_the_caller_gets() {
+    let body = choices(129).replacen('{', r#"{"error":{"message":"no","code":400},"#, 1);
+    let ways: [Sent; 3] = [
+        ("chat", ask, |body| status(200).body(body)),
+        ("one piece for a stream", streamed, |body| status(200).body(body)),
+        ("a chunk", streamed, |body| events(&format!("data: {body}\n\n"))),
+    ];
+    for (name, way, reply) in ways {
+        let server = Server::script([reply(&body)]);
+        let (client, _) = exact(server.url());
+        assert_eq!(way(&client).map_err(|error| error.status()).unwrap_err(), Some(400), "{name}");
     }
 }

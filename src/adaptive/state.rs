@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::adaptive::config::{AdaptiveConfig, Mode};
 use crate::adaptive::controller::{Controller, Decision, RefusalCause};
+use crate::adaptive::latencies::Latencies;
 use crate::error::Reason;
 use crate::policy::backoff::RetryConfig;
 use crate::policy::circuit_breaker::BreakerState;
@@ -329,36 +330,4 @@ impl State {
 /// A rate in calls a minute; `None` for no limit, or one that no client reaches.
 fn per_minute(rate: f64) -> Option<f64> {
     (rate < 1e9).then_some(rate * 60.0)
-}
-
-/// The latencies of the last answers, in a ring buffer that is allocated once.
-#[derive(Debug)]
-struct Latencies {
-    ring: Vec<Duration>,
-    size: usize,
-    next: usize,
-}
-
-impl Latencies {
-    fn new(size: usize) -> Latencies {
-        Latencies { ring: Vec::with_capacity(size), size, next: 0 }
-    }
-
-    fn add(&mut self, latency: Duration) {
-        match self.ring.get_mut(self.next) {
-            Some(oldest) => *oldest = latency,
-            None => self.ring.push(latency),
-        }
-        self.next = (self.next + 1) % self.size;
-    }
-
-    fn longest(&self) -> Duration {
-        self.ring.iter().copied().max().unwrap_or_default()
-    }
-
-    fn quantiles<const N: usize>(&self, parts: [f64; N]) -> [Option<Duration>; N] {
-        let mut sorted = self.ring.clone();
-        sorted.sort_unstable();
-        parts.map(|part| sorted.get((sorted.len().saturating_sub(1) as f64 * part).round() as usize).copied())
-    }
 }

@@ -54,17 +54,17 @@ impl ChatChunk {
 
     /// The service's id of the completion.
     pub fn id(&self) -> Option<String> {
-        not_empty(self.extra.value_at(self.head.id?)?)
+        not_empty(self.extra.scalar_at(self.head.id?)?)
     }
 
     /// The model that answers.
     pub fn model(&self) -> Option<String> {
-        not_empty(self.extra.value_at(self.head.model?)?)
+        not_empty(self.extra.scalar_at(self.head.model?)?)
     }
 
     /// When the completion was created, in seconds since 1970 at almost every service.
     pub fn created(&self) -> Option<u64> {
-        to_count(&self.extra.value_at(self.head.created?)?)
+        to_count(&self.extra.scalar_at(self.head.created?)?)
     }
 }
 

@@ -9,6 +9,8 @@ use serde_json::{Map, Value};
 use crate::api::Usage;
 use crate::error::{Error, Result};
 use crate::json::base64;
+use crate::json::bounded::Bounded;
+use crate::json::budget::Budget;
 use crate::json::extra::Extra;
 use crate::json::lenient::{Lenient, any, count, exact, list, text, to_float};
 use crate::json::object::json_object;
@@ -231,6 +233,12 @@ json_object!(deserialize EmbeddingList {
     usage: "usage" => exact::<Usage>,
 });
 
+impl Bounded for EmbeddingResponse {
+    fn read<'de, D: Deserializer<'de>>(deserializer: D, budget: &Budget) -> Result<Self, D::Error> {
+        EmbeddingList::read(deserializer, budget)?.try_into().map_err(D::Error::custom)
+    }
+}
+
 impl TryFrom<EmbeddingList> for EmbeddingResponse {
     type Error = &'static str;
 
@@ -291,36 +299,37 @@ fn vector(Vector(numbers): Vector) -> Lenient<Vec<f32>> {
     Ok(Some(numbers))
 }
 
-impl<'de> Deserialize<'de> for Vector {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Vector, D::Error> {
-        struct Numbers;
+impl Bounded for Vector {
+    fn read<'de, D: Deserializer<'de>>(deserializer: D, budget: &Budget) -> Result<Vector, D::Error> {
+        deserializer.deserialize_any(Numbers(budget))
+    }
+}
 
-        impl<'de> Visitor<'de> for Numbers {
-            type Value = Vector;
+struct Numbers<'b>(&'b Budget);
 
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a vector as a list of numbers or as base64")
-            }
+impl<'de> Visitor<'de> for Numbers<'_> {
+    type Value = Vector;
 
-            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Vector, A::Error> {
-                let mut numbers = Vec::new();
-                while let Some(item) = items.next_element::<Value>()? {
-                    let number = to_float(&item)
-                        .ok_or_else(|| A::Error::custom("a vector with an item that isn't a number"))?;
-                    numbers.push(number as f32);
-                }
-                Ok(Vector(numbers))
-            }
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a vector as a list of numbers or as base64")
+    }
 
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Vector, E> {
-                let bytes = base64::decode(text).filter(|bytes| bytes.len() % 4 == 0);
-                let bytes = bytes.ok_or_else(|| E::custom("a vector that isn't base64 of floats"))?;
-                let floats = bytes.chunks_exact(4).filter_map(<[u8]>::first_chunk);
-                Ok(Vector(floats.map(|float| f32::from_le_bytes(*float)).collect()))
-            }
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Vector, A::Error> {
+        let mut numbers = Vec::new();
+        while let Some(item) = items.next_element_seed(self.0.seed::<Value>())? {
+            let number = to_float(&item)
+                .ok_or_else(|| A::Error::custom("a vector with an item that isn't a number"))?;
+            self.0.charge_item::<f32, A::Error>(numbers.is_empty())?;
+            numbers.push(number as f32);
         }
+        Ok(Vector(numbers))
+    }
 
-        deserializer.deserialize_any(Numbers)
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Vector, E> {
+        let bytes = base64::decode(text).filter(|bytes| bytes.len() % 4 == 0);
+        let bytes = bytes.ok_or_else(|| E::custom("a vector that isn't base64 of floats"))?;
+        let floats = bytes.chunks_exact(4).filter_map(<[u8]>::first_chunk);
+        Ok(Vector(floats.map(|float| f32::from_le_bytes(*float)).collect()))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value};
 
+use crate::json::budget::fields_cost;
 use crate::json::extra::Extra;
 use crate::json::lenient::{Lenient, List, exact, float, list, text};
 use crate::json::object::json_object;
@@ -47,12 +48,30 @@ json_object!(TokenLogprob {
 });
 
 impl Logprobs {
+    /// What they take in memory.
+    pub(crate) fn cost(&self) -> usize {
+        let tokens = self.content.iter().chain(&self.refusal).map(TokenLogprob::cost).sum::<usize>();
+        tokens + extra_cost(&self.extra)
+    }
+
     /// Appends those of the next chunk.
     pub(crate) fn append(&mut self, next: &Logprobs) {
         self.content.extend_from_slice(&next.content);
         self.refusal.extend_from_slice(&next.refusal);
         append_lists(&mut self.extra, &next.extra);
     }
+}
+
+impl TokenLogprob {
+    fn cost(&self) -> usize {
+        let texts = self.token.len() + self.bytes.as_ref().map_or(0, Vec::len);
+        let alternatives = self.top_logprobs.iter().map(TokenLogprob::cost).sum::<usize>();
+        2 * size_of::<TokenLogprob>() + texts + alternatives + extra_cost(&self.extra)
+    }
+}
+
+fn extra_cost(extra: &Extra) -> usize {
+    if extra.is_unset() { 0 } else { fields_cost(extra) }
 }
 
 /// Appends the unknown fields of the next chunk: lists grow, the first value of any other field stays.

@@ -1,8 +1,13 @@
 //! The list of models that a service offers.
 
-use serde::de::{Deserialize, Deserializer};
+use std::fmt;
+
+use serde::de::value::SeqAccessDeserializer;
+use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 
+use crate::json::bounded::Bounded;
+use crate::json::budget::Budget;
 use crate::json::extra::Extra;
 use crate::json::lenient::{List, text};
 use crate::json::object::json_object;
@@ -47,17 +52,46 @@ impl ModelList {
 
 impl<'de> Deserialize<'de> for ModelList {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<ModelList, D::Error> {
-        let models = |value: Value| List::<Model>::deserialize(value).ok()?.0.ok()?;
-        let list = match Value::deserialize(deserializer)? {
-            Value::Object(mut fields) => {
-                ["data", "models"].iter().find_map(|name| models(fields.remove(*name)?))
-            }
-            list @ Value::Array(_) => models(list),
-            _ => None,
-        };
-        let mut list = list.ok_or_else(|| serde::de::Error::custom("there is no list of models"))?;
+        ModelList::read(deserializer, &Budget::unlimited())
+    }
+}
+
+impl Bounded for ModelList {
+    fn read<'de, D: Deserializer<'de>>(deserializer: D, budget: &Budget) -> Result<ModelList, D::Error> {
+        let mut list = deserializer.deserialize_any(ListOrFields(budget))?;
         list.retain(|model| !model.id.is_empty()); // a request can't name a model without an id
         Ok(ModelList(list))
+    }
+}
+
+struct ListOrFields<'b>(&'b Budget);
+
+impl<'de> Visitor<'de> for ListOrFields<'_> {
+    type Value = Vec<Model>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of models")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, items: A) -> Result<Vec<Model>, A::Error> {
+        let list = List::<Model>::read(SeqAccessDeserializer::new(items), self.0)?;
+        Ok(list.0.ok().flatten().unwrap_or_default())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Vec<Model>, A::Error> {
+        let (mut data, mut models) = (None, None);
+        while let Some(name) = fields.next_key::<String>()? {
+            let place = match name.as_str() {
+                "data" => &mut data,
+                "models" => &mut models,
+                _ => {
+                    fields.next_value::<IgnoredAny>()?;
+                    continue;
+                }
+            };
+            *place = fields.next_value_seed(self.0.seed::<List<Model>>())?.0.ok().flatten();
+        }
+        data.or(models).ok_or_else(|| A::Error::custom("there is no list of models"))
     }
 }
 

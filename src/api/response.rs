@@ -13,6 +13,9 @@ use crate::json::extra::Extra;
 use crate::json::object::json_object;
 use crate::meta::Meta;
 
+/// The maximum number of choices, which is that of most services.
+pub(crate) const MAX_CHOICES: usize = 128;
+
 /// A chat completion.
 #[derive(Clone, Default, PartialEq)]
 #[non_exhaustive]

@@ -1,14 +1,19 @@
 //! Tool calls, and the deltas of tool calls in a stream.
 
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
 use crate::api::origin::Origin;
 use crate::error::Result;
+use crate::json::bounded::Bounded;
+use crate::json::budget::Budget;
 use crate::json::extra::Extra;
 use crate::json::lenient::{Lenient, count, object, text};
 use crate::json::object::{IsDefault, ObjectWriter, json_object};
+
+/// The maximum number of tool calls in a message. Services accept at most 128 tools in a request.
+pub(crate) const MAX_TOOL_CALLS: usize = 128;
 
 /// A tool call that the model requests.
 #[derive(Clone, PartialEq, Deserialize)]
@@ -64,6 +69,12 @@ impl From<ToolCallDelta> for ToolCall {
             function: delta.function.into(),
             extra,
         }
+    }
+}
+
+impl Bounded for ToolCall {
+    fn read<'de, D: Deserializer<'de>>(deserializer: D, budget: &Budget) -> Result<ToolCall, D::Error> {
+        ToolCallDelta::read(deserializer, budget).map(ToolCall::from)
     }
 }
 

@@ -1,12 +1,21 @@
 //! Tools that a model may call.
 
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value, json};
+
+use crate::json::bounded::Bounded;
+use crate::json::budget::Budget;
 
 /// A tool that the model may call.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Tool(Map<String, Value>);
+
+impl Bounded for Tool {
+    fn read<'de, D: Deserializer<'de>>(deserializer: D, budget: &Budget) -> Result<Tool, D::Error> {
+        Map::read(deserializer, budget).map(Tool)
+    }
+}
 
 impl Tool {
     /// A function: its name, its purpose, and the JSON schema of its arguments.

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Map, Value};
 
 use crate::adaptive::{Acquired, AdaptiveHandler, Change};
-use crate::client::core::{Core, IdempotencyKeys, wake};
+use crate::client::cancellation::Cancellation;
+use crate::client::core::{Core, IdempotencyKeys};
 use crate::client::decode::ResponseDecoder;
 use crate::client::event::Event;
 use crate::error::{Error, Reason, Result};
@@ -17,7 +18,6 @@ use crate::meta::{Attempt, Meta};
 use crate::policy::backoff::RetryConfig;
 use crate::policy::classify::{Classification, Immediate, classify};
 use crate::retry::{CallState, Failure, Operation, Progress, Retrier, RetryLoop, Step};
-use crate::runtime::cancel::{Cancel, Subscription};
 
 /// What the calls of one client have in common. Clones of the client may have others.
 #[derive(Clone)]
@@ -32,30 +32,6 @@ pub(crate) struct CallOptions {
     pub(crate) background: bool,
     /// What ends the calls besides the client's own shutdown and drain.
     pub(crate) cancellation: Option<Cancellation>,
-}
-
-/// How calls end when the user's token is cancelled.
-#[derive(Clone)]
-pub(crate) struct Cancellation {
-    /// The user's token, or the client's shutdown: ends exchanges.
-    pub(crate) exchanges: Cancel,
-    /// The user's token, or the client's shutdown or drain: ends waits.
-    pub(crate) waits: Cancel,
-    pub(crate) user: Cancel,
-    /// Wakes the calls that wait for a permit.
-    _wake: Arc<Subscription>,
-}
-
-impl Cancellation {
-    pub(crate) fn new(core: &Core, user: &Cancel) -> Cancellation {
-        let waits = Cancel::child_of(&[&core.draining, user]);
-        Cancellation {
-            exchanges: Cancel::child_of(&[&core.shutdown, user]),
-            _wake: Arc::new(wake(&waits, &core.handlers)),
-            waits,
-            user: user.clone(),
-        }
-    }
 }
 
 /// What a call is about.

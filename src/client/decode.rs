@@ -1,15 +1,21 @@
 //! What an answer means: a value, or the error that it carries in its status or its body.
 
+mod expected;
+
 use std::sync::Arc;
 
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Value;
 
+use self::expected::{Expected, Unread};
+pub(crate) use self::expected::{too_large, warn_of_omitted};
 use crate::api::{ChatChunk, ChatResponse, EmbeddingRequest, EmbeddingResponse};
 use crate::error::{Error, Result, Source, excerpt};
 use crate::http::options::Endpoint;
 use crate::http::transport::HttpResponse;
 use crate::json;
+use crate::json::bounded::Bounded;
+use crate::json::budget::Budget;
 use crate::json::lenient::is_filled;
 use crate::json::nothing::Nothing;
 use crate::meta::Meta;
@@ -18,14 +24,6 @@ use crate::wire::error_body::ErrorBody;
 use crate::wire::headers::Headers;
 use crate::wire::secrets::Secrets;
 use crate::wire::success::{document, error_in, error_instead_of_answer};
-
-/// What an answer must hold.
-struct Expected<T> {
-    /// The list without which there is no answer; none where an answer has any form.
-    list: Option<&'static str>,
-    read: fn(&[u8]) -> serde_json::Result<T>,
-    is_answer: fn(&T) -> bool,
-}
 
 /// Decodes the answers of one service.
 #[derive(Clone)]
@@ -70,16 +68,15 @@ impl ResponseDecoder {
         if let Some(nothing) = is_empty.then(|| nothing(response.status)).flatten() {
             return Ok(nothing);
         }
-        self.decode(response, &Expected { list: None, read: json::parse, is_answer: |_| true })
+        // The type is the caller's own, and so is what it takes.
+        let (budget, read) = (|_: &[u8]| Budget::unlimited(), |body: &[u8], _: &Budget| json::parse(body));
+        self.decode(response, &Expected { list: None, budget, read, is_answer: |_| true })
     }
 
     /// Decodes an answer that has its values in the list of this name, unless it is an error.
-    pub(crate) fn decode_list<R: DeserializeOwned>(
-        &self,
-        response: &HttpResponse,
-        list: &'static str,
-    ) -> Result<R> {
-        self.decode(response, &Expected { list: Some(list), read: json::parse, is_answer: |_| true })
+    pub(crate) fn decode_list<R: Bounded>(&self, response: &HttpResponse, list: &'static str) -> Result<R> {
+        let (budget, read) = (Budget::of_answer, json::parse_bounded);
+        self.decode(response, &Expected { list: Some(list), budget, read, is_answer: |_| true })
     }
 
     /// Decodes embeddings, unless the answer is an error or doesn't match the request.
@@ -98,7 +95,7 @@ impl ResponseDecoder {
                 status: response.status,
                 at: mismatch,
                 excerpt: String::new(),
-                request_id: self.redacted(response).headers.request_id,
+                request_id: response.headers.request_id.clone(),
                 source: "the vectors don't match the texts of the request".into(),
             }),
         }
@@ -106,14 +103,16 @@ impl ResponseDecoder {
 
     /// Decodes a chat completion, unless the answer is an error.
     pub(crate) fn decode_chat(&self, response: &HttpResponse) -> Result<ChatResponse> {
-        let (read, is_answer) = (decode_response, ChatResponse::has_content);
-        self.decode(response, &Expected { list: Some("choices"), read, is_answer })
+        let (budget, read) = (Budget::of_answer, decode_response);
+        let is_answer = ChatResponse::has_content;
+        self.decode(response, &Expected { list: Some("choices"), budget, read, is_answer })
     }
 
     /// Decodes a whole answer to the request for a stream, unless it is an error.
     pub(crate) fn decode_chunk(&self, response: &HttpResponse) -> Result<ChatChunk> {
-        let (read, is_answer) = (decode_response_as_chunk, ChatChunk::has_content);
-        self.decode(response, &Expected { list: Some("choices"), read, is_answer })
+        let (budget, read) = (Budget::of_chunk, decode_response_as_chunk);
+        let is_answer = ChatChunk::has_content;
+        self.decode(response, &Expected { list: Some("choices"), budget, read, is_answer })
     }
 
     /// Whether a success is an error all the same, for a call of which nothing else matters.
@@ -128,9 +127,11 @@ impl ResponseDecoder {
         // An answer in a list of its own contains no error; a value of any form may be one.
         let is_answer =
             response.is_success() && (expected.list.is_some() || error_in(&response.body).is_none());
-        match is_answer.then(|| (expected.read)(&response.body)) {
-            Some(Ok(answer)) if (expected.is_answer)(&answer) => Ok(answer),
-            _ => self.decode_other(&self.redacted(response), expected),
+        // What isn't an answer is gone before the body is read again.
+        let answer = if is_answer { expected.read(&response.body).ok() } else { None };
+        match answer.filter(expected.is_answer) {
+            Some(answer) => Ok(answer),
+            None => self.decode_other(&self.redacted(response), expected),
         }
     }
 
@@ -145,18 +146,24 @@ impl ResponseDecoder {
         let Some(list) = expected.list else {
             return match error_in(&response.body) {
                 Some(error) => Err(self.inner_error(response, error)),
-                None => (expected.read)(&response.body).map_err(|error| undecodable(response, error)),
+                None => expected.read(&response.body).map_err(|unread| unread.into_error(response)),
             };
         };
         let body = document(&response.body).unwrap_or(&response.body);
-        let error = match (expected.read)(body) {
+        let unread = match expected.read(body) {
             Ok(answer) if (expected.is_answer)(&answer) => return Ok(answer),
             Ok(_) => None,
-            Err(error) => Some(error).filter(|_| !lacks(body, list)),
+            Err(Unread::Malformed(_)) if lacks(body, list) => None,
+            Err(unread) => Some(unread),
         };
-        Err(match (error_instead_of_answer(body), error) {
+        let error = match unread {
+            // It may be an answer, beside which other names mean nothing.
+            Some(Unread::TooLarge(_)) => error_in(body),
+            _ => error_instead_of_answer(body),
+        };
+        Err(match (error, unread) {
             (Some(error), _) => self.inner_error(response, error),
-            (None, Some(error)) => undecodable(response, error),
+            (None, Some(unread)) => unread.into_error(response),
             (None, None) => no_answer(response, format!("the list {list} is missing or empty")),
         })
     }
@@ -168,12 +175,11 @@ impl ResponseDecoder {
 
     /// The error that came as an event of a stream.
     pub(crate) fn stream_error(&self, headers: &Headers, mut body: ErrorBody) -> Error {
-        for text in [&mut body.code, &mut body.kind, &mut body.message, &mut body.param] {
-            *text = text.take().map(|text| self.secrets.redact_text(text));
-        }
+        let texts = [&mut body.code, &mut body.kind, &mut body.message, &mut body.param];
+        texts.into_iter().flatten().for_each(|text| self.secrets.redact_in_place(text));
         let status = body.status().unwrap_or(500);
         let response = HttpResponse { status: 200, headers: headers.clone(), body: Vec::new() };
-        self.api_error(&self.redacted(&response), status, body)
+        self.api_error(&response, status, body)
     }
 
     /// The error of a stream that ended without an answer; `line` is a line in it that belongs to no event, if there is one.
@@ -181,7 +187,7 @@ impl ResponseDecoder {
         Error::NoAnswer {
             status: meta.status,
             missing: "the stream ended without a choice that has content".to_owned(),
-            request_id: self.request_id(meta),
+            request_id: meta.request_id.clone(),
             body: excerpt(&self.secrets.redact(line)),
         }
     }
@@ -198,25 +204,16 @@ impl ResponseDecoder {
 
     /// The error of data in a stream that can't be read.
     pub(crate) fn unreadable(&self, meta: &Meta, data: &[u8], error: serde_json::Error) -> Error {
-        let id = self.request_id(meta);
-        json::decode_error(&self.secrets.redact(data), meta.status, id.as_deref(), error)
+        json::decode_error(&self.secrets.redact(data), meta.status, meta.request_id.as_deref(), error)
     }
 
-    /// The request's id without the secrets that it repeats.
-    fn request_id(&self, meta: &Meta) -> Option<String> {
-        meta.request_id.clone().map(|id| self.secrets.redact_text(id))
-    }
-
-    /// The answer without the secrets that it repeats.
+    /// The answer without the secrets that its body repeats; those in its headers are redacted already.
     fn redacted(&self, response: &HttpResponse) -> HttpResponse {
-        let mut redacted = HttpResponse {
+        HttpResponse {
             status: response.status,
             headers: response.headers.clone(),
             body: self.secrets.redact(&response.body).into_owned(),
-        };
-        let id = redacted.headers.request_id.take();
-        redacted.headers.request_id = id.map(|id| self.secrets.redact_text(id));
-        redacted
+        }
     }
 
     /// The error that the service sent.
@@ -262,7 +259,17 @@ fn no_answer(response: &HttpResponse, missing: String) -> Error {
     }
 }
 
-/// The error of a success that can't be read.
+impl Unread {
+    /// The error of a success that can't be read.
+    fn into_error(self, response: &HttpResponse) -> Error {
+        match self {
+            Unread::Malformed(error) => undecodable(response, error),
+            Unread::TooLarge(excess) => too_large(excess),
+        }
+    }
+}
+
+/// The error of a success that isn't what it should be.
 fn undecodable(response: &HttpResponse, error: serde_json::Error) -> Error {
     let HttpResponse { status, headers, body } = response;
     let request_id = headers.request_id.as_deref();
@@ -286,7 +293,8 @@ fn is_blank(body: &[u8]) -> bool {
 
 /// Whether JSON holds nothing in the list of this name.
 fn lacks(body: &[u8], list: &str) -> bool {
-    match json::parse::<Value>(json::without_bom(body)) {
+    let body = json::without_bom(body);
+    match json::parse_bounded::<Value>(body, &Budget::of_answer(body)) {
         Ok(Value::Object(fields)) => !fields.get(list).is_some_and(is_filled),
         Ok(value) => !is_filled(&value),
         Err(_) => false,

@@ -10,14 +10,15 @@ use std::time::{Duration, Instant};
 use crate::api::{ChatChunk, ChatResponse};
 use crate::client::call::{Call, CallOptions, CallSpec};
 use crate::client::core::Core;
-use crate::client::decode::meta;
+use crate::client::decode::{meta, too_large, warn_of_omitted};
 use crate::client::stream::receive::Received;
 use crate::error::{Error, Result, Source};
 use crate::http::body::ResponseBody;
 use crate::http::transport::{HttpResponse, ResponseHead};
+use crate::json::budget::Budget;
 use crate::meta::{Attempt, Meta};
 use crate::runtime::clock::Clock;
-use crate::wire::accumulate::{Accumulator, TooMany};
+use crate::wire::accumulate::Accumulator;
 use crate::wire::headers::Headers;
 use crate::wire::sse::{Decoder, Event, TooLong};
 use crate::wire::stream_event::StreamEvent;
@@ -72,6 +73,10 @@ const END_TIME: Duration = Duration::from_secs(1);
 
 /// Chunks kept that arrive before the first one with content: services send one about the prompt, and one with the role.
 const MAX_READY: usize = 64;
+
+/// The bytes of the answer after which no further chunk is kept: what those become in memory is bounded for each, not
+/// together.
+const MAX_READY_BYTES: u64 = 64 * 1024;
 
 impl ChatStream {
     /// Makes a call whose answer is a stream, up to the first chunk with content. `choices` is how many were asked for.
@@ -146,7 +151,7 @@ impl ChatStream {
     fn of_whole(core: &Arc<Core>, options: &Arc<CallOptions>, response: &HttpResponse) -> Result<ChatStream> {
         let mut chunk = options.decoder.decode_chunk(response)?;
         let mut stream = ChatStream::new(core, options, None, response.headers.clone());
-        stream.accumulator.add(&mut chunk).map_err(too_many)?;
+        stream.accumulator.add(&mut chunk).map_err(too_large)?;
         stream.accumulator.end();
         stream.ready.push_back(chunk);
         Ok(stream)
@@ -180,14 +185,16 @@ impl ChatStream {
             let again = ChatStream::make(&self.core, retried, Some(error), choices)?;
             self = ChatStream { call, choices, ..again };
         }
-        Ok(std::mem::take(&mut self.accumulator).into_response().with_meta(self.meta.clone()))
+        let accumulator = std::mem::replace(&mut self.accumulator, Accumulator::new());
+        Ok(accumulator.into_response().with_meta(self.meta.clone()))
     }
 
     /// Reads up to the first chunk with content. What comes before it is kept, but a retry is still possible.
     fn read_first_chunk(&mut self) -> Result<()> {
         while let Some(chunk) = self.next_chunk()? {
             self.ready.push_back(chunk);
-            if self.has_content || self.ready.len() == MAX_READY {
+            let is_full = self.ready.len() == MAX_READY || self.bytes >= MAX_READY_BYTES;
+            if self.has_content || is_full {
                 break;
             }
         }
@@ -225,13 +232,15 @@ impl ChatStream {
     fn next_chunk(&mut self) -> Result<Option<ChatChunk>> {
         while self.body.is_some() {
             let Some((event, at_end)) = self.next_event()? else { continue };
-            let mut decoded = StreamEvent::decode(event);
+            let budget = Budget::of_chunk(&event.data);
+            let mut decoded = StreamEvent::decode(event, &budget);
             // In place: to move the chunk to a variable first costs 80 instructions.
             if let Ok(StreamEvent::Chunk(chunk)) = &mut decoded {
+                warn_of_omitted(&budget);
                 if chunk.has_content() {
                     (self.has_content, self.idle) = (true, Duration::ZERO);
                 }
-                self.accumulator.add(chunk).map_err(too_many)?;
+                self.accumulator.add(chunk).map_err(too_large)?;
                 if self.end_by.is_none() && self.accumulator.is_complete() {
                     self.end_by = Clock::system().now().checked_add(END_TIME);
                 }
@@ -255,14 +264,18 @@ impl ChatStream {
                     return Err(self.options.decoder.stream_error(&self.headers, body));
                 }
                 Ok(StreamEvent::Ignored) => {}
-                Err((error, data)) if at_end => {
-                    // What isn't the beginning of JSON are words, which say more than the parser.
-                    let is_json = matches!(data.trim_ascii_start(), [b'{' | b'[', ..]);
-                    let cause = if is_json { error.into() } else { self.options.decoder.words(&data) };
-                    return Err(self.truncated(Some(cause)));
-                }
                 Err((error, data)) => {
-                    return Err(self.options.decoder.unreadable(&self.meta, &data, error));
+                    return Err(match budget.excess() {
+                        Some(excess) => too_large(excess),
+                        None if at_end => {
+                            // What isn't the beginning of JSON are words, which say more than the parser.
+                            let is_json = matches!(data.trim_ascii_start(), [b'{' | b'[', ..]);
+                            let cause =
+                                if is_json { error.into() } else { self.options.decoder.words(&data) };
+                            self.truncated(Some(cause))
+                        }
+                        None => self.options.decoder.unreadable(&self.meta, &data, error),
+                    });
                 }
             }
         }
@@ -329,10 +342,6 @@ impl Iterator for ChatStream {
 }
 
 impl std::iter::FusedIterator for ChatStream {}
-
-fn too_many(error: TooMany) -> Error {
-    Error::TooLarge { part: "parts", limit: error.limit() as u64 }
-}
 
 impl fmt::Debug for ChatStream {
     /// Shows what may be logged: no content.

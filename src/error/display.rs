@@ -42,6 +42,9 @@ impl fmt::Display for Error {
                 write!(f, "the stream was cut after {} bytes of text", received.len())
             }
             Error::TooLarge { part: "parts", limit } => write!(f, "the answer has more than {limit} parts"),
+            Error::TooLarge { part: "values", limit } => {
+                write!(f, "the values in the answer need more than {limit} bytes of memory")
+            }
             Error::TooLarge { part, limit } => {
                 write!(f, "the {part} of the answer is larger than {limit} bytes")
             }
@@ -263,6 +266,10 @@ mod tests {
                 "the answer was broken off by the service; try again (finish reason abort)",
             ),
             (Error::TooLarge { part: "parts", limit: 9 }, "the answer has more than 9 parts"),
+            (
+                Error::TooLarge { part: "values", limit: 9 },
+                "the values in the answer need more than 9 bytes of memory",
+            ),
             (Error::TooLarge { part: "body", limit: 9 }, "the body of the answer is larger than 9 bytes"),
             (Error::TooLarge { part: "header", limit: 9 }, "the header of the answer is larger than 9 bytes"),
             (

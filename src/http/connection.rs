@@ -65,13 +65,10 @@ impl HttpConnection {
     /// Reads on to the end of a head that was refused before all of it had arrived.
     fn read_rest_of_head(&mut self) {
         let timeout = NextTimeout { after: REST_OF_HEAD.into(), ..NextTimeout::default() };
-        let ends = |bytes: &[u8]| {
-            bytes.windows(2).any(|two| two == b"\n\n") || bytes.windows(4).any(|four| four == b"\r\n\r\n")
-        };
         loop {
             let overflow = self.overflow.get_or_insert_default();
             overflow.take_from(self.inner.buffers());
-            let is_over = overflow.bytes.len() >= MAX_HEAD || ends(overflow.input());
+            let is_over = overflow.bytes.len() >= MAX_HEAD || head_length(overflow.input()).is_some();
             if is_over || !matches!(self.inner.await_input(timeout), Ok(true)) {
                 return;
             }
@@ -96,6 +93,21 @@ impl HttpConnection {
         };
         self.input_ended = !matches!(read, Ok(true));
         read
+    }
+
+    /// Overwrites secrets that the server repeats in the head of its answer, because ureq logs that. An incomplete head
+    /// isn't logged yet.
+    fn redact_heads(&mut self) {
+        let mut bytes = self.buffers().input().to_vec();
+        let mut end = 0;
+        while bytes[end..].starts_with(HEAD) {
+            let Some(length) = head_length(&bytes[end..]) else { break };
+            end += length; // of an interim response, which another head follows
+        }
+        if self.substitution.blank(&mut bytes[..end]) {
+            self.buffers().input_consume(bytes.len());
+            self.overflow = Some(InputBuffer { bytes, ..InputBuffer::default() });
+        }
     }
 }
 
@@ -124,11 +136,15 @@ impl Transport for HttpConnection {
         if self.overflow.is_none() && self.inner.buffers().input_append_buf().is_empty() {
             self.overflow = Some(InputBuffer::default());
         }
-        let Some(overflow) = &mut self.overflow else { return self.read(timeout) };
-        overflow.take_from(self.inner.buffers());
+        if let Some(overflow) = &mut self.overflow {
+            overflow.take_from(self.inner.buffers());
+        }
         let made_progress = self.read(timeout)?;
         if let Some(overflow) = &mut self.overflow {
             overflow.take_from(self.inner.buffers());
+        }
+        if log::max_level() == log::LevelFilter::Trace {
+            self.redact_heads();
         }
         Ok(made_progress)
     }
@@ -158,6 +174,13 @@ impl fmt::Debug for HttpConnection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("HttpConnection").field(&self.inner).finish()
     }
+}
+
+/// The length of the head that the bytes begin with, if they hold its end.
+fn head_length(bytes: &[u8]) -> Option<usize> {
+    let crlf = bytes.windows(4).position(|four| four == b"\r\n\r\n").map(|at| at + 4);
+    let lf = bytes.windows(2).position(|two| two == b"\n\n").map(|at| at + 2);
+    crlf.into_iter().chain(lf).min()
 }
 
 /// Input that grows as needed. How far is up to the reader: ureq stops at its limit for heads.
@@ -321,5 +344,30 @@ mod tests {
         assert!(connection.await_input(minute()).unwrap());
         drop(connection);
         assert!(crate::http::exchange::take_unparsed_head().is_empty());
+    }
+
+    #[test]
+    fn secrets_in_complete_heads_are_overwritten_and_bodies_stay() {
+        let mut secrets = Secrets::default();
+        secrets.add("x", "sk-0123456789", || 'x');
+        let (mut connection, _) = connection(&[]);
+        connection.substitution = Substitution::new(Arc::new(secrets));
+        let redacted = |connection: &mut HttpConnection, bytes: &[u8]| {
+            connection.overflow = Some(InputBuffer { bytes: bytes.to_vec(), ..InputBuffer::default() });
+            connection.redact_heads();
+            String::from_utf8(connection.buffers().input().to_vec()).unwrap()
+        };
+        let body = "HTTP/1.1 307 R\r\nlocation: /?k=sk-0123456789\r\n\r\nsk-0123456789";
+        let clean = "HTTP/1.1 307 R\r\nlocation: /?k=*************\r\n\r\nsk-0123456789";
+        assert_eq!(redacted(&mut connection, body.as_bytes()), clean);
+        let interim = format!("HTTP/1.1 100 C\n\n{body}");
+        assert_eq!(redacted(&mut connection, interim.as_bytes()), format!("HTTP/1.1 100 C\n\n{clean}"));
+        for kept in [
+            "HTTP/1.1 307 R\r\nlocation: sk-0123456789\r\n",
+            "sk-0123456789\r\n\r\n",
+            "HTTP/1.1 200 OK\r\n\r\n",
+        ] {
+            assert_eq!(redacted(&mut connection, kept.as_bytes()), kept);
+        }
     }
 }

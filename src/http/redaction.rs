@@ -1,5 +1,5 @@
 //! The last step before a request is sent: placeholders are replaced by the secrets they stand for. ureq and its parts log
-//! requests before this step, so that their logs have the placeholders.
+//! requests before this step, so that their logs have the placeholders. They log answers too.
 
 use std::sync::Arc;
 
@@ -36,5 +36,10 @@ impl Substitution {
             self.remaining = self.remaining.saturating_sub(found);
         }
         begins
+    }
+
+    /// Overwrites the secrets that a server repeats in the head of an answer. Returns whether there are any.
+    pub(super) fn blank(&self, head: &mut [u8]) -> bool {
+        self.own.as_ref().unwrap_or(&self.secrets).blank(head)
     }
 }

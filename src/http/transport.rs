@@ -170,18 +170,23 @@ impl Transport {
             Ok(response) => {
                 let (parts, body) = response.into_parts();
                 let fields = parts.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
-                let headers = Headers::parse(fields, wall);
+                let mut headers = Headers::parse(fields, wall);
+                headers.redact(secrets);
                 Ok(ResponseHead { status: parts.status.as_u16(), headers, body, limits })
             }
-            Err(error) => self.without_body(error, &limits),
+            Err(error) => self.without_body(error, &limits, secrets),
         }
     }
 
     /// The answer whose head ureq refused, if it is an error: its status and what it asks for still count.
-    fn without_body(&self, error: ureq::Error, limits: &Limits) -> Result<ResponseHead> {
+    fn without_body(&self, error: ureq::Error, limits: &Limits, secrets: &Secrets) -> Result<ResponseHead> {
         let head = take_unparsed_head();
         let is_too_large = head.len() >= MAX_HEAD;
-        match (raw_head::parse(&head, || self.clock.wall()), error) {
+        let mut parsed = raw_head::parse(&head, || self.clock.wall());
+        if let Some((_, headers)) = &mut parsed {
+            headers.redact(secrets);
+        }
+        match (parsed, error) {
             (Some((status, headers)), _) if !(200..300).contains(&status) => {
                 let body = Body::builder().data(Vec::new());
                 Ok(ResponseHead { status, headers, body, limits: limits.clone() })

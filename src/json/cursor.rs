@@ -7,11 +7,13 @@
 
 use std::borrow::Cow;
 
-use serde::de::DeserializeOwned;
+use serde::de::{IntoDeserializer, value};
 use serde_json::Value;
 
+use crate::json::bounded::Bounded;
+use crate::json::budget::Budget;
 use crate::json::lenient::to_count;
-use crate::json::repair;
+use crate::json::{parse, parse_bounded};
 
 /// A position in a JSON text.
 #[derive(Clone)]
@@ -77,7 +79,7 @@ impl<'a> JsonCursor<'a> {
         };
         Ok(Some(match name {
             RawValue::Text(name) | RawValue::Other(name) => Cow::Borrowed(name),
-            RawValue::Escaped(json) => Cow::Owned(parse::<String>(json)?.into_bytes()),
+            RawValue::Escaped(json) => Cow::Owned(parse_text(json)?.into_bytes()),
         }))
     }
 
@@ -152,16 +154,11 @@ impl<'a> JsonCursor<'a> {
     }
 
     /// Extracts the string that begins here and has its first backslash at this offset.
-    fn escaped(&mut self, mut at: usize) -> Result<RawValue<'a>, SyntaxError> {
-        loop {
-            at += 2;
-            at += find_either(self.rest.get(at..).ok_or(SyntaxError)?, b'"', b'\\').ok_or(SyntaxError)?;
-            if self.rest[at] == b'"' {
-                let (string, rest) = self.rest.split_at(at + 1);
-                self.rest = rest;
-                return Ok(RawValue::Escaped(string));
-            }
-        }
+    fn escaped(&mut self, backslash: usize) -> Result<RawValue<'a>, SyntaxError> {
+        let quote = closing_quote(self.rest, backslash).ok_or(SyntaxError)?;
+        let (string, rest) = self.rest.split_at(quote + 1);
+        self.rest = rest;
+        Ok(RawValue::Escaped(string))
     }
 
     /// Extracts the object or the list that begins here. Only its depth is tracked, as a number, so that deep nesting
@@ -222,7 +219,7 @@ impl<'a> RawValue<'a> {
     pub(crate) fn text(self) -> Result<Option<Cow<'a, str>>, SyntaxError> {
         Ok(match self {
             RawValue::Text(text) => Some(from_utf8_lossy(text)),
-            RawValue::Escaped(json) => Some(Cow::Owned(parse(json)?)),
+            RawValue::Escaped(json) => Some(Cow::Owned(parse_text(json)?)),
             RawValue::Other(_) => None,
         })
     }
@@ -244,23 +241,45 @@ impl<'a> RawValue<'a> {
             RawValue::Other(json) if (1..19).contains(&json.len()) && json.iter().all(u8::is_ascii_digit) => {
                 Some(json.iter().fold(0, |count, digit| count * 10 + u64::from(digit - b'0')))
             }
-            _ => to_count(&self.to_value().ok()?),
+            _ => to_count(&self.scalar()?),
         }
     }
 
-    /// The value, parsed.
-    pub(crate) fn to_value(self) -> Result<Value, SyntaxError> {
+    /// The value, unless it is an object or a list.
+    pub(crate) fn scalar(self) -> Option<Value> {
         match self {
-            RawValue::Text(text) => Ok(Value::String(from_utf8_lossy(text).into_owned())),
-            RawValue::Escaped(json) | RawValue::Other(json) => parse(json),
+            RawValue::Other([b'{' | b'[', ..]) => None,
+            scalar => scalar.parse(&Budget::unlimited()).ok(),
         }
     }
 
     /// The value, parsed into a type that takes any JSON.
-    pub(crate) fn parse<T: DeserializeOwned>(self) -> Result<T, SyntaxError> {
+    pub(crate) fn parse<T: Bounded>(self, budget: &Budget) -> Result<T, SyntaxError> {
         match self {
-            RawValue::Other(json) => parse(json),
-            text => T::deserialize(text.to_value()?).map_err(|_| SyntaxError),
+            RawValue::Text(text) => T::read(from_utf8_lossy(text).into_deserializer(), budget)
+                .map_err(|_: value::Error| SyntaxError),
+            RawValue::Escaped(json) | RawValue::Other(json) => {
+                parse_bounded(json, budget).map_err(|_| SyntaxError)
+            }
+        }
+    }
+}
+
+/// The length of a string; `inside` is the text behind its opening quote.
+pub(crate) fn string_length(inside: &[u8]) -> Option<usize> {
+    let length = find_either(inside, b'"', b'\\')?;
+    if inside[length] == b'"' { Some(length) } else { closing_quote(inside, length) }
+}
+
+/// The offset of the quote that ends a string which has a backslash at this offset.
+#[inline]
+fn closing_quote(text: &[u8], backslash: usize) -> Option<usize> {
+    let mut at = backslash;
+    loop {
+        at += 2;
+        at += find_either(text.get(at..)?, b'"', b'\\')?;
+        if text[at] == b'"' {
+            return Some(at);
         }
     }
 }
@@ -271,12 +290,9 @@ fn from_utf8_lossy(text: &[u8]) -> Cow<'_, str> {
     std::str::from_utf8(text).map_or_else(|_| String::from_utf8_lossy(text), Cow::Borrowed)
 }
 
-/// Parses the text of a value, repaired if necessary.
-fn parse<T: DeserializeOwned>(json: &[u8]) -> Result<T, SyntaxError> {
-    let parsed = serde_json::from_slice(json);
-    parsed
-        .or_else(|error| repair(json).map_or(Err(error), |repaired| serde_json::from_str(&repaired)))
-        .map_err(|_| SyntaxError)
+/// Parses a string, repaired if necessary.
+fn parse_text(json: &[u8]) -> Result<String, SyntaxError> {
+    parse(json).map_err(|_| SyntaxError)
 }
 
 /// The offset of the first of two bytes, searched for eight bytes at a time. The standard library has a fast search for
@@ -305,6 +321,10 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::json;
 
+    fn parsed(value: RawValue<'_>) -> Result<Value, SyntaxError> {
+        value.parse(&Budget::unlimited())
+    }
+
     #[test]
     fn reads_an_object() {
         let mut cursor = JsonCursor::new(br#" { "a" : 1 , "b":[1,{"x":"]}"}], "c":null,"d":"q\"\u00e4" } "#);
@@ -313,7 +333,7 @@ mod tests {
         while let Some(name) = cursor.next_name().unwrap() {
             seen.push((
                 String::from_utf8(name.into_owned()).unwrap(),
-                cursor.value().unwrap().to_value().unwrap(),
+                parsed(cursor.value().unwrap()).unwrap(),
             ));
         }
         assert_eq!(cursor.expect_end(), Ok(()));
@@ -328,7 +348,7 @@ mod tests {
         assert_eq!(cursor.enter(b'['), Ok(true));
         let mut items = Vec::new();
         while cursor.next_item().unwrap() {
-            items.push(cursor.value().unwrap().to_value().unwrap());
+            items.push(parsed(cursor.value().unwrap()).unwrap());
         }
         assert_eq!(json!(items), json!([1, [2], {"a": 3}]));
         for other in ["null", "1", "\"[\"", "{\"a\": []}"] {
@@ -372,7 +392,7 @@ mod tests {
     fn deep_nesting_does_not_overflow_the_stack() {
         let deep = "[".repeat(1_000_000) + &"]".repeat(1_000_000);
         let value = JsonCursor::new(deep.as_bytes()).value().unwrap();
-        assert_eq!(value.to_value(), Err(SyntaxError)); // serde_json has a limit
+        assert_eq!(parsed(value), Err(SyntaxError)); // serde_json has a limit
     }
 
     proptest! {
@@ -391,7 +411,7 @@ mod tests {
                 let _ = cursor.next_name();
                 let _ = cursor.next_item();
                 if let Ok(value) = cursor.value() {
-                    let _ = (value.text(), value.index(), value.to_value(), value.is_null());
+                    let _ = (value.text(), value.index(), parsed(value), value.is_null());
                 }
             }
         }

@@ -2,18 +2,20 @@
 
 use std::fmt;
 use std::num::NonZeroU32;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::sync::OnceLock;
 
 use serde::ser::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
+use crate::json::budget::Budget;
 use crate::json::cursor::JsonCursor;
 
 /// The fields of an answer that its type doesn't name: a map that is parsed on first access.
 ///
 /// Every answer has such fields, a stream has them in each of its chunks, and few programs read them. So the JSON text is
-/// kept, and parsed a second time for the programs that do.
+/// kept, and parsed a second time for the programs that do. Of a large answer, fields are left out that would need much
+/// more memory than the answer has bytes, with a warning in the log.
 ///
 /// ```
 /// # let json = r#"{"choices": [], "provider": "x"}"#;
@@ -42,6 +44,14 @@ impl Extra {
         &self.json
     }
 
+    /// Leaves out the fields that don't fit into the budget. Only for a map that hasn't been parsed.
+    #[inline]
+    pub(crate) fn bound(&mut self, budget: &Budget) {
+        if let (false, Some(is_known)) = (budget.is_unlimited(), self.is_known) {
+            blank_omitted(&mut self.json, is_known, budget);
+        }
+    }
+
     /// Whether there certainly are no fields. This doesn't parse the text.
     pub(crate) fn is_unset(&self) -> bool {
         self.map.get().map_or(self.json.is_empty(), Map::is_empty)
@@ -63,9 +73,9 @@ impl Extra {
         self.json.extend_from_slice(json);
     }
 
-    /// The value at this offset of the text.
-    pub(crate) fn value_at(&self, offset: NonZeroU32) -> Option<Value> {
-        JsonCursor::new(self.json.get(offset.get() as usize..)?).value().ok()?.to_value().ok()
+    /// The value at this offset of the text, unless it is an object or a list.
+    pub(crate) fn scalar_at(&self, offset: NonZeroU32) -> Option<Value> {
+        JsonCursor::new(self.json.get(offset.get() as usize..)?).value().ok()?.scalar()
     }
 
     /// Sets a field.
@@ -87,12 +97,39 @@ impl Extra {
             if self.is_known.is_some_and(|is_known| is_known(&name)) {
                 continue;
             }
-            if let Ok(value) = value.to_value() {
+            // Charged when it was kept.
+            if let Ok(value) = value.parse(&Budget::unlimited()) {
                 fields.insert(String::from_utf8_lossy(&name).into_owned(), value);
             }
         }
         fields
     }
+}
+
+/// Overwrites the unknown fields of an object that don't fit into the budget with spaces, and the commas before them. The
+/// offsets of the other fields don't change.
+fn blank_omitted(json: &mut [u8], is_known: fn(&[u8]) -> bool, budget: &Budget) {
+    let mut omitted: Vec<Range<usize>> = Vec::new();
+    let mut cursor = JsonCursor::new(json);
+    if cursor.enter(b'{') != Ok(true) {
+        return;
+    }
+    loop {
+        let start = json.len() - cursor.remaining();
+        let Ok(Some(name)) = cursor.next_name() else { break };
+        let value = cursor.clone();
+        if cursor.value().is_err() {
+            break;
+        }
+        if !is_known(&name) && !budget.keeps_field(&name, cursor.text_since(&value)) {
+            let end = json.len() - cursor.remaining();
+            match omitted.last_mut() {
+                Some(last) if last.end == start => last.end = end,
+                _ => omitted.push(start..end),
+            }
+        }
+    }
+    omitted.into_iter().for_each(|field| json[field].fill(b' '));
 }
 
 impl Deref for Extra {
@@ -178,12 +215,38 @@ mod tests {
         extra.push_raw(b"b\"\\", b" {\"x\": null}");
         assert!(!extra.is_unset());
         assert_eq!(json!(extra), json!({"a": 1, "b\"\\": {"x": null}}));
-        let value_at = |extra: &Extra, offset| extra.value_at(NonZeroU32::new(offset).unwrap());
+        let value_at = |extra: &Extra, offset| extra.scalar_at(NonZeroU32::new(offset).unwrap());
         assert_eq!((value_at(&extra, 5), value_at(&extra, 99)), (Some(json!(1)), None));
         extra.insert("c", "d");
         assert_eq!(value_at(&extra, 5), Some(json!(1)), "the text outlives a change of the map");
         extra.insert("a", 2);
         assert_eq!(json!(extra), json!({"a": 2, "b\"\\": {"x": null}, "c": "d"}));
+    }
+
+    #[test]
+    fn fields_that_do_not_fit_are_blanked_and_offsets_stay() {
+        let large = format!("[{}0]", "0,".repeat(1_000_000));
+        let fields = [("id", "7"), ("x", &large), ("known", &large), ("y", "1"), ("z", &large), ("w", "2")];
+        for first in 0..fields.len() {
+            let rotated = fields.iter().cycle().skip(first).take(fields.len());
+            let texts: Vec<String> = rotated.map(|(name, value)| format!(" \"{name}\" : {value} ")).collect();
+            let json = format!("{{{}}}", texts.join(","));
+            let offset = NonZeroU32::new(json.find('7').unwrap() as u32).unwrap();
+            let budget = Budget::of_chunk(json.as_bytes());
+            let mut extra = extra(&json);
+            extra.bound(&budget);
+            assert_eq!(json!(extra), json!({"y": 1, "w": 2}), "{first}");
+            assert_eq!((extra.scalar_at(offset), budget.omits_fields()), (Some(json!(7)), true));
+        }
+    }
+
+    #[test]
+    fn nested_values_are_no_scalars() {
+        let at = |json: &str| extra(json).scalar_at(NonZeroU32::new(6).unwrap());
+        assert_eq!(
+            (at(r#"{"id":"a"}"#), at(r#"{"id":[1]}"#), at(r#"{"id":{}}"#)),
+            (Some(json!("a")), None, None)
+        );
     }
 
     #[test]

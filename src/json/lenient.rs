@@ -1,15 +1,18 @@
 //! Readers for values of unexpected types: numbers sent as strings, null for a missing field, a lone object for a list.
 //!
 //! Each reader returns what it read, `None` for null, or the value itself where it has another type, so that
-//! [`json_object!`](crate::json::object) can keep it among the unknown fields. Everything that becomes a list or an
-//! unknown field passes through here and through `json_object!`: limits on their size belong into these two files.
+//! [`json_object!`](crate::json::object) can keep it among the unknown fields. Lists and values are read within a
+//! [`Budget`].
 
 use std::fmt;
 use std::marker::PhantomData;
 
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{Deserialize, DeserializeOwned, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
+use serde::de::{DeserializeOwned, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
+
+use crate::json::bounded::Bounded;
+use crate::json::budget::Budget;
 
 /// What a reader returns: the value, `None` for null, or the JSON of an unexpected type.
 pub(crate) type Lenient<T> = Result<Option<T>, Value>;
@@ -99,93 +102,115 @@ pub(crate) fn list<T>(list: List<T>) -> Lenient<Vec<T>> {
     list.0
 }
 
+/// [`list`] of at most so many objects.
+pub(crate) fn short_list<T, const MAX: usize>(list: List<T, MAX>) -> Lenient<Vec<T>> {
+    list.0
+}
+
 /// An object, or a value that isn't one.
 pub(crate) struct Object<T>(pub(crate) Lenient<T>);
 
-/// A list of objects, or a value that isn't one.
-pub(crate) struct List<T>(pub(crate) Lenient<Vec<T>>);
+/// A list of at most so many objects, or a value that isn't one.
+pub(crate) struct List<T, const MAX: usize = { usize::MAX }>(pub(crate) Lenient<Vec<T>>);
 
-/// Implements [`Deserialize`] for a type that takes any JSON and has its own way with objects and lists.
-macro_rules! deserialize_any_value {
-    ($type:ident, $visit_map:item, $visit_seq:item) => {
-        impl<'de, T: Deserialize<'de>> Deserialize<'de> for $type<T> {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<$type<T>, D::Error> {
-                struct AnyValue<T>(PhantomData<T>);
+impl<T: Bounded> Bounded for Object<T> {
+    fn read<'de, D: Deserializer<'de>>(deserializer: D, budget: &Budget) -> Result<Object<T>, D::Error> {
+        let visitor = ObjectOrValue { budget, object: PhantomData };
+        deserializer.deserialize_any(visitor).map(Object)
+    }
+}
 
-                impl<'de, T: Deserialize<'de>> Visitor<'de> for AnyValue<T> {
-                    type Value = $type<T>;
+impl<T: Bounded, const MAX: usize> Bounded for List<T, MAX> {
+    fn read<'de, D: Deserializer<'de>>(deserializer: D, budget: &Budget) -> Result<List<T, MAX>, D::Error> {
+        let visitor = ListOrValue::<T, MAX> { budget, item: PhantomData };
+        deserializer.deserialize_any(visitor).map(List)
+    }
+}
 
-                    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                        f.write_str("any JSON value")
-                    }
+struct ObjectOrValue<'b, T> {
+    budget: &'b Budget,
+    object: PhantomData<T>,
+}
 
-                    fn visit_unit<E>(self) -> Result<Self::Value, E> {
-                        Ok($type(Ok(None)))
-                    }
+struct ListOrValue<'b, T, const MAX: usize> {
+    budget: &'b Budget,
+    item: PhantomData<T>,
+}
 
-                    fn visit_bool<E>(self, boolean: bool) -> Result<Self::Value, E> {
-                        Ok($type(Err(boolean.into())))
-                    }
+/// The methods of a visitor that return null as missing, and other values that are neither object nor list as they are.
+macro_rules! visit_other_values {
+    () => {
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("any JSON value")
+        }
 
-                    fn visit_u64<E>(self, number: u64) -> Result<Self::Value, E> {
-                        Ok($type(Err(number.into())))
-                    }
+        fn visit_unit<E>(self) -> Result<Self::Value, E> {
+            Ok(Ok(None))
+        }
 
-                    fn visit_i64<E>(self, number: i64) -> Result<Self::Value, E> {
-                        Ok($type(Err(number.into())))
-                    }
+        fn visit_bool<E>(self, boolean: bool) -> Result<Self::Value, E> {
+            Ok(Err(boolean.into()))
+        }
 
-                    fn visit_f64<E>(self, number: f64) -> Result<Self::Value, E> {
-                        Ok($type(Err(number.into())))
-                    }
+        fn visit_u64<E>(self, number: u64) -> Result<Self::Value, E> {
+            Ok(Err(number.into()))
+        }
 
-                    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
-                        Ok($type(Err(text.into())))
-                    }
+        fn visit_i64<E>(self, number: i64) -> Result<Self::Value, E> {
+            Ok(Err(number.into()))
+        }
 
-                    $visit_map
+        fn visit_f64<E>(self, number: f64) -> Result<Self::Value, E> {
+            Ok(Err(number.into()))
+        }
 
-                    $visit_seq
-                }
-
-                deserializer.deserialize_any(AnyValue(PhantomData))
-            }
+        fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+            Ok(Err(text.into()))
         }
     };
 }
 
-deserialize_any_value!(
-    Object,
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Object<T>, A::Error> {
-        T::deserialize(MapAccessDeserializer::new(map)).map(|object| Object(Ok(Some(object))))
-    },
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Object<T>, A::Error> {
-        let mut list = Vec::new();
-        while let Some(item) = items.next_element::<Value>()? {
-            list.push(item);
-        }
-        Ok(Object(Err(Value::Array(list))))
-    }
-);
+impl<'de, T: Bounded> Visitor<'de> for ObjectOrValue<'_, T> {
+    type Value = Lenient<T>;
 
-deserialize_any_value!(
-    List,
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<List<T>, A::Error> {
-        T::deserialize(MapAccessDeserializer::new(map)).map(|object| List(Ok(Some(vec![object]))))
-    },
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<List<T>, A::Error> {
-        let mut list = Vec::new();
-        while let Some(item) = items.next_element::<Object<T>>()? {
-            list.extend(item.0.ok().flatten());
-        }
-        Ok(List(Ok(Some(list))))
+    visit_other_values!();
+
+    fn visit_map<A: MapAccess<'de>>(self, fields: A) -> Result<Lenient<T>, A::Error> {
+        T::read(MapAccessDeserializer::new(fields), self.budget).map(|object| Ok(Some(object)))
     }
-);
+
+    fn visit_seq<A: SeqAccess<'de>>(self, items: A) -> Result<Lenient<T>, A::Error> {
+        Value::read(SeqAccessDeserializer::new(items), self.budget).map(Err)
+    }
+}
+
+impl<'de, T: Bounded, const MAX: usize> Visitor<'de> for ListOrValue<'_, T, MAX> {
+    type Value = Lenient<Vec<T>>;
+
+    visit_other_values!();
+
+    fn visit_map<A: MapAccess<'de>>(self, fields: A) -> Result<Lenient<Vec<T>>, A::Error> {
+        T::read(MapAccessDeserializer::new(fields), self.budget).map(|object| Ok(Some(vec![object])))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Lenient<Vec<T>>, A::Error> {
+        let mut list = Vec::new();
+        while let Some(Object(item)) = items.next_element_seed(self.budget.seed::<Object<T>>())? {
+            if let Ok(Some(item)) = item {
+                self.budget.check_entries(list.len() + 1, MAX).map_err(A::Error::custom)?;
+                self.budget.charge_item::<T, A::Error>(list.is_empty())?;
+                list.push(item);
+            }
+        }
+        Ok(Ok(Some(list)))
+    }
+}
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::{Map, from_value, json};
+    use crate::json::budget::Excess;
+    use serde_json::{Map, json};
 
     #[test]
     fn counts_and_numbers_of_any_type() {
@@ -225,8 +250,9 @@ mod tests {
     fn objects_and_lists_of_objects() {
         type Fields = Map<String, Value>;
         let one = || Fields::from_iter([("a".to_owned(), json!(1))]);
-        let list = |value: Value| from_value::<List<Fields>>(value).unwrap().0;
-        let object = |value: Value| from_value::<Object<Fields>>(value).unwrap().0;
+        let budget = Budget::unlimited();
+        let list = |value: Value| List::<Fields>::read(value, &budget).unwrap().0;
+        let object = |value: Value| Object::<Fields>::read(value, &budget).unwrap().0;
         assert_eq!(list(json!([{"a": 1}, null, 7, [{"b": 1}], "x", {"a": 1}])), Ok(Some(vec![one(), one()])));
         assert_eq!(list(json!({"a": 1})), Ok(Some(vec![one()])));
         assert_eq!(object(json!({"a": 1})), Ok(Some(one())));
@@ -235,5 +261,17 @@ mod tests {
             assert_eq!((list(other.clone()), object(other.clone())), (Err(other.clone()), Err(other)));
         }
         assert_eq!(object(json!([1, {"a": 1}])), Err(json!([1, {"a": 1}])));
+    }
+
+    #[test]
+    fn the_length_of_a_list_may_be_bounded() {
+        let read = |value: Value, budget: &Budget| {
+            List::<Map<String, Value>, 2>::read(value, budget).map(|list| list.0)
+        };
+        let budget = Budget::unlimited();
+        let list = read(json!([{"a": 1}, null, {"a": 1}, 7]), &budget).unwrap();
+        assert_eq!((list.unwrap().unwrap().len(), budget.excess()), (2, None), "only objects count");
+        assert!(read(json!([{}, {}, {}]), &budget).is_err());
+        assert_eq!(budget.excess(), Some(Excess::Entries(2)));
     }
 }

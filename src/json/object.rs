@@ -6,11 +6,11 @@
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::{Map, Value};
 
-/// Implements `Serialize` and `Deserialize` for a struct with a field `extra`.
+/// Implements `Serialize`, `Deserialize` and [`Bounded`](crate::json::bounded) for a struct with a field `extra`.
 ///
 /// A line of the table is `always` or `optional` (not written while it has its default), the field, its name in JSON,
 /// and a reader of [`lenient`](crate::json::lenient). After the word `serialize` there are no readers, after the word
-/// `deserialize` there is no `always` or `optional`, and only one of the traits is implemented. After `finish` comes a
+/// `deserialize` there is no `always` or `optional`, and only that trait is implemented. After `finish` comes a
 /// function that completes what was read.
 ///
 /// A value that a reader refuses is kept in `extra` under the field's name, and so is every unknown field. Null counts
@@ -43,9 +43,19 @@ macro_rules! json_object {
     (deserialize $type:ident { $($field:ident: $name:literal => $reader:expr),* $(,)? } $(finish $finish:expr)?) => {
         impl<'de> serde::Deserialize<'de> for $type {
             fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<$type, D::Error> {
-                struct Fields;
+                let budget = crate::json::budget::Budget::unlimited();
+                crate::json::bounded::Bounded::read(deserializer, &budget)
+            }
+        }
 
-                impl<'de> serde::de::Visitor<'de> for Fields {
+        impl crate::json::bounded::Bounded for $type {
+            fn read<'de, D: serde::Deserializer<'de>>(
+                deserializer: D,
+                budget: &crate::json::budget::Budget,
+            ) -> Result<$type, D::Error> {
+                struct Fields<'b>(&'b crate::json::budget::Budget);
+
+                impl<'de> serde::de::Visitor<'de> for Fields<'_> {
                     type Value = $type;
 
                     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -56,21 +66,26 @@ macro_rules! json_object {
                         self,
                         mut fields: A,
                     ) -> Result<$type, A::Error> {
+                        let budget = self.0;
                         let mut object = <$type>::default();
                         let mut extra = serde_json::Map::new();
                         while let Some(name) = fields.next_key::<String>()? {
                             match name.as_str() {
-                                $($name => match $reader(fields.next_value()?) {
+                                $($name => match $reader(fields.next_value_seed(budget.seed())?) {
                                     Ok(read) => {
                                         object.$field = read.map(Into::into).unwrap_or_default();
                                         extra.remove($name); // the last one of a repeated name counts
                                     }
                                     Err(value) => {
                                         object.$field = Default::default();
+                                        budget.charge_field(extra.is_empty(), &name)?;
                                         extra.insert(name, value);
                                     }
                                 },)*
-                                _ => drop(extra.insert(name, fields.next_value()?)),
+                                _ => {
+                                    budget.charge_field(extra.is_empty(), &name)?;
+                                    extra.insert(name, fields.next_value_seed(budget.seed())?);
+                                }
                             }
                         }
                         object.extra = extra.into();
@@ -79,7 +94,7 @@ macro_rules! json_object {
                     }
                 }
 
-                deserializer.deserialize_map(Fields)
+                deserializer.deserialize_map(Fields(budget))
             }
         }
     };

@@ -7,41 +7,21 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use self::surrogates::Surrogates;
-use self::tool_calls::{MAX_TOOL_CALLS, PartialToolCalls};
+use self::tool_calls::PartialToolCalls;
+use crate::api::response::MAX_CHOICES;
 use crate::api::{
     ChatChunk, ChatResponse, Choice, ChunkChoice, Content, Delta, FunctionCall, Logprobs, Message, Part,
     Role, Usage,
 };
+use crate::json::budget::{Budget, Excess, field_cost, fields_cost, value_cost};
 use crate::json::extra::Extra;
-
-/// The maximum number of choices, which is that of most services. It bounds the memory, and the search for a choice.
-pub(crate) const MAX_CHOICES: usize = 128;
 
 /// How many chunks are searched for an id and a model. Azure's first chunk has neither. Without this limit, a server that
 /// never sends them would cost a search of every chunk.
 const MAX_SEARCHED: u32 = 8;
 
-/// An answer exceeds one of its limits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum TooMany {
-    /// More than [`MAX_TOOL_CALLS`] tool calls in one choice.
-    ToolCalls,
-    /// More than [`MAX_CHOICES`] choices.
-    Choices,
-}
-
-impl TooMany {
-    /// The limit that was exceeded.
-    pub(crate) fn limit(self) -> usize {
-        match self {
-            TooMany::ToolCalls => MAX_TOOL_CALLS,
-            TooMany::Choices => MAX_CHOICES,
-        }
-    }
-}
-
 /// The answer so far.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Accumulator {
     /// Sorted by index.
     choices: Vec<PartialChoice>,
@@ -58,6 +38,8 @@ pub(crate) struct Accumulator {
     /// The number of choices that were requested.
     expected: u64,
     surrogates: Surrogates,
+    /// Charged for everything but text, which takes no more than its share of the body.
+    budget: Budget,
 }
 
 /// A choice so far.
@@ -85,23 +67,36 @@ struct PartialChoice {
 
 impl Accumulator {
     pub(crate) fn new() -> Accumulator {
-        Accumulator::default()
+        Accumulator {
+            choices: Vec::new(),
+            usage: None,
+            id: None,
+            model: None,
+            created: None,
+            extra: Map::new(),
+            unknown_names: 0,
+            searched: 0,
+            ended: false,
+            expected: 0,
+            surrogates: Surrogates::default(),
+            budget: Budget::of_chunks(),
+        }
     }
 
     /// Adds the next chunk, and completes the characters in it that gateways split over two chunks.
     #[inline]
-    pub(crate) fn add(&mut self, chunk: &mut ChatChunk) -> Result<(), TooMany> {
+    pub(crate) fn add(&mut self, chunk: &mut ChatChunk) -> Result<(), Excess> {
+        self.budget.add_chunk(chunk.extra.json().len());
         self.surrogates.join(chunk);
         let mut is_last = chunk.usage.is_some();
         for choice in &chunk.choices {
             is_last |= choice.finish_reason.is_some();
-            self.choice(choice.index)?.add(choice)?;
+            self.add_choice(choice)?;
         }
         if chunk.usage.is_some() {
             self.usage.clone_from(&chunk.usage); // some services send running totals in every chunk
         }
-        self.add_head(chunk, is_last);
-        Ok(())
+        self.add_head(chunk, is_last)
     }
 
     /// Sets the number of choices that were requested: fewer aren't complete.
@@ -113,7 +108,7 @@ impl Accumulator {
     pub(crate) fn end(&mut self) -> Option<ChatChunk> {
         self.ended = true;
         let rest = self.surrogates.rest()?;
-        rest.choices.iter().try_for_each(|choice| self.choice(choice.index)?.add(choice)).ok()?;
+        rest.choices.iter().try_for_each(|choice| self.add_choice(choice)).ok()?;
         Some(rest)
     }
 
@@ -149,28 +144,32 @@ impl Accumulator {
         }
     }
 
-    /// The choice with this index, which is inserted if there is none.
-    fn choice(&mut self, index: u32) -> Result<&mut PartialChoice, TooMany> {
+    /// Adds the next part of a choice.
+    fn add_choice(&mut self, choice: &ChunkChoice) -> Result<(), Excess> {
+        let position = self.position(choice.index)?;
+        self.choices[position].add(choice, &self.budget)
+    }
+
+    /// The position of the choice with this index, which is inserted if there is none.
+    fn position(&mut self, index: u32) -> Result<usize, Excess> {
         let position = match self.choices.iter().position(|choice| choice.index >= index) {
-            Some(position) if self.choices[position].index == index => return Ok(&mut self.choices[position]),
+            Some(position) if self.choices[position].index == index => return Ok(position),
             Some(position) => position,
             None => self.choices.len(),
         };
-        if self.choices.len() == MAX_CHOICES {
-            return Err(TooMany::Choices);
-        }
+        self.budget.check_entries(self.choices.len() + 1, MAX_CHOICES)?;
         self.choices.insert(position, PartialChoice { index, ..PartialChoice::default() });
-        Ok(&mut self.choices[position])
+        Ok(position)
     }
 
     /// Adds the fields of a chunk outside its choices. They are the same in almost every chunk, so only those chunks are
     /// searched that may have new ones: the first, the last, and each whose unknown fields have other names than those of
     /// the chunk before.
-    fn add_head(&mut self, chunk: &ChatChunk, is_last: bool) {
+    fn add_head(&mut self, chunk: &ChatChunk, is_last: bool) -> Result<(), Excess> {
         let has_other_names = chunk.head.unknown_names != self.unknown_names;
         let is_incomplete = self.id.is_none() || self.model.is_none();
         if !(is_last || has_other_names || (is_incomplete && self.searched < MAX_SEARCHED)) {
-            return;
+            return Ok(());
         }
         self.unknown_names = chunk.head.unknown_names;
         self.searched = self.searched.saturating_add(1);
@@ -179,14 +178,15 @@ impl Accumulator {
         self.created = self.created.filter(|created| *created != 0).or_else(|| chunk.created());
         for (name, value) in &chunk.extra {
             if !value.is_null() || !self.extra.contains_key(name) {
-                self.extra.insert(name.clone(), value.clone());
+                insert(&mut self.extra, name, value, &self.budget)?;
             }
         }
+        Ok(())
     }
 }
 
 impl PartialChoice {
-    fn add(&mut self, next: &ChunkChoice) -> Result<(), TooMany> {
+    fn add(&mut self, next: &ChunkChoice, budget: &Budget) -> Result<(), Excess> {
         let Delta { role, content, refusal, tool_calls, function_call, extra, reasoning, reasoning_content } =
             &next.delta;
         if self.role.is_none() {
@@ -196,31 +196,36 @@ impl PartialChoice {
             self.has_text = true;
             self.text.push_str(content.text());
             self.reasoning_parts.push_str(content.reasoning().unwrap_or_default());
-            self.other_parts.extend(content.other_parts().cloned());
+            for part in content.other_parts() {
+                budget.charge(fields_cost(part.fields()))?;
+                self.other_parts.push(part.clone());
+            }
         }
         append(&mut self.reasoning, reasoning);
         append(&mut self.reasoning_content, reasoning_content);
         append(&mut self.refusal, refusal);
         for call in tool_calls {
-            self.tool_calls.add(call)?;
+            self.tool_calls.add(call, budget)?;
         }
         if let Some(next) = function_call {
             let call = self.function_call.get_or_insert_default();
             call.name.push_str(next.name.as_deref().unwrap_or_default());
             call.arguments.push_str(next.arguments.as_deref().unwrap_or_default());
-            merge(&mut self.function_extra, &next.extra);
+            merge(&mut self.function_extra, &next.extra, budget)?;
         }
         if next.finish_reason.is_some() {
             self.finish_reason.clone_from(&next.finish_reason);
+        }
+        if let Some(logprobs) = &next.logprobs {
+            budget.charge(logprobs.cost())?;
         }
         match (&mut self.logprobs, &next.logprobs) {
             (Some(logprobs), Some(next)) => logprobs.append(next),
             (logprobs @ None, next) => logprobs.clone_from(next),
             (Some(_), None) => {}
         }
-        merge(&mut self.message_extra, extra);
-        merge(&mut self.extra, &next.extra);
-        Ok(())
+        merge(&mut self.message_extra, extra, budget)?;
+        merge(&mut self.extra, &next.extra, budget)
     }
 
     fn into_choice(self) -> Choice {
@@ -259,13 +264,16 @@ fn append(text: &mut Option<String>, next: &Option<String>) {
 
 /// Merges the unknown fields of the next part: lists are concatenated, null changes nothing, any other value replaces the
 /// earlier one.
-fn merge(fields: &mut Map<String, Value>, next: &Extra) {
+fn merge(fields: &mut Map<String, Value>, next: &Extra, budget: &Budget) -> Result<(), Excess> {
     if next.is_unset() {
-        return;
+        return Ok(());
     }
     for (name, value) in next {
         match (fields.get_mut(name), value) {
-            (Some(Value::Array(list)), Value::Array(next)) => list.extend_from_slice(next),
+            (Some(Value::Array(list)), Value::Array(next)) => {
+                budget.charge(value_cost(value))?;
+                list.extend_from_slice(next);
+            }
             // OpenAI's audio: an object whose texts are concatenated.
             (Some(Value::Object(object)), Value::Object(next)) if name == "audio" => {
                 for (name, value) in next {
@@ -273,14 +281,31 @@ fn merge(fields: &mut Map<String, Value>, next: &Extra) {
                         (Some(Value::String(text)), Value::String(next)) if name != "id" => {
                             text.push_str(next);
                         }
-                        _ => drop(object.insert(name.clone(), value.clone())),
+                        _ => insert(object, name, value, budget)?,
                     }
                 }
             }
             (Some(_), Value::Null) => {}
-            _ => drop(fields.insert(name.clone(), value.clone())),
+            _ => insert(fields, name, value, budget)?,
         }
     }
+    Ok(())
+}
+
+/// Inserts a field, or replaces the earlier one.
+fn insert(fields: &mut Map<String, Value>, name: &str, value: &Value, budget: &Budget) -> Result<(), Excess> {
+    budget.charge(value_cost(value))?;
+    match fields.get_mut(name) {
+        Some(place) => {
+            budget.refund(value_cost(place));
+            place.clone_from(value);
+        }
+        None => {
+            budget.charge(field_cost(fields.is_empty(), name))?;
+            fields.insert(name.to_owned(), value.clone());
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -441,7 +466,51 @@ mod tests {
         let mut accumulator = Accumulator::new();
         let nth = |n: usize| serde_json::from_value(json!({"choices": [{"index": n}]})).unwrap();
         (0..MAX_CHOICES).for_each(|n| accumulator.add(&mut nth(n)).unwrap());
-        assert_eq!(accumulator.add(&mut nth(MAX_CHOICES)), Err(TooMany::Choices));
+        assert_eq!(accumulator.add(&mut nth(MAX_CHOICES)), Err(Excess::Entries(MAX_CHOICES)));
         accumulator.add(&mut nth(7)).unwrap();
+    }
+
+    /// Adds chunks with this delta until there are too many, at most so many.
+    fn chunks_until_excess(delta: &Value, most: usize) -> (usize, Option<Excess>) {
+        let mut accumulator = Accumulator::new();
+        let json = json!({"choices": [{"index": 0, "delta": delta}]}).to_string();
+        let mut chunk = serde_json::from_str(&json).unwrap();
+        for count in 0..most {
+            if let Err(excess) = accumulator.add(&mut chunk) {
+                return (count, Some(excess));
+            }
+        }
+        (most, None)
+    }
+
+    #[test]
+    fn what_chunks_become_together_is_bounded() {
+        let numbers = vec![0; 1000];
+        let objects = vec![json!({}); 300];
+        for delta in [
+            json!({"x": numbers}),
+            json!({"content": [{"type": "x", "x": numbers}]}),
+            json!({"tool_calls": [{"index": 0, "x": numbers}]}),
+            json!({"tool_calls": [{"index": 0, "function": {"x": numbers}}]}),
+            json!({"function_call": {"x": numbers}}),
+        ] {
+            let (chunks, excess) = chunks_until_excess(&delta, 2000);
+            assert!(matches!(excess, Some(Excess::Memory(_))) && chunks > 50, "{chunks} of {delta:.50}");
+        }
+        let chunk = json!({"choices": [{"logprobs": {"content": objects}}]});
+        let mut chunk: ChatChunk = serde_json::from_str(&chunk.to_string()).unwrap();
+        let mut accumulator = Accumulator::new();
+        assert!((0..2000).any(|_| accumulator.add(&mut chunk).is_err()));
+    }
+
+    #[test]
+    fn fields_that_replace_earlier_ones_and_text_are_not_bounded() {
+        let filter =
+            json!({"hate": {"filtered": false, "severity": "safe"}, "violence": {"filtered": false}});
+        for delta in
+            [json!({"x": filter}), json!({"x": {"y": vec![0; 1000]}}), json!({"content": "a".repeat(1000)})]
+        {
+            assert_eq!(chunks_until_excess(&delta, 20_000), (20_000, None), "{delta:.50}");
+        }
     }
 }

@@ -4,15 +4,19 @@
 use std::borrow::Cow;
 use std::num::NonZeroU32;
 
-use serde::de::{Deserialize, DeserializeOwned, Deserializer, Error, IgnoredAny};
-use serde_json::{Map, Value};
+use serde::de::{Error, IgnoredAny};
+use serde_json::Value;
 
 use crate::api::chunk::ChunkHead;
+use crate::api::response::MAX_CHOICES;
+use crate::api::tool_calls::MAX_TOOL_CALLS;
 use crate::api::{ChatChunk, ChatResponse, Choice, ChunkChoice, Content, Delta, FunctionDelta, Usage};
 use crate::json;
+use crate::json::bounded::Bounded;
+use crate::json::budget::Budget;
 use crate::json::cursor::{JsonCursor, RawValue, SyntaxError};
 use crate::json::extra::Extra;
-use crate::json::lenient::{Lenient, is_filled, list, object, text};
+use crate::json::lenient::{Lenient, is_filled, object, short_list, text};
 use crate::meta::Meta;
 use crate::wire::usage::read_usage;
 
@@ -24,42 +28,49 @@ pub(crate) struct DecodedChunk {
 }
 
 /// Decodes the body of an answer, which may have no choices. A body that carries an error is refused.
-pub(crate) fn decode_response(body: &[u8]) -> serde_json::Result<ChatResponse> {
+pub(crate) fn decode_response(body: &[u8], budget: &Budget) -> serde_json::Result<ChatResponse> {
     let body = json::without_bom(body);
     let Completion { choices, usage, id, model, created, has_unread_usage, .. } =
-        Completion::read_answer(body)?;
+        Completion::read_answer(body, budget)?;
     let string = |field: Option<Field<'_>>| {
         let value = field?.value;
-        value.text().ok()?.map(Cow::into_owned).or_else(|| text(value.to_value().ok()?).ok()?)
+        value.text().ok()?.map(Cow::into_owned).or_else(|| text(value.scalar()?).ok()?)
     };
+    let mut extra = unknown_fields(body.to_vec(), has_unread_usage);
+    extra.bound(budget);
     Ok(ChatResponse {
         id: string(id).unwrap_or_default(),
         model: string(model).unwrap_or_default(),
         created: created.and_then(|field| field.value.count()),
         choices: choices.unwrap_or_default().into_iter().map(Choice::from).collect(),
         usage,
-        extra: unknown_fields(body.to_vec(), has_unread_usage),
+        extra,
         meta: Meta::default(),
     })
 }
 
 /// Decodes the body of a complete answer as the one chunk of a stream, under the rules of [`decode_response`].
-pub(crate) fn decode_response_as_chunk(body: &[u8]) -> serde_json::Result<ChatChunk> {
+pub(crate) fn decode_response_as_chunk(body: &[u8], budget: &Budget) -> serde_json::Result<ChatChunk> {
     let body = json::without_bom(body);
-    let completion = Completion::read_answer(body)?;
+    let completion = Completion::read_answer(body, budget)?;
     let head = completion.head();
     let Completion { choices, usage, has_unread_usage, .. } = completion;
-    let extra = unknown_fields(body.to_vec(), has_unread_usage);
+    let mut extra = unknown_fields(body.to_vec(), has_unread_usage);
+    extra.bound(budget);
     Ok(ChatChunk { choices: choices.unwrap_or_default(), usage, extra, head })
 }
 
 /// Decodes a chunk of a stream. JSON that can't be decoded is returned with the parser's error.
-pub(crate) fn decode_chunk(json: Vec<u8>) -> Result<DecodedChunk, (serde_json::Error, Vec<u8>)> {
-    let Ok(completion) = Completion::read(&json) else { return Err((parse_error(&json), json)) };
+pub(crate) fn decode_chunk(
+    json: Vec<u8>,
+    budget: &Budget,
+) -> Result<DecodedChunk, (serde_json::Error, Vec<u8>)> {
+    let Ok(completion) = Completion::read(&json, budget) else { return Err((parse_error(&json), json)) };
     let head = completion.head();
     let Completion { choices, usage, error, has_unread_usage, .. } = completion;
     let extra = unknown_fields(json, has_unread_usage);
-    let chunk = ChatChunk { choices: choices.unwrap_or_default(), usage, extra, head };
+    let mut chunk = ChatChunk { choices: choices.unwrap_or_default(), usage, extra, head };
+    chunk.extra.bound(budget);
     Ok(DecodedChunk { chunk, error: error.filter(is_filled) })
 }
 
@@ -111,7 +122,7 @@ fn is_known_except_usage(name: &[u8]) -> bool {
 
 impl<'a> Completion<'a> {
     /// Reads a completion; unknown fields are skipped.
-    fn read(json: &'a [u8]) -> Result<Completion<'a>, SyntaxError> {
+    fn read(json: &'a [u8], budget: &Budget) -> Result<Completion<'a>, SyntaxError> {
         let mut completion = Completion::default();
         let mut cursor = JsonCursor::new(json);
         if !cursor.enter(b'{')? {
@@ -123,12 +134,12 @@ impl<'a> Completion<'a> {
         };
         while let Some(name) = cursor.next_name()? {
             match &*name {
-                b"choices" => completion.read_choices(&mut cursor)?,
+                b"choices" => completion.read_choices(&mut cursor, budget)?,
                 b"id" => completion.id = field(&mut cursor)?,
                 b"model" => completion.model = field(&mut cursor)?,
                 b"created" => completion.created = field(&mut cursor)?,
-                b"usage" => completion.read_usage(&mut cursor)?,
-                b"error" => completion.error = not_null(cursor.value()?)?.or(completion.error),
+                b"usage" => completion.read_usage(&mut cursor, budget)?,
+                b"error" => completion.error = not_null(cursor.value()?, budget)?.or(completion.error),
                 other => {
                     let length = other.len() as u32;
                     completion.unknown_names = completion.unknown_names.wrapping_add(length);
@@ -140,8 +151,8 @@ impl<'a> Completion<'a> {
     }
 
     /// Reads a complete answer.
-    fn read_answer(json: &'a [u8]) -> serde_json::Result<Completion<'a>> {
-        let completion = Completion::read(json).map_err(|SyntaxError| parse_error(json))?;
+    fn read_answer(json: &'a [u8], budget: &Budget) -> serde_json::Result<Completion<'a>> {
+        let completion = Completion::read(json, budget).map_err(|SyntaxError| parse_error(json))?;
         if completion.error.as_ref().is_some_and(is_filled) {
             return Err(Error::custom("the answer carries an error"));
         }
@@ -155,15 +166,15 @@ impl<'a> Completion<'a> {
     }
 
     /// Reads usage, if there is any.
-    fn read_usage(&mut self, cursor: &mut JsonCursor<'_>) -> Result<(), SyntaxError> {
+    fn read_usage(&mut self, cursor: &mut JsonCursor<'_>, budget: &Budget) -> Result<(), SyntaxError> {
         if !cursor.skip_null() {
-            self.usage = read_usage(cursor)?;
+            self.usage = read_usage(cursor, budget)?;
             self.has_unread_usage = self.usage.is_none();
         }
         Ok(())
     }
 
-    fn read_choices(&mut self, cursor: &mut JsonCursor<'_>) -> Result<(), SyntaxError> {
+    fn read_choices(&mut self, cursor: &mut JsonCursor<'_>, budget: &Budget) -> Result<(), SyntaxError> {
         if !cursor.enter(b'[')? {
             return Ok(());
         }
@@ -172,11 +183,12 @@ impl<'a> Completion<'a> {
             if cursor.skip_null() {
                 continue;
             }
+            budget.check_entries(choices.len() + 1, MAX_CHOICES).map_err(|_| SyntaxError)?;
             choices.reserve_exact(1); // there is almost always one
             let position = u32::try_from(choices.len()).unwrap_or(u32::MAX);
             choices.push(ChunkChoice { index: position, ..ChunkChoice::default() });
             if let Some(choice) = choices.last_mut() {
-                self.error = read_choice(choice, cursor)?.or(self.error.take());
+                self.error = read_choice(choice, cursor, budget)?.or(self.error.take());
             }
         }
         self.choices = Some(choices);
@@ -185,7 +197,11 @@ impl<'a> Completion<'a> {
 }
 
 /// Reads a choice in place; returns the error that it carries.
-fn read_choice(choice: &mut ChunkChoice, cursor: &mut JsonCursor<'_>) -> Result<Option<Value>, SyntaxError> {
+fn read_choice(
+    choice: &mut ChunkChoice,
+    cursor: &mut JsonCursor<'_>,
+    budget: &Budget,
+) -> Result<Option<Value>, SyntaxError> {
     let mut error = None;
     let mut has_delta = false;
     if !cursor.enter(b'{')? {
@@ -194,14 +210,14 @@ fn read_choice(choice: &mut ChunkChoice, cursor: &mut JsonCursor<'_>) -> Result<
     while let Some(name) = cursor.next_name()? {
         match &*name {
             b"index" => choice.index = cursor.value()?.index().unwrap_or(choice.index),
-            b"delta" => has_delta |= read_delta(&mut choice.delta, cursor)?,
+            b"delta" => has_delta |= read_delta(&mut choice.delta, cursor, budget)?,
             // In a chunk with both, the message repeats the text of all deltas.
             b"message" if has_delta => drop(cursor.value()?),
-            b"message" => drop(read_delta(&mut choice.delta, cursor)?),
+            b"message" => drop(read_delta(&mut choice.delta, cursor, budget)?),
             // The answer in the legacy completions API.
-            b"text" => read_content(&mut choice.delta.content, cursor.value()?)?,
+            b"text" => read_content(&mut choice.delta.content, cursor.value()?, budget)?,
             b"finish_reason" => {
-                let unread = read_text(&mut choice.finish_reason, cursor.value()?)?;
+                let unread = read_text(&mut choice.finish_reason, cursor.value()?, budget)?;
                 keep_unread(&mut choice.extra, &name, unread);
             }
             b"logprobs" => {
@@ -209,15 +225,15 @@ fn read_choice(choice: &mut ChunkChoice, cursor: &mut JsonCursor<'_>) -> Result<
                 // Checked here because it is null in almost every chunk.
                 if !value.is_null() {
                     let boxed = |logprobs| object(logprobs).map(|logprobs| logprobs.map(Box::new).map(Some));
-                    let unread = read_in_place(&mut choice.logprobs, value, boxed)?;
+                    let unread = read_in_place(&mut choice.logprobs, value, budget, boxed)?;
                     keep_unread(&mut choice.extra, &name, unread);
                 }
             }
-            b"error" => error = not_null(cursor.value()?)?,
+            b"error" => error = not_null(cursor.value()?, budget)?,
             other => {
                 let start = cursor.clone();
                 cursor.value()?;
-                choice.extra.push_raw(other, cursor.text_since(&start));
+                keep_field(&mut choice.extra, other, cursor.text_since(&start), budget);
             }
         }
     }
@@ -229,7 +245,7 @@ fn read_choice(choice: &mut ChunkChoice, cursor: &mut JsonCursor<'_>) -> Result<
 }
 
 /// Reads a delta or a message in place; false if it isn't an object.
-fn read_delta(delta: &mut Delta, cursor: &mut JsonCursor<'_>) -> Result<bool, SyntaxError> {
+fn read_delta(delta: &mut Delta, cursor: &mut JsonCursor<'_>, budget: &Budget) -> Result<bool, SyntaxError> {
     if !cursor.enter(b'{')? {
         return Ok(false);
     }
@@ -238,20 +254,22 @@ fn read_delta(delta: &mut Delta, cursor: &mut JsonCursor<'_>) -> Result<bool, Sy
         let value = cursor.value()?;
         let unread = match &*name {
             b"content" => {
-                read_content(&mut delta.content, value)?;
+                read_content(&mut delta.content, value, budget)?;
                 None
             }
-            b"role" => read_text(&mut delta.role, value)?,
-            b"reasoning_content" => read_text(&mut delta.reasoning_content, value)?,
-            b"reasoning" => read_text(&mut delta.reasoning, value)?,
-            b"refusal" => read_text(&mut delta.refusal, value)?,
-            b"tool_calls" => read_in_place(&mut delta.tool_calls, value, list)?,
-            b"function_call" => read_in_place(&mut delta.function_call, value, |call| {
+            b"role" => read_text(&mut delta.role, value, budget)?,
+            b"reasoning_content" => read_text(&mut delta.reasoning_content, value, budget)?,
+            b"reasoning" => read_text(&mut delta.reasoning, value, budget)?,
+            b"refusal" => read_text(&mut delta.refusal, value, budget)?,
+            b"tool_calls" => {
+                read_in_place(&mut delta.tool_calls, value, budget, short_list::<_, MAX_TOOL_CALLS>)?
+            }
+            b"function_call" => read_in_place(&mut delta.function_call, value, budget, |call| {
                 let not_blank = |call: FunctionDelta| Some(Box::new(call)).filter(|call| !call.is_blank());
                 Ok(object(call)?.map(not_blank))
             })?,
             other => {
-                delta.extra.push_raw(other, cursor.text_since(&start));
+                keep_field(&mut delta.extra, other, cursor.text_since(&start), budget);
                 None
             }
         };
@@ -265,12 +283,15 @@ fn read_delta(delta: &mut Delta, cursor: &mut JsonCursor<'_>) -> Result<bool, Sy
 fn read_text<T: for<'t> From<&'t str>>(
     place: &mut Option<T>,
     value: RawValue<'_>,
+    budget: &Budget,
 ) -> Result<Option<Value>, SyntaxError> {
     match value.text()? {
         Some(text) => *place = Some(T::from(&text)),
         None if value.is_null() => {}
         None => {
-            return read_in_place(place, value, |value| Ok(text(value)?.map(|text| Some(T::from(&text)))));
+            return read_in_place(place, value, budget, |value| {
+                Ok(text(value)?.map(|text| Some(T::from(&text))))
+            });
         }
     }
     Ok(None)
@@ -278,15 +299,16 @@ fn read_text<T: for<'t> From<&'t str>>(
 
 /// Parses a value and reads it in place. A value that can't be read is returned; null changes nothing.
 #[inline]
-fn read_in_place<P: DeserializeOwned, T>(
+fn read_in_place<P: Bounded, T>(
     place: &mut T,
     value: RawValue<'_>,
+    budget: &Budget,
     reader: impl FnOnce(P) -> Lenient<T>,
 ) -> Result<Option<Value>, SyntaxError> {
     if value.is_null() {
         return Ok(None);
     }
-    match reader(value.parse()?) {
+    match reader(value.parse(budget)?) {
         Ok(Some(read)) => *place = read,
         Ok(None) => {}
         Err(unread) => return Ok(Some(unread)),
@@ -295,16 +317,28 @@ fn read_in_place<P: DeserializeOwned, T>(
 }
 
 #[inline]
-fn read_content(content: &mut Option<Content>, value: RawValue<'_>) -> Result<(), SyntaxError> {
-    if let Some(other) = read_text(content, value)? {
+fn read_content(
+    content: &mut Option<Content>,
+    value: RawValue<'_>,
+    budget: &Budget,
+) -> Result<(), SyntaxError> {
+    if let Some(other) = read_text(content, value, budget)? {
         *content = Content::from_value(other).ok().flatten();
     }
     Ok(())
 }
 
 /// The value, parsed, unless it is null.
-fn not_null(value: RawValue<'_>) -> Result<Option<Value>, SyntaxError> {
-    if value.is_null() { Ok(None) } else { value.to_value().map(Some) }
+fn not_null(value: RawValue<'_>, budget: &Budget) -> Result<Option<Value>, SyntaxError> {
+    if value.is_null() { Ok(None) } else { value.parse(budget).map(Some) }
+}
+
+/// Keeps the text of an unknown field, if it fits into the budget.
+#[inline]
+fn keep_field(extra: &mut Extra, name: &[u8], json: &[u8], budget: &Budget) {
+    if budget.keeps_field(name, json) {
+        extra.push_raw(name, json);
+    }
 }
 
 /// Keeps a known field of an unexpected type among the unknown ones.
@@ -315,33 +349,14 @@ fn keep_unread(extra: &mut Extra, name: &[u8], unread: Option<Value>) {
     }
 }
 
-impl<'de> Deserialize<'de> for ChatResponse {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<ChatResponse, D::Error> {
-        let fields = Map::<String, Value>::deserialize(deserializer)?;
-        if !fields.get("choices").is_some_and(Value::is_array) {
-            return Err(D::Error::custom("there are no choices"));
-        }
-        decode_response(Value::Object(fields).to_string().as_bytes()).map_err(D::Error::custom)
-    }
-}
-
-impl<'de> Deserialize<'de> for ChatChunk {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<ChatChunk, D::Error> {
-        let json = Map::<String, Value>::deserialize(deserializer).map(Value::Object)?.to_string();
-        match decode_chunk(json.into_bytes()) {
-            Ok(decoded) => Ok(decoded.chunk),
-            Err((error, _)) => Err(D::Error::custom(error)),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::json::budget::Excess;
     use serde_json::json;
 
     fn response(body: &str) -> ChatResponse {
-        decode_response(body.as_bytes()).unwrap()
+        decode_response(body.as_bytes(), &Budget::unlimited()).unwrap()
     }
 
     #[test]
@@ -375,7 +390,7 @@ mod tests {
         }
         assert_eq!(response(r#"{"choices": [null, {"text": "a"}, null]}"#).text(), "a");
         for body in ["[]", "", "<html>", r#"{"choices": [1]}"#] {
-            assert!(decode_response(body.as_bytes()).is_err(), "{body}");
+            assert!(decode_response(body.as_bytes(), &Budget::unlimited()).is_err(), "{body}");
         }
     }
 
@@ -406,13 +421,14 @@ mod tests {
     #[test]
     fn a_complete_answer_is_also_one_chunk() {
         let body = b"\xEF\xBB\xBF {\"id\": \"c\", \"model\": 7, \"created\": \"8\", \"x\": 1, \"choices\": [{\"message\": {\"content\": \"hi\"}}]}";
-        let chunk = decode_response_as_chunk(body).unwrap();
+        let chunk = decode_response_as_chunk(body, &Budget::unlimited()).unwrap();
         assert_eq!((chunk.text(), json!(chunk.extra)), ("hi", json!({"x": 1})));
         assert_eq!(
             (chunk.id().as_deref(), chunk.model().as_deref(), chunk.created()),
             (Some("c"), Some("7"), Some(8))
         );
-        assert!(decode_response_as_chunk(br#"{"choices": [], "error": {"message": "no"}}"#).is_err());
+        let refused = br#"{"choices": [], "error": {"message": "no"}}"#;
+        assert!(decode_response_as_chunk(refused, &Budget::unlimited()).is_err());
     }
 
     #[test]
@@ -422,5 +438,53 @@ mod tests {
         chunk.extra.insert("x", 1);
         assert_eq!((chunk.id().as_deref(), chunk.model(), chunk.created()), (Some("c"), None, None));
         assert_eq!(json!(chunk), json!({"id": "c", "choices": [], "x": 1}));
+    }
+
+    #[test]
+    fn a_large_unknown_field_is_left_out_and_the_answer_stays() {
+        let numbers = format!("[{}0]", "0,".repeat(2_000_000));
+        let objects = format!("[{}0]", r#"{"a":0},"#.repeat(300_000));
+        for large in [numbers, objects] {
+            for body in [
+                format!(r#"{{"x":{large},"y":1,"id":"c","choices":[{{"message":{{"content":"hi"}}}}]}}"#),
+                format!(r#"{{"id":"c","choices":[{{"x":{large},"message":{{"content":"hi"}}}}],"y":1}}"#),
+                format!(r#"{{"id":"c","choices":[{{"message":{{"x":{large},"content":"hi"}}}}],"y":1}}"#),
+                format!(
+                    r#"{{"id":"c","choices":[{{"message":{{"content":"hi"}}}}],"usage":{{"total_tokens":1,"x":{large}}},"y":1}}"#
+                ),
+                format!(
+                    r#"{{"id":"c","choices":[{{"message":{{"content":"hi"}}}}],"usage":{{"x":{large}}},"y":1}}"#
+                ),
+            ] {
+                let budget = Budget::of_answer(body.as_bytes());
+                let answer = decode_response(body.as_bytes(), &budget).unwrap();
+                assert_eq!((answer.text(), answer.id.as_str(), &answer.extra["y"]), ("hi", "c", &json!(1)));
+                assert!(budget.omits_fields() && !json!(answer).to_string().contains("\"x\""), "{body:.60}");
+                let chunk =
+                    decode_response_as_chunk(body.as_bytes(), &Budget::of_chunk(body.as_bytes())).unwrap();
+                assert_eq!((chunk.id().as_deref(), json!(chunk.extra)), (Some("c"), json!({"y": 1})));
+            }
+        }
+    }
+
+    #[test]
+    fn values_that_do_not_fit_are_an_error() {
+        let numbers = format!("[{}0]", "0,".repeat(2_000_000));
+        for choice in [
+            format!(r#"{{"message":{{"content":[{{"x":{numbers}}}]}}}}"#),
+            format!(r#"{{"message":{{"content":{{"x":{numbers}}}}}}}"#),
+            format!(r#"{{"message":{{"refusal":{numbers}}}}}"#),
+            format!(r#"{{"message":{{"tool_calls":[{{"x":{numbers}}}]}}}}"#),
+            format!(r#"{{"message":{{"tool_calls":[{{"function":{{"arguments":{numbers}}}}}]}}}}"#),
+            format!(r#"{{"message":{{"function_call":{{"x":{numbers}}}}}}}"#),
+            format!(r#"{{"finish_reason":{numbers}}}"#),
+            format!(r#"{{"logprobs":{{"x":{numbers}}}}}"#),
+            format!(r#"{{"error":{numbers}}}"#),
+        ] {
+            let body = format!(r#"{{"choices":[{choice}]}}"#);
+            let budget = Budget::of_answer(body.as_bytes());
+            assert!(decode_response(body.as_bytes(), &budget).is_err(), "{choice:.60}");
+            assert!(matches!(budget.excess(), Some(Excess::Memory(_))), "{choice:.60}");
+        }
     }
 }

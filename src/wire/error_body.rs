@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use crate::error::excerpt;
 use crate::json;
+use crate::json::budget::Budget;
 
 /// The fields of an error.
 #[derive(Debug, Default, PartialEq)]
@@ -27,6 +28,9 @@ const MAX_DETAILS: usize = 32;
 /// levels deep, and the upstream may be another gateway.
 const MAX_DEPTH: u32 = 12;
 
+/// The maximum length of JSON in a string, in bytes. It bounds the memory of all levels, and no error is longer.
+const MAX_NESTED: usize = 64 * 1024;
+
 /// The maximum number of validation errors in a message: an invalid list yields one for each of its items.
 const MAX_VALIDATION_ERRORS: usize = 5;
 
@@ -35,7 +39,7 @@ impl ErrorBody {
     pub(crate) fn parse(body: &[u8]) -> ErrorBody {
         let mut error = ErrorBody::default();
         let body = json::without_bom(body);
-        match json::parse::<Value>(body) {
+        match json::parse_bounded::<Value>(body, &Budget::of_answer(body)) {
             Ok(value) => error.add(&value, MAX_DEPTH),
             Err(_) => error.message = message_text(&String::from_utf8_lossy(body)),
         }
@@ -80,6 +84,7 @@ impl ErrorBody {
                 }
                 self.message = validation_errors(items).or(self.message.take());
             }
+            Value::String(text) if text.len() > MAX_NESTED => self.message = message_text(text),
             Value::String(text) => match serde_json::from_str::<Value>(text) {
                 Ok(inner @ (Value::Object(_) | Value::Array(_))) => {
                     self.add(&inner, depth - 1);

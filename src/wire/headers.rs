@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use crate::limits::RateLimits;
 use crate::wire::date::http_date;
 use crate::wire::rate_limit_headers::{RateLimitHeaders, from_secs, number};
+use crate::wire::secrets::Secrets;
 
 /// The parsed headers of an answer.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -82,6 +83,17 @@ impl Headers {
         headers.retry_after =
             millis.map(from_secs).or_else(|| longest(&values)).or_else(|| longest(&upstream_values));
         headers
+    }
+}
+
+impl Headers {
+    /// Redacts secrets that the server repeats. The other headers become numbers.
+    pub(crate) fn redact(&mut self, secrets: &Secrets) {
+        for text in
+            [&mut self.request_id, &mut self.content_encoding, &mut self.location].into_iter().flatten()
+        {
+            secrets.redact_in_place(text);
+        }
     }
 }
 

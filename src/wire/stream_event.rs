@@ -1,6 +1,7 @@
 //! Decodes an event of a chat stream: a chunk, the end of the answer, or an error.
 
 use crate::api::ChatChunk;
+use crate::json::budget::Budget;
 use crate::wire::completion::{DecodedChunk, decode_chunk};
 use crate::wire::error_body::ErrorBody;
 use crate::wire::sse::Event;
@@ -33,7 +34,7 @@ impl StreamEvent {
     ///
     /// # Errors
     /// The parser's error for data that is neither a chunk nor an error, and the data.
-    pub(crate) fn decode(event: Event) -> Result<StreamEvent, (serde_json::Error, Vec<u8>)> {
+    pub(crate) fn decode(event: Event, budget: &Budget) -> Result<StreamEvent, (serde_json::Error, Vec<u8>)> {
         match event.data.trim_ascii() {
             b"[DONE]" => return Ok(StreamEvent::Done),
             data if is_ignored(data) => return Ok(StreamEvent::Ignored),
@@ -42,7 +43,7 @@ impl StreamEvent {
         if event.kind == "error" {
             return Ok(StreamEvent::Failure(ErrorBody::parse(&event.data)));
         }
-        match decode_chunk(event.data) {
+        match decode_chunk(event.data, budget) {
             Ok(DecodedChunk { chunk, error: None }) => Ok(match error_object(&chunk) {
                 Some(error) => StreamEvent::Failure(error),
                 None => StreamEvent::Chunk(chunk),
@@ -54,7 +55,7 @@ impl StreamEvent {
             Err((error, data)) => match (success::error_in(&data), success::document(&data)) {
                 (Some(body), _) => Ok(StreamEvent::Failure(body)),
                 (None, Some(inner)) if inner.len() < data.len() => {
-                    StreamEvent::decode(Event { kind: String::new(), data: inner.to_vec() })
+                    StreamEvent::decode(Event { kind: String::new(), data: inner.to_vec() }, budget)
                 }
                 _ => Err((error, data)),
             },
@@ -80,7 +81,8 @@ mod tests {
     use super::*;
 
     fn decode(data: &str) -> Result<StreamEvent, (serde_json::Error, Vec<u8>)> {
-        StreamEvent::decode(Event { kind: String::new(), data: data.as_bytes().to_vec() })
+        let event = Event { kind: String::new(), data: data.as_bytes().to_vec() };
+        StreamEvent::decode(event, &Budget::unlimited())
     }
 
     #[test]
@@ -154,7 +156,9 @@ mod tests {
         }
         for data in [r#"{"message":"no"}"#, "\"no\"", "no"] {
             let event = Event { kind: "error".to_owned(), data: data.as_bytes().to_vec() };
-            let Ok(StreamEvent::Failure(error)) = StreamEvent::decode(event) else { panic!("{data}") };
+            let Ok(StreamEvent::Failure(error)) = StreamEvent::decode(event, &Budget::unlimited()) else {
+                panic!("{data}")
+            };
             assert_eq!(error.message.as_deref(), Some("no"), "{data}");
         }
     }
@@ -181,7 +185,9 @@ mod tests {
             b"{\"choices\":[{\"delta\":{\"content\":\"a\xFFb\"}}]}",
         ] {
             let event = Event { kind: String::new(), data: data.to_vec() };
-            let Ok(StreamEvent::Chunk(chunk)) = StreamEvent::decode(event) else { panic!() };
+            let Ok(StreamEvent::Chunk(chunk)) = StreamEvent::decode(event, &Budget::unlimited()) else {
+                panic!()
+            };
             assert_eq!(chunk.text(), "a\u{fffd}b");
         }
     }

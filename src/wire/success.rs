@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use serde_json::{Map, Value};
 
 use crate::json;
+use crate::json::budget::Budget;
 use crate::json::cursor::JsonCursor;
 use crate::json::lenient::is_filled;
 use crate::wire::error_body::ErrorBody;
@@ -20,7 +21,7 @@ pub(crate) fn error_in(body: &[u8]) -> Option<ErrorBody> {
     if !text.contains("rror\"") {
         return None;
     }
-    let value: Value = json::parse(text.as_bytes()).ok()?;
+    let value: Value = json::parse_bounded(text.as_bytes(), &Budget::of_answer(body)).ok()?;
     let object = match &value {
         Value::Array(items) => items.iter().find(|item| !item.is_null())?, // Google wraps the object in a list
         value => value,
@@ -37,7 +38,8 @@ pub(crate) fn error_in(body: &[u8]) -> Option<ErrorBody> {
 
 /// The error in the body of a success that has no answer, also under the names that would mean nothing beside one.
 pub(crate) fn error_instead_of_answer(body: &[u8]) -> Option<ErrorBody> {
-    let fields = || json::parse::<Map<String, Value>>(json::without_bom(body)).ok();
+    let budget = Budget::of_answer(body);
+    let fields = || json::parse_bounded::<Map<String, Value>>(json::without_bom(body), &budget).ok();
     error_in(body).or_else(|| {
         let fields = fields()?;
         error_among(&fields, fields.get("usage").is_some_and(is_filled))

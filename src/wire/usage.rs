@@ -1,9 +1,7 @@
 //! Reads token usage from JSON: every service has the counts, and each puts the details elsewhere.
 
-use serde::de::{Deserialize, Deserializer, Error};
-use serde_json::Value;
-
 use crate::api::{Usage, UsageDetails};
+use crate::json::budget::Budget;
 use crate::json::cursor::{JsonCursor, SyntaxError};
 use crate::json::extra::Extra;
 
@@ -13,7 +11,7 @@ fn is_count(name: &[u8]) -> bool {
 }
 
 /// Reads usage. `None` means that it has none of its three counts.
-pub(super) fn read_usage(cursor: &mut JsonCursor<'_>) -> Result<Option<Usage>, SyntaxError> {
+pub(super) fn read_usage(cursor: &mut JsonCursor<'_>, budget: &Budget) -> Result<Option<Usage>, SyntaxError> {
     let start = cursor.clone();
     if !cursor.enter(b'{')? {
         return Ok(None);
@@ -43,6 +41,7 @@ pub(super) fn read_usage(cursor: &mut JsonCursor<'_>) -> Result<Option<Usage>, S
         return Ok(None);
     }
     usage.extra = Extra::new(cursor.text_since(&start).to_vec(), is_count);
+    usage.extra.bound(budget);
     Ok(Some(usage))
 }
 
@@ -58,14 +57,6 @@ fn read_detail(cursor: &mut JsonCursor<'_>, wanted: &[u8]) -> Result<Option<u64>
         }
     }
     Ok(count)
-}
-
-impl<'de> Deserialize<'de> for Usage {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Usage, D::Error> {
-        let json = Value::deserialize(deserializer)?.to_string();
-        let usage = read_usage(&mut JsonCursor::new(json.as_bytes())).ok().flatten();
-        usage.ok_or_else(|| D::Error::custom("usage without any of its three counts"))
-    }
 }
 
 #[cfg(test)]

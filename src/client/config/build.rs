@@ -85,8 +85,8 @@ fn fields(
     fields.iter().try_for_each(|(name, _)| refuse_own_header(name))?;
     fields.extend(authorization.map(|value| ("authorization".to_owned(), value)));
     headers(&fields)?; // before the values are replaced by placeholders
-    for (_, value) in &mut fields {
-        *value = secrets.add(value, fastrand::alphanumeric);
+    for (name, value) in &mut fields {
+        *value = secrets.add(&name.to_ascii_lowercase(), value, fastrand::alphanumeric);
     }
     let mut add = |name: &str, value: &str| fields.push((name.to_owned(), value.to_owned()));
     add("user-agent", user_agent);
@@ -182,7 +182,9 @@ pub(crate) fn with_header(headers: &RequestHeaders, name: &str, value: &str) -> 
     let field = |value: &str| options::headers(&[(name.to_owned(), value.to_owned())]);
     field(value)?; // before the value is replaced by a placeholder
     let mut secrets = Secrets::clone(&headers.secrets);
-    let placeholder = secrets.add(value, fastrand::alphanumeric);
+    let lower = name.to_ascii_lowercase();
+    secrets.retire(&lower);
+    let placeholder = secrets.add(&lower, value, fastrand::alphanumeric);
     let mut fields = headers.fields.clone();
     for (name, value) in &field(&placeholder)? {
         fields.insert(name, value.clone());
@@ -204,4 +206,19 @@ fn read_ca_file(setting: &'static str, path: &Path) -> Result<Vec<u8>> {
         message: format!("{} can't be read", path.display()),
         source: Some(source.into()),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_that_is_replaced_has_one_placeholder() {
+        let headers = RequestHeaders { fields: options::headers(&[]).unwrap(), secrets: Arc::default() };
+        let headers = with_header(&headers, "X-Tenant", "first-tenant").unwrap();
+        let headers = with_header(&headers, "x-tenant", "second-tenant").unwrap();
+        assert_eq!((headers.fields.len(), headers.secrets.len()), (1, 1));
+        let both = headers.secrets.redact(b"first-tenant, second-tenant");
+        assert_eq!(String::from_utf8_lossy(&both), "…, …");
+    }
 }

@@ -13,6 +13,7 @@ use crate::http::request::HttpRequest;
 use crate::http::transport::{HttpResponse, ResponseHead};
 use crate::meta::{Attempt, Meta};
 use crate::runtime::clock::Clock;
+use crate::wire::accumulate::Accumulator;
 use crate::wire::sse::is_event_stream;
 
 /// A success in one of its two forms, or an error.
@@ -149,7 +150,7 @@ impl ChatStream {
                 error => error,
             })?;
         }
-        Ok(std::mem::take(&mut self.accumulator).into_response())
+        Ok(std::mem::replace(&mut self.accumulator, Accumulator::new()).into_response())
     }
 }
 

@@ -300,6 +300,7 @@ fn ends(value: RawValue<'_>, choice: usize, field: Field) -> Option<Ends> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::json::budget::Budget;
     use crate::wire::completion::decode_chunk;
 
     /// The chunks of a stream, joined; the rest of it is the last one.
@@ -307,7 +308,7 @@ mod tests {
         let mut surrogates = Surrogates::default();
         let join = |choices: &&str| {
             let json = format!(r#"{{"id":"c","choices":[{choices}]}}"#).into_bytes();
-            let mut chunk = decode_chunk(json).unwrap().chunk;
+            let mut chunk = decode_chunk(json, &Budget::unlimited()).unwrap().chunk;
             surrogates.join(&mut chunk);
             chunk
         };

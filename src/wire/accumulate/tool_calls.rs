@@ -3,12 +3,10 @@
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
+use crate::api::tool_calls::MAX_TOOL_CALLS;
 use crate::api::{FunctionCall, ToolCall, ToolCallDelta};
-use crate::wire::accumulate::{TooMany, merge};
-
-/// The maximum number of tool calls in one choice. Services accept at most 128 tools in a request. It bounds the memory, and
-/// the search for the call that a delta belongs to.
-pub(super) const MAX_TOOL_CALLS: usize = 128;
+use crate::json::budget::{Budget, Excess};
+use crate::wire::accumulate::merge;
 
 /// The tool calls of one choice so far.
 #[derive(Debug, Default)]
@@ -28,11 +26,11 @@ struct PartialToolCall {
 
 impl PartialToolCalls {
     /// Adds a delta to the call that it belongs to.
-    pub(super) fn add(&mut self, delta: &ToolCallDelta) -> Result<(), TooMany> {
+    pub(super) fn add(&mut self, delta: &ToolCallDelta, budget: &Budget) -> Result<(), Excess> {
         let position = match self.find(delta) {
             Some(position) => position,
-            None if self.calls.len() == MAX_TOOL_CALLS => return Err(TooMany::ToolCalls),
             None => {
+                budget.check_entries(self.calls.len() + 1, MAX_TOOL_CALLS)?;
                 let call = ToolCall::function("", "", "");
                 let (extra, function_extra) = (Map::new(), Map::new());
                 self.calls.push(PartialToolCall { index: delta.index, call, extra, function_extra });
@@ -40,10 +38,7 @@ impl PartialToolCalls {
             }
         };
         self.last = position;
-        if let Some(partial) = self.calls.get_mut(position) {
-            partial.add(delta);
-        }
-        Ok(())
+        self.calls.get_mut(position).map_or(Ok(()), |partial| partial.add(delta, budget))
     }
 
     pub(super) fn into_list(self) -> Vec<ToolCall> {
@@ -90,7 +85,7 @@ impl PartialToolCall {
         }
     }
 
-    fn add(&mut self, delta: &ToolCallDelta) {
+    fn add(&mut self, delta: &ToolCallDelta, budget: &Budget) -> Result<(), Excess> {
         self.index = self.index.or(delta.index);
         let call = &mut self.call;
         if let Some(id) = delta.id.as_ref().filter(|_| call.id.is_empty()) {
@@ -107,8 +102,8 @@ impl PartialToolCall {
             }
         }
         arguments.push_str(delta.function.arguments.as_deref().unwrap_or_default());
-        merge(&mut self.function_extra, &delta.function.extra);
-        merge(&mut self.extra, &delta.extra);
+        merge(&mut self.function_extra, &delta.function.extra, budget)?;
+        merge(&mut self.extra, &delta.extra, budget)
     }
 
     fn into_call(self) -> ToolCall {
@@ -134,7 +129,7 @@ mod tests {
     fn calls(deltas: Value) -> Vec<(String, String, String)> {
         let mut calls = PartialToolCalls::default();
         for delta in serde_json::from_value::<Vec<ToolCallDelta>>(deltas).unwrap() {
-            calls.add(&delta).unwrap();
+            calls.add(&delta, &Budget::unlimited()).unwrap();
         }
         calls
             .into_list()
@@ -279,7 +274,7 @@ mod tests {
             {"index": 0, "type": "function", "function": {"arguments": "{}"}, "extra_content": null}
         ]);
         for delta in serde_json::from_value::<Vec<ToolCallDelta>>(deltas).unwrap() {
-            calls.add(&delta).unwrap();
+            calls.add(&delta, &Budget::unlimited()).unwrap();
         }
         let call = calls.into_list().remove(0);
         assert_eq!(call.extra["extra_content"]["google"]["thought_signature"], "s");
@@ -293,8 +288,9 @@ mod tests {
             id: Some(n.to_string()),
             ..ToolCallDelta::default()
         };
-        (0..MAX_TOOL_CALLS).for_each(|n| calls.add(&nth(n)).unwrap());
-        assert_eq!(calls.add(&nth(MAX_TOOL_CALLS)), Err(TooMany::ToolCalls));
-        assert_eq!(calls.add(&nth(7)), Ok(()));
+        let budget = Budget::unlimited();
+        (0..MAX_TOOL_CALLS).for_each(|n| calls.add(&nth(n), &budget).unwrap());
+        assert_eq!(calls.add(&nth(MAX_TOOL_CALLS), &budget), Err(Excess::Entries(MAX_TOOL_CALLS)));
+        assert_eq!(calls.add(&nth(7), &budget), Ok(()));
     }
 }

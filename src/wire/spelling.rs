@@ -1,0 +1,219 @@
+//! Recognises a secret in text from a server however it is spelled there: as it is, with escapes of JSON (RFC 8259 section
+//! 7) at any level of nesting, percent-encoded (RFC 3986 section 2.1), or as UTF-8 that was read as Latin-1.
+
+/// The maximum number of backslashes before a character: six levels of JSON in a string of JSON.
+const MAX_BACKSLASHES: usize = 64;
+
+/// The length of an escape with all of its backslashes.
+const MAX_ESCAPE: usize = MAX_BACKSLASHES + "u0000".len();
+
+/// The number of bytes at the beginning of `text` that spell the secret. Where the text ends before the secret does, at
+/// least `min` characters of it suffice.
+pub(super) fn spelled(text: &[u8], secret: &str, min: usize) -> Option<usize> {
+    let mut at = 0;
+    // Before every character, backslashes are skipped.
+    for (count, character) in secret.chars().filter(|c| *c != '\\').enumerate() {
+        let rest = &text[at..];
+        match character_length(rest, character) {
+            Some(length) => at += length,
+            None if count >= min && is_cut(rest) => return Some(text.len()),
+            None => return None,
+        }
+    }
+    Some(at).filter(|length| *length > 0)
+}
+
+/// The bytes that a spelling of the secret may begin with.
+pub(super) fn first_bytes(secret: &str) -> impl Iterator<Item = u8> {
+    let first = secret.bytes().find(|byte| *byte != b'\\');
+    // A byte beyond ASCII, read as a character of Latin-1, begins with one of two.
+    let misread = [0xC2, 0xC3].into_iter().filter(move |_| first.is_some_and(|byte| !byte.is_ascii()));
+    first.into_iter().chain([b'\\', b'%']).chain(misread)
+}
+
+/// Whether the text ends here, or in a character that isn't ASCII, or in an escape.
+fn is_cut(text: &[u8]) -> bool {
+    match text {
+        [] => true,
+        [b'\\' | b'%', ..] => {
+            let in_escape = |byte: &u8| matches!(byte, b'\\' | b'u' | b'%') || byte.is_ascii_hexdigit();
+            text.len() < MAX_ESCAPE && text.iter().all(in_escape)
+        }
+        _ => text.len() < 4 && !text.iter().any(u8::is_ascii),
+    }
+}
+
+/// The number of bytes at the beginning of `text` that spell the character.
+#[inline]
+fn character_length(text: &[u8], character: char) -> Option<usize> {
+    let mut buffer = [0; 4];
+    let utf8 = character.encode_utf8(&mut buffer).as_bytes();
+    let length = unit_length(text, character, utf8);
+    if length.is_some() || character.is_ascii() {
+        return length;
+    }
+    // Each byte of it as a character of Latin-1.
+    let mut at = 0;
+    for byte in utf8 {
+        let mut buffer = [0; 4];
+        let misread = char::from(*byte);
+        at += unit_length(&text[at..], misread, misread.encode_utf8(&mut buffer).as_bytes())?;
+    }
+    Some(at)
+}
+
+#[inline]
+fn unit_length(text: &[u8], character: char, utf8: &[u8]) -> Option<usize> {
+    if text.starts_with(utf8) {
+        return Some(utf8.len());
+    }
+    match text.first()? {
+        b'\\' => escape_length(text, character, utf8),
+        b'%' => percent_length(text, utf8).or_else(|| escape_length(text, character, utf8)),
+        _ => None,
+    }
+}
+
+/// The length of the escape of a character: backslashes, and then the character or the numbers of its UTF-16 units.
+fn escape_length(text: &[u8], character: char, utf8: &[u8]) -> Option<usize> {
+    let start = backslashes(text);
+    let rest = &text[start..];
+    let plain = rest.starts_with(utf8).then_some(utf8.len());
+    if let Some(length) = plain.or_else(|| percent_length(rest, utf8)) {
+        return Some(start + length);
+    }
+    let mut at = 0;
+    for unit in character.encode_utf16(&mut [0; 2]) {
+        at += backslashes(&text[at..]);
+        if number(&text[at..])? != *unit {
+            return None;
+        }
+        at += "u0000".len();
+    }
+    Some(at)
+}
+
+/// The length of the backslashes at the beginning of `text`, some of which may be escaped themselves.
+fn backslashes(text: &[u8]) -> usize {
+    let mut at = 0;
+    while at < MAX_BACKSLASHES {
+        match text.get(at) {
+            Some(b'\\') => at += 1,
+            Some(b'%') if percent_length(&text[at..], b"\\").is_some() => at += "%5c".len(),
+            Some(b'u') if at > 0 && number(&text[at..]) == Some(u16::from(b'\\')) => at += "u0000".len(),
+            _ => break,
+        }
+    }
+    at
+}
+
+/// The number after `u`, as in `\u0041` without its backslash.
+fn number(text: &[u8]) -> Option<u16> {
+    let digits = text.strip_prefix(b"u")?.get(..4)?;
+    hex(digits)
+}
+
+/// The length of these bytes, percent-encoded.
+fn percent_length(text: &[u8], utf8: &[u8]) -> Option<usize> {
+    let mut at = 0;
+    for byte in utf8 {
+        let digits = text[at..].strip_prefix(b"%")?.get(..2)?;
+        if hex(digits)? != u16::from(*byte) {
+            return None;
+        }
+        at += "%00".len();
+    }
+    Some(at)
+}
+
+fn hex(digits: &[u8]) -> Option<u16> {
+    let digits = digits.iter().all(u8::is_ascii_hexdigit).then_some(digits)?;
+    u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECRET: &str = "sk-A/b+c=é\"\\x";
+
+    fn each(spell: impl Fn(char) -> String) -> String {
+        SECRET.chars().map(spell).collect()
+    }
+
+    /// The secret in every spelling.
+    fn spellings() -> Vec<String> {
+        let number = |c: char| format!("\\u{:04x}", c as u32);
+        let json = serde_json::to_string(SECRET).unwrap();
+        let json = json[1..json.len() - 1].to_owned();
+        let numbers = each(number);
+        let mut spellings = vec![SECRET.to_owned(), json.clone(), json.replace('/', "\\/"), numbers.clone()];
+        spellings.push(each(|c| format!("\\u{:04X}", c as u32)));
+        spellings.push(numbers.replace('\\', "\\\\"));
+        spellings.push(numbers.replace('\\', "\\\\\\\\"));
+        spellings.push(numbers.replace('\\', "\\u005c"));
+        spellings.push(numbers.replace('\\', "\\\\u005C"));
+        spellings.push(each(|c| if c.is_ascii_lowercase() { c.to_string() } else { number(c) }));
+        spellings.push(SECRET.bytes().map(|byte| format!("%{byte:02x}")).collect());
+        spellings.push(SECRET.bytes().map(|byte| format!("%{byte:02X}")).collect());
+        spellings.push(SECRET.bytes().map(|byte| number(char::from(byte))).collect());
+        spellings.push(SECRET.bytes().map(char::from).collect());
+        spellings
+    }
+
+    #[test]
+    fn a_secret_is_recognised_in_every_spelling() {
+        for spelling in spellings() {
+            let text = spelling.clone() + "\", and more";
+            assert_eq!(spelled(text.as_bytes(), SECRET, 8), Some(spelling.len()), "{spelling}");
+            assert!(first_bytes(SECRET).any(|byte| byte == text.as_bytes()[0]), "{spelling}");
+        }
+    }
+
+    #[test]
+    fn a_secret_that_is_cut_is_recognised_by_its_first_characters() {
+        for spelling in spellings() {
+            let bytes = spelling.as_bytes();
+            let first = (0..bytes.len()).find(|end| spelled(&bytes[..*end], SECRET, 4).is_some()).unwrap();
+            for end in first..bytes.len() {
+                assert_eq!(spelled(&bytes[..end], SECRET, 4), Some(end), "{spelling} up to {end}");
+            }
+            assert!(spelled(&bytes[..first - 1], SECRET, 4).is_none());
+            let decoded = bytes[..first].iter().filter(|byte| **byte == b'u' || **byte == b'%').count();
+            assert!(decoded <= 9 && first <= 4 * 17, "{spelling}: {first}");
+        }
+    }
+
+    #[test]
+    fn other_text_is_not_the_secret() {
+        for text in [
+            "",
+            "sk",
+            "sk-A/b+d",
+            "\\",
+            "\\u",
+            "\\u0074",
+            "%74",
+            "%",
+            "%7",
+            "\\\\n",
+            "\\u+073",
+            "sk-A/b\\u002",
+            "x",
+        ] {
+            assert_eq!(spelled(text.as_bytes(), SECRET, 8), None, "{text}");
+        }
+        assert_eq!(spelled(&[b'\\'; 1000], SECRET, 1), None);
+        assert_eq!(spelled(b"anything", "\\", 1), None, "nothing is left to look for");
+    }
+
+    #[test]
+    fn characters_of_two_units() {
+        for text in ["🦀", "\u{f0}\u{9f}\u{a6}\u{80}", "\\ud83e\\udd80", "\\\\uD83E\\\\uDD80", "%f0%9f%a6%80"]
+        {
+            assert_eq!(spelled(text.as_bytes(), "🦀", 8), Some(text.len()), "{text}");
+            assert!(first_bytes("🦀").any(|byte| byte == text.as_bytes()[0]), "{text}");
+        }
+        assert_eq!(spelled(b"\\ud83e\\ud83e", "🦀", 8), None);
+    }
+}
