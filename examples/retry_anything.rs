@@ -2,7 +2,7 @@
 //!
 //!     cargo run --example retry_anything
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use std::{env, fs, io, process, thread};
 
 use holysheep::{Jitter, RetryConfig, Verdict, retry, retry_if};
@@ -10,43 +10,37 @@ use holysheep::{Jitter, RetryConfig, Verdict, retry, retry_if};
 fn main() -> io::Result<()> {
     env_logger::init();
     let path = env::temp_dir().join(format!("holysheep-{}.txt", process::id()));
-    let patient = RetryConfig::default()
+    let settings = RetryConfig::default()
         .base_delay(Duration::from_millis(50))
         .max_delay(Duration::from_millis(400))
         .jitter(Jitter::Equal);
 
-    let writer = thread::spawn({
-        let path = path.clone();
-        move || {
-            thread::sleep(Duration::from_millis(150));
-            fs::write(path, "written at last")
-        }
+    let target = path.clone();
+    let writer = thread::spawn(move || {
+        thread::sleep(Duration::from_millis(150));
+        fs::write(target, "written at last")
     });
 
-    // A missing file is usually final; here it is what we wait for, so the verdict is ours.
-    let start = Instant::now();
+    // A missing file is a permanent error by default. Here it is the one to wait for.
     let mut attempts = 0;
-    let not_yet = |error: &io::Error| match error.kind() {
+    let decide = |error: &io::Error| match error.kind() {
         io::ErrorKind::NotFound => Verdict::Retry,
         _ => Verdict::GiveUp,
     };
-    let text = retry_if(&patient, not_yet, || {
+    let text = retry_if(&settings, decide, || {
         attempts += 1;
         fs::read_to_string(&path)
     })?;
-    println!("read {text:?} at attempt {attempts}, after {:.1?}", start.elapsed());
+    println!("read {text:?} at attempt {attempts}");
     writer.join().map_err(|_| io::Error::other("the writer panicked"))??;
     fs::remove_file(&path)?;
 
-    // With the verdict that io::Error gives itself, a missing file is an error at once.
+    // By the verdict of io::Error itself it isn't retried.
     let mut attempts = 0;
-    let missing = retry(&patient, || {
+    let result = retry(&settings, || {
         attempts += 1;
         fs::read_to_string(&path)
     });
-    println!(
-        "{} after {attempts} attempt",
-        missing.err().map_or("nothing is missing".into(), |error| error.to_string())
-    );
+    println!("without the file: {:?} after {attempts} attempt", result.map_err(|error| error.kind()));
     Ok(())
 }

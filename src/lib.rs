@@ -1,11 +1,38 @@
-//! Calls HolySheep AI and every other OpenAI-compatible chat API, and makes the calls succeed.
-#![doc = include_str!("../README.md")]
+//! A blocking client for HolySheep AI and every other OpenAI-compatible chat API, built so that calls succeed.
+//!
+//! ```no_run
+//! use holysheep::{ChatRequest, Client};
+//!
+//! let client = Client::from_env()?; // HOLYSHEEP_API_KEY, and HOLYSHEEP_BASE_URL for another service
+//! let answer = client.chat(&ChatRequest::new("gpt-4.1").user("What is full jitter?"))?;
+//! println!("{}", answer.text());
+//! # Ok::<_, holysheep::Error>(())
+//! ```
+//!
+//! Calls are retried after rate limits, overload and lost connections, as the server asks and within the limits that you set.
+//! There is no async runtime, and there are five dependencies.
+//!
+//! | to | use |
+//! |---|---|
+//! | make a call | [`Client::chat`], [`Client::chat_stream`], [`Client::embeddings`], [`Client::models`] |
+//! | make many calls | [`Client::batch`] |
+//! | configure a client | [`Config::builder`], [`RetryConfig`], [`AdaptiveConfig`] |
+//! | end calls early | [`Cancel`], [`Client::with_deadline`], [`Client::drain`], [`Client::shutdown`] |
+//! | handle errors | [`Error`] |
+//! | observe calls | [`Meta`], [`Event`], [`AdaptiveHandler::snapshot`] |
+//! | retry anything else | [`retry()`], [`retry_if`], [`AdaptiveHandler`] |
+//! | test a program | [`Clock::fake`], and the module `test_server` of the feature `test-server` |
+//!
+//! The [`guide`] explains [retries](guide::retrying), the [adaptive handler](guide::adaptive_handler),
+//! [streams](guide::streams), [batches](guide::batches), [errors by symptom](guide::errors_by_symptom),
+//! [testing](guide::testing), and has [recipes](guide::recipes) for other services, proxies, static binaries and more.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod adaptive;
 mod api;
 mod client;
 mod error;
+pub mod guide;
 mod http;
 mod json;
 mod limits;

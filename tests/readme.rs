@@ -1,4 +1,4 @@
-//! The README's statements about the adaptive handler agree with the code and with its picture.
+//! What the README and the guide say about the adaptive handler agrees with the code and with the picture.
 #![allow(clippy::unwrap_used, reason = "a test that can't continue must fail")]
 
 use std::time::{Duration, Instant};
@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use holysheep::{AdaptiveConfig, AdaptiveHandler, Admission, BreakerState, Outcome};
 
 const README: &str = include_str!("../README.md");
+const GUIDE: &str = include_str!("../src/guide/adaptive_handler.md");
 const PICTURE: &str = include_str!("../docs/simulation.svg");
 
 #[track_caller]
@@ -41,13 +42,13 @@ fn the_breaker_and_the_budget_are_as_documented() {
         let Admission::Go(permit) = handler.admit(start + after) else { return };
         handler.record(start + after, permit, Outcome::failed());
     };
-    lists("**After ten errors on end**, over two seconds or more");
+    assert!(GUIDE.contains("ten consecutive failures over at least two seconds"));
     (0..9).for_each(|_| fail(Duration::ZERO));
     fail(Duration::from_millis(1999));
     assert_eq!(handler.snapshot().breaker, BreakerState::Closed);
     fail(Duration::from_secs(2));
     assert_eq!(handler.snapshot().breaker, BreakerState::Open);
-    lists(&format!("have a budget: {}, and", handler.snapshot().budget));
+    assert!(GUIDE.contains(&format!("begins with {} retries", handler.snapshot().budget)));
 }
 
 #[test]

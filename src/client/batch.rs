@@ -3,14 +3,12 @@
 mod pool;
 mod queue;
 mod request;
-mod state;
 
 use std::fmt;
 use std::sync::Arc;
 
-use self::pool::WorkerPool;
+use self::pool::{Limits, WorkerPool};
 use self::request::Sendable;
-use self::state::Limits;
 use crate::api::{ChatRequest, ChatResponse, EmbeddingRequest, EmbeddingResponse};
 use crate::client::Client;
 use crate::error::Result;
@@ -144,11 +142,12 @@ where
     /// Starts the batch on threads and connections of its own, and returns its items. It pauses while no item is taken.
     ///
     /// Dropping the iterator ends all its calls at once. After a [`shutdown`](Client::shutdown) the calls that had begun
-    /// return [`Error::Shutdown`](crate::Error::Shutdown), then the iterator ends; after a [`drain`](Client::drain) the requests in flight finish.
+    /// return [`Error::Shutdown`](crate::Error::Shutdown), then the iterator ends; after a [`drain`](Client::drain) the
+    /// requests in flight finish.
     ///
     /// A panic in a call, which only the program's own [`on_event`](crate::ConfigBuilder::on_event) can cause, becomes that
-    /// item's [`Error::Panicked`](crate::Error::Panicked). A panic in the requests' iterator ends the input, and is resumed when all calls that had
-    /// begun are finished.
+    /// item's [`Error::Panicked`](crate::Error::Panicked). A panic in the requests' iterator ends the input, and is resumed
+    /// when all calls that had begun are finished.
     pub fn run(self) -> impl Iterator<Item = BatchItem<I::Item>> + Send {
         let Batch { client, requests, concurrency, in_order } = self;
         let limits = Limits {

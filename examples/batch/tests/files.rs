@@ -152,7 +152,7 @@ fn a_dry_run_checks_everything_and_sends_nothing() {
     assert!(out.contains("line 1 names no model; add --model NAME"), "{out}");
 }
 
-const README: &str = include_str!("../../../README.md");
+const GUIDE: &str = include_str!("../../../docs/batch.md");
 
 /// The bodies of all requests.
 fn sent(server: &Server) -> Vec<Value> {
@@ -425,8 +425,8 @@ fn the_command_that_is_named_for_csv_converts_it() {
     let command = err.split_once("convert it: ").unwrap().1.trim();
     let input = input.to_str().unwrap();
     assert!(
-        README.contains(&command.replace(input, "prompts.csv")),
-        "the README has another command than {command}"
+        GUIDE.contains(&command.replace(input, "prompts.csv")),
+        "docs/batch.md has another command than {command}"
     );
     if !Command::new("python3").arg("--version").output().is_ok_and(|output| output.status.success()) {
         return; // there is no Python here

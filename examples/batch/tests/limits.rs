@@ -55,9 +55,9 @@ fn shards_together_are_the_whole_input() {
     assert_complete(&all, 50);
 }
 
-const README: &str = include_str!("../../../README.md");
+const GUIDE: &str = include_str!("../../../docs/batch.md");
 
-/// Runs a line of the README in a shell, where `prompts.jsonl` is so many prompts.
+/// Runs a line of docs/batch.md in a shell, where `prompts.jsonl` is so many prompts.
 #[track_caller]
 fn shell(folder: &Folder, items: usize, line: &str, variables: &[(&str, &str)]) {
     let service = Service::new(0.0, Duration::ZERO);
@@ -78,7 +78,7 @@ fn gnu_parallel_runs_the_shards() {
         return;
     }
     let folder = Folder::new("parallel");
-    let line = README.lines().find(|line| line.starts_with("parallel ")).unwrap();
+    let line = GUIDE.lines().find(|line| line.starts_with("parallel ")).unwrap();
     shell(&folder, 24, line, &[]);
     let shards = (1..=4).map(|shard| lines(&folder.file(&format!("answers.{shard}.jsonl"))));
     let all: Vec<_> = shards.inspect(|lines| assert_eq!(lines.len(), 6)).flatten().collect();
@@ -91,7 +91,7 @@ fn slurm_and_kubernetes_run_the_shards_by_their_variables() {
         [("sbatch --array=1-4 --wrap ", "SLURM_ARRAY_TASK_ID", "3"), ("sh -c ", "JOB_COMPLETION_INDEX", "2")]
     {
         let folder = Folder::new(variable);
-        let line = README.lines().find_map(|line| line.strip_prefix(command)).unwrap();
+        let line = GUIDE.lines().find_map(|line| line.strip_prefix(command)).unwrap();
         shell(&folder, 12, line.trim_matches('\''), &[(variable, index)]);
         let done = lines(&folder.file(&format!("answers.{index}.jsonl")));
         let mut indexes: Vec<_> = done.iter().map(|line| line["index"].as_u64().unwrap()).collect();
