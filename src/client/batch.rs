@@ -3,12 +3,14 @@
 mod pool;
 mod queue;
 mod request;
+mod state;
 
 use std::fmt;
 use std::sync::Arc;
 
-use self::pool::{Limits, WorkerPool};
+use self::pool::WorkerPool;
 use self::request::Sendable;
+use self::state::Limits;
 use crate::api::{ChatRequest, ChatResponse, EmbeddingRequest, EmbeddingResponse};
 use crate::client::Client;
 use crate::error::Result;
