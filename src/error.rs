@@ -16,6 +16,19 @@ pub(crate) type Source = Box<dyn std::error::Error + Send + Sync + 'static>;
 /// last failure. [`source()`](std::error::Error::source) continues behind that, so that nothing is said twice. The methods
 /// ([`status`](Error::status), [`is_retryable`](Error::is_retryable) and so on) look through [`GaveUp`](Error::GaveUp).
 /// `Debug` shows no prompt, no answer and no body.
+///
+/// ```no_run
+/// use holysheep::{ChatRequest, Client, Error};
+///
+/// let client = Client::from_env()?;
+/// match client.chat(&ChatRequest::new("gpt-4.1").user("hi")) {
+///     Ok(answer) => println!("{}", answer.text()),
+///     Err(error) if error.is_auth() => eprintln!("check the key: {error}"),
+///     Err(Error::CircuitOpen { retry_in, .. }) => eprintln!("down, come back in {retry_in:?}"),
+///     Err(error) => eprintln!("{error} (request {})", error.request_id().unwrap_or("unknown")),
+/// }
+/// # Ok::<_, Error>(())
+/// ```
 #[non_exhaustive]
 pub enum Error {
     /// A setting or a request that can't work until it is changed. Never retried.

@@ -14,6 +14,18 @@ pub struct Limit {
 }
 
 /// The limits that a service reported with an answer.
+///
+/// ```
+/// use holysheep::{AdaptiveConfig, AdaptiveHandler, Limit, Outcome, RateLimits};
+/// use std::time::{Duration, Instant};
+///
+/// let requests = Limit { limit: 600, remaining: 12, reset: Duration::from_secs(20) };
+/// let limits = RateLimits { requests: Some(requests), tokens: None };
+/// let handler = AdaptiveHandler::new(AdaptiveConfig::default());
+/// let permit = handler.acquire(None)?;
+/// handler.record(Instant::now(), permit, Outcome::success().limits(limits));
+/// # Ok::<_, holysheep::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct RateLimits {
     /// The limit on requests.

@@ -6,6 +6,16 @@ use crate::error::Error;
 use crate::limits::RateLimits;
 
 /// How a call went.
+///
+/// ```no_run
+/// use holysheep::{ChatRequest, Client};
+///
+/// let answer = Client::from_env()?.chat(&ChatRequest::new("gpt-4.1").user("hi"))?;
+/// let meta = answer.meta();
+/// println!("{} attempts in {:?}, {:?} of it waiting", meta.attempts, meta.elapsed, meta.waited);
+/// println!("request id {}", meta.request_id.as_deref().unwrap_or("unknown"));
+/// # Ok::<_, holysheep::Error>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Meta {

@@ -33,6 +33,14 @@ pub struct Tries {
 }
 
 /// The counters and current limits of a handler.
+///
+/// ```
+/// use holysheep::{AdaptiveConfig, AdaptiveHandler, BreakerState};
+///
+/// let snapshot = AdaptiveHandler::new(AdaptiveConfig::default()).snapshot();
+/// assert_eq!(snapshot.breaker, BreakerState::Closed);
+/// assert_eq!(snapshot.rate_per_minute, None); // no limit before the first refusal
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Snapshot {

@@ -13,6 +13,19 @@ use crate::json::lenient::{text, to_count};
 use crate::json::object::ObjectWriter;
 
 /// A part of an answer, as it arrives in a stream.
+///
+/// ```no_run
+/// use holysheep::{ChatRequest, Client};
+///
+/// for chunk in Client::from_env()?.chat_stream(&ChatRequest::new("gpt-4.1").user("hi"))? {
+///     let chunk = chunk?;
+///     match chunk.reasoning() {
+///         Some(reasoning) => eprint!("{reasoning}"),
+///         None => print!("{}", chunk.text()),
+///     }
+/// }
+/// # Ok::<_, holysheep::Error>(())
+/// ```
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct ChatChunk {

@@ -10,6 +10,14 @@ use crate::json::base64;
 use crate::json::lenient::{Lenient, text};
 
 /// The content of a message: text or a list of parts.
+///
+/// ```
+/// use holysheep::{Message, Part};
+///
+/// let parts = [Part::text("What is this?"), Part::image_url("https://example.com/a.png")];
+/// let content = Message::user_parts(parts).content.unwrap_or_default();
+/// assert_eq!((content.text(), content.parts().len()), ("What is this?", 2));
+/// ```
 #[derive(Clone, Default, PartialEq)]
 pub struct Content {
     /// The text, or the concatenated texts of all parts.
@@ -138,6 +146,15 @@ impl<'de> Deserialize<'de> for Content {
 }
 
 /// One part of a message: text, an image, or another type that the service supports.
+///
+/// ```
+/// use holysheep::{Message, Part};
+///
+/// let png = [0x89, b'P', b'N', b'G'];
+/// let image = Part::image_bytes("image/png", &png);
+/// assert_eq!(image.kind(), "image_url");
+/// let message = Message::user_parts([Part::text("What is this?"), image]);
+/// ```
 #[derive(Clone, PartialEq, serde::Serialize)]
 #[serde(transparent)]
 pub struct Part(Map<String, Value>);

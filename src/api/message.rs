@@ -13,6 +13,13 @@ use crate::json::lenient::{Lenient, Object, list, object, text};
 use crate::json::object::json_object;
 
 /// The author of a message.
+///
+/// ```
+/// use holysheep::{Message, Role};
+///
+/// assert_eq!(Message::user("hi").role, Role::User);
+/// assert_eq!(Role::Assistant.as_str(), "assistant");
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
@@ -79,6 +86,17 @@ impl fmt::Display for Role {
 }
 
 /// One message of a conversation.
+///
+/// ```
+/// use holysheep::{ChatRequest, Message, Part};
+///
+/// let history = [
+///     Message::system("Answer in one word."),
+///     Message::user_parts([Part::text("What is this?"), Part::image_url("https://example.com/a.png")]),
+///     Message::assistant("A sheep."),
+/// ];
+/// let request = ChatRequest::new("gpt-4.1").messages(history).user("What colour?");
+/// ```
 #[derive(Clone, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Message {

@@ -13,6 +13,15 @@ use crate::json::lenient::{List, text};
 use crate::json::object::json_object;
 
 /// A model as the service lists it.
+///
+/// ```no_run
+/// use holysheep::Client;
+///
+/// for model in Client::from_env()?.models()? {
+///     println!("{} ({})", model.id, model.owned_by().unwrap_or("unknown owner"));
+/// }
+/// # Ok::<_, holysheep::Error>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Model {

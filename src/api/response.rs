@@ -17,6 +17,17 @@ use crate::meta::Meta;
 pub(crate) const MAX_CHOICES: usize = 128;
 
 /// A chat completion.
+///
+/// ```no_run
+/// use holysheep::{ChatRequest, Client};
+///
+/// let answer = Client::from_env()?.chat(&ChatRequest::new("gpt-4.1").user("hi"))?;
+/// if answer.finish_reason() == Some("length") {
+///     eprintln!("the answer was cut by the token limit");
+/// }
+/// println!("{} ({} attempts)", answer.text(), answer.meta().attempts);
+/// # Ok::<_, holysheep::Error>(())
+/// ```
 #[derive(Clone, Default, PartialEq)]
 #[non_exhaustive]
 pub struct ChatResponse {
@@ -36,6 +47,16 @@ pub struct ChatResponse {
 }
 
 /// One of the answers in a chat completion.
+///
+/// ```no_run
+/// use holysheep::{ChatRequest, Client};
+///
+/// let request = ChatRequest::new("gpt-4.1").user("A name for a sheep?").n(3);
+/// for choice in Client::from_env()?.chat(&request)?.choices {
+///     println!("{}: {}", choice.index, choice.message.text());
+/// }
+/// # Ok::<_, holysheep::Error>(())
+/// ```
 #[derive(Clone, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Choice {

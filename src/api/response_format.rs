@@ -4,6 +4,15 @@ use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Value, json};
 
 /// The format of an answer that a request asks for.
+///
+/// ```
+/// use holysheep::{ChatRequest, ResponseFormat};
+/// use serde_json::json;
+///
+/// let schema = json!({"type": "object", "properties": {"name": {"type": "string"}}});
+/// let format = ResponseFormat::json_schema("city", schema);
+/// let request = ChatRequest::new("gpt-4.1").user("The largest city of Peru?").response_format(format);
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case", from = "Value")]
 #[non_exhaustive]

@@ -16,6 +16,21 @@ use crate::json::object::{IsDefault, ObjectWriter, json_object};
 pub(crate) const MAX_TOOL_CALLS: usize = 128;
 
 /// A tool call that the model requests.
+///
+/// ```
+/// use holysheep::ToolCall;
+/// use serde::Deserialize;
+///
+/// #[derive(Deserialize)]
+/// struct Place {
+///     city: String,
+/// }
+///
+/// let call = ToolCall::function("call_1", "weather", r#"{"city": "Paris"}"#); // from answer.tool_calls()
+/// let place: Place = call.arguments()?;
+/// assert_eq!((call.name(), place.city.as_str()), ("weather", "Paris"));
+/// # Ok::<_, holysheep::Error>(())
+/// ```
 #[derive(Clone, PartialEq, Deserialize)]
 #[serde(from = "ToolCallDelta")]
 #[non_exhaustive]

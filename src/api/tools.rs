@@ -7,6 +7,15 @@ use crate::json::bounded::Bounded;
 use crate::json::budget::Budget;
 
 /// A tool that the model may call.
+///
+/// ```
+/// use holysheep::{ChatRequest, Tool};
+/// use serde_json::json;
+///
+/// let schema = json!({"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]});
+/// let weather = Tool::function("weather", "The weather in a city, now", schema);
+/// let request = ChatRequest::new("gpt-4.1").user("Is it raining in Paris?").tools([weather]);
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Tool(Map<String, Value>);
@@ -52,6 +61,12 @@ impl Tool {
 }
 
 /// Whether the model has to call a tool, and which.
+///
+/// ```
+/// use holysheep::{ChatRequest, ToolChoice};
+///
+/// let request = ChatRequest::new("gpt-4.1").user("hi").tool_choice(ToolChoice::None);
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", from = "Value")]
 #[non_exhaustive]

@@ -4,6 +4,15 @@ use crate::json::extra::Extra;
 use crate::json::object::json_object;
 
 /// The token usage of a call. A number that the service doesn't send is `None`.
+///
+/// ```
+/// use holysheep::Usage;
+///
+/// let usage: Usage = serde_json::from_str(r#"{"prompt_tokens": 9, "completion_tokens": 3}"#)?;
+/// assert_eq!(usage.prompt_tokens, Some(9));
+/// assert_eq!(usage.total_tokens, None); // unknown, not 0
+/// # Ok::<_, serde_json::Error>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Usage {

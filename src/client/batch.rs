@@ -52,6 +52,18 @@ impl BatchRequest for EmbeddingRequest {
 }
 
 /// Many requests, not yet sent. Made by [`Client::batch`].
+///
+/// ```no_run
+/// use holysheep::{ChatRequest, Client};
+///
+/// let client = Client::from_env()?;
+/// let requests = (1..=1000).map(|n| ChatRequest::new("gpt-4.1").user(format!("A fact about {n}?")));
+/// let batch = client.batch(requests).concurrency(32).in_order(true);
+/// for item in batch.run() {
+///     println!("{}: {}", item.index, item.result?.text());
+/// }
+/// # Ok::<_, holysheep::Error>(())
+/// ```
 #[must_use = "nothing is sent before run()"]
 pub struct Batch<I> {
     client: Client,
@@ -61,6 +73,21 @@ pub struct Batch<I> {
 }
 
 /// The outcome of one request of a batch.
+///
+/// ```no_run
+/// use holysheep::{ChatRequest, Client};
+///
+/// let requests = ["a", "b"].map(|text| ChatRequest::new("gpt-4.1").user(text));
+/// let mut failed = Vec::new();
+/// for item in Client::from_env()?.batch(requests).run() {
+///     match item.result {
+///         Ok(answer) => println!("{}: {}", item.index, answer.text()),
+///         Err(error) if error.is_retryable() => failed.push(item.request), // for a later batch
+///         Err(error) => eprintln!("{}: {error}", item.index),
+///     }
+/// }
+/// # Ok::<_, holysheep::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct BatchItem<R: BatchRequest = ChatRequest> {
     /// The position of the request in the input, from 0.

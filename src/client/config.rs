@@ -30,6 +30,15 @@ pub(crate) use self::build::{clamped_deadline, clamped_timeout, with_header};
 pub(crate) type Observer = Arc<dyn Fn(&Event) + Send + Sync>;
 
 /// How a [`Client`](crate::Client) works. Made by [`Config::builder`].
+///
+/// ```
+/// use holysheep::{Client, Config};
+///
+/// let config = Config::builder().api_key("sk-test").base_url("https://api.example.com/v1").build()?;
+/// assert!(!format!("{config:?}").contains("sk-test")); // no key in Debug
+/// let client = Client::new(config)?;
+/// # Ok::<_, holysheep::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Config {
     pub(crate) settings: ConfigBuilder,
@@ -37,6 +46,22 @@ pub struct Config {
 }
 
 /// Builds a [`Config`]. A setting that isn't set has the default that the README lists.
+///
+/// ```
+/// use holysheep::{Config, RetryConfig};
+/// use std::time::Duration;
+///
+/// let config = Config::builder()
+///     .api_key("sk-test")
+///     .timeout(Duration::from_secs(120))
+///     .deadline(Some(Duration::from_secs(600)))
+///     .retry(RetryConfig::default().max_retries(3))
+///     .build()?;
+///
+/// let error = Config::builder().api_key("sk-test").timeout(Duration::ZERO).build().unwrap_err();
+/// assert_eq!(error.to_string(), "timeout: 0ns is below the minimum of 1 ms; 60 s is usual");
+/// # Ok::<_, holysheep::Error>(())
+/// ```
 #[derive(Clone)]
 #[must_use = "nothing is checked or made before build()"]
 pub struct ConfigBuilder {

@@ -7,6 +7,16 @@ use crate::policy::circuit_breaker::BreakerState;
 /// Something that happened in a call, told to [`ConfigBuilder::on_event`](crate::ConfigBuilder::on_event).
 ///
 /// Nothing in it is secret: no key, no prompt, no answer.
+///
+/// ```
+/// use holysheep::{Config, Event};
+///
+/// let config = Config::builder().api_key("sk-…").on_event(|event| match event {
+///     Event::Retry { wait, why, .. } => eprintln!("{why}; retrying in {wait:.1?}"),
+///     Event::Breaker { model, state, .. } => eprintln!("{model}: the circuit breaker is {state}"),
+///     _ => {} // events may be added
+/// });
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Event {

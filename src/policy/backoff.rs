@@ -64,6 +64,17 @@ pub struct RetryConfig {
 /// How a wait is randomised, so that clients that failed together don't come back together.
 ///
 /// Full and equal jitter are those of Marc Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
+///
+/// ```
+/// use holysheep::{Jitter, RetryConfig};
+/// use std::time::Duration;
+///
+/// let delay = |jitter, random| RetryConfig::default().jitter(jitter).delay(2, random);
+/// assert_eq!(delay(Jitter::None, 0.5), Duration::from_secs(4));
+/// assert_eq!(delay(Jitter::Full, 0.5), Duration::from_secs(2));
+/// assert_eq!(delay(Jitter::Equal, 0.5), Duration::from_secs(3));
+/// assert_eq!(delay(Jitter::Additive(Duration::from_secs(1)), 0.5), Duration::from_millis(4500));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Jitter {

@@ -26,6 +26,16 @@ const OPEN_CHANCE: f64 = 0.5;
 const PROBE_LIFE: Duration = Duration::from_secs(600);
 
 /// The state of a circuit breaker.
+///
+/// ```no_run
+/// use holysheep::{BreakerState, Client};
+///
+/// let client = Client::from_env()?;
+/// if client.handler("gpt-4.1").snapshot().breaker != BreakerState::Closed {
+///     eprintln!("the service is down");
+/// }
+/// # Ok::<_, holysheep::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum BreakerState {
     /// Calls are admitted.

@@ -8,6 +8,20 @@ use crate::policy::backoff::RetryConfig;
 use crate::policy::outcome::Outcome;
 
 /// What to do after a failure.
+///
+/// ```
+/// use holysheep::{RetryConfig, Verdict, retry_if};
+///
+/// let text = retry_if(
+///     &RetryConfig::default().max_retries(0),
+///     |error: &std::io::Error| match error.kind() {
+///         std::io::ErrorKind::NotFound => Verdict::Retry, // another program will write it
+///         _ => Verdict::GiveUp,
+///     },
+///     || std::fs::read_to_string("Cargo.toml"),
+/// )?;
+/// # Ok::<_, std::io::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// Another attempt can't help.
@@ -19,6 +33,24 @@ pub enum Verdict {
 }
 
 /// An error that knows whether another attempt could help.
+///
+/// ```
+/// use holysheep::{Retryable, Verdict};
+///
+/// enum DatabaseError {
+///     Locked,
+///     Corrupt,
+/// }
+///
+/// impl Retryable for DatabaseError {
+///     fn verdict(&self) -> Verdict {
+///         match self {
+///             DatabaseError::Locked => Verdict::Retry,
+///             DatabaseError::Corrupt => Verdict::GiveUp,
+///         }
+///     }
+/// }
+/// ```
 pub trait Retryable {
     /// What to do after this failure.
     fn verdict(&self) -> Verdict;

@@ -5,6 +5,24 @@ use std::time::{Duration, Instant};
 use crate::limits::RateLimits;
 
 /// The outcome of a call.
+///
+/// ```
+/// use holysheep::Outcome;
+/// use std::time::Duration;
+///
+/// fn outcome(status: u16, retry_after: Option<u64>) -> Outcome {
+///     let outcome = match status {
+///         429 | 529 => Outcome::throttled(),
+///         500.. => Outcome::failed(),
+///         400.. => Outcome::refused(),
+///         _ => Outcome::success(),
+///     };
+///     match retry_after {
+///         Some(seconds) => outcome.retry_after(Duration::from_secs(seconds)),
+///         None => outcome,
+///     }
+/// }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use = "pass the outcome to AdaptiveHandler::record and retry_delay"]
 pub struct Outcome {
