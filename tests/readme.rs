@@ -1,9 +1,13 @@
-//! What the README and the guide say about the adaptive handler agrees with the code and with the picture.
+//! What the README and the guide say about errors and the adaptive handler agrees with the code and with the picture.
 #![allow(clippy::unwrap_used, reason = "a test that can't continue must fail")]
 
 use std::time::{Duration, Instant};
 
-use holysheep::{AdaptiveConfig, AdaptiveHandler, Admission, BreakerState, Outcome};
+use holysheep::test_server::{Server, status};
+use holysheep::{
+    AdaptiveConfig, AdaptiveHandler, Admission, BreakerState, ChatRequest, Client, Config, Outcome,
+};
+use serde_json::json;
 
 const README: &str = include_str!("../README.md");
 const GUIDE: &str = include_str!("../src/guide/adaptive_handler.md");
@@ -61,4 +65,16 @@ fn the_figures_beside_the_picture_are_the_same_as_in_it() {
         let (lost, wasted) = figures.split_once(" lost; ").unwrap();
         lists(&format!("| {name} | {done} | {lost} | {} |", wasted.trim_end_matches(" of requests wasted")));
     }
+}
+
+#[test]
+fn a_wrong_key_is_reported_as_the_readme_shows() {
+    let error = json!({"code": "invalid_api_key", "message": "Incorrect API key provided"});
+    let server = Server::always(status(401).json(&json!({"error": error})));
+    let config = Config::builder().api_key("sk-test").base_url(server.url()).build().unwrap();
+    let request = ChatRequest::new("gpt-4.1").user("What is full jitter?");
+    let message = Client::new(config).unwrap().chat(&request).unwrap_err().to_string();
+    let host = server.address().to_string();
+    let message = message.replace(&host, "api.holysheep.ai");
+    assert_eq!(README.split("```text\n").nth(1).unwrap().lines().next(), Some(&message[..]));
 }
