@@ -3,9 +3,10 @@
 
 use std::time::{Duration, Instant};
 
-use holysheep::test_server::{Server, status};
+use holysheep::test_server::{Reply, Server, status};
 use holysheep::{
-    AdaptiveConfig, AdaptiveHandler, Admission, BreakerState, ChatRequest, Client, Config, Outcome,
+    AdaptiveConfig, AdaptiveHandler, Admission, BreakerState, ChatRequest, Client, Clock, Config, Jitter,
+    Outcome, RetryConfig,
 };
 use serde_json::json;
 
@@ -67,14 +68,24 @@ fn the_figures_beside_the_picture_are_the_same_as_in_it() {
     }
 }
 
-#[test]
-fn a_wrong_key_is_reported_as_the_readme_shows() {
-    let error = json!({"code": "invalid_api_key", "message": "Incorrect API key provided"});
-    let server = Server::always(status(401).json(&json!({"error": error})));
-    let config = Config::builder().api_key("sk-test").base_url(server.url()).build().unwrap();
+/// The error of the README's program, where the service always answers like this.
+fn printed(reply: Reply) -> String {
+    let server = Server::always(reply);
+    let config = Config::builder()
+        .api_key("sk-test")
+        .base_url(server.url())
+        .clock(Clock::fake())
+        .retry(RetryConfig::default().jitter(Jitter::None))
+        .adaptive(AdaptiveConfig::off());
     let request = ChatRequest::new("gpt-4.1").user("What is full jitter?");
-    let message = Client::new(config).unwrap().chat(&request).unwrap_err().to_string();
-    let host = server.address().to_string();
-    let message = message.replace(&host, "api.holysheep.ai");
-    assert_eq!(README.split("```text\n").nth(1).unwrap().lines().next(), Some(&message[..]));
+    let error = Client::new(config.build().unwrap()).unwrap().chat(&request).unwrap_err();
+    error.to_string().replace(&server.address().to_string(), "api.holysheep.ai:443")
+}
+
+#[test]
+fn errors_are_printed_as_the_readme_shows() {
+    let refused = json!({"error": {"code": "invalid_api_key", "message": "Incorrect API key provided"}});
+    let down = json!({"error": {"message": "The engine is currently overloaded"}});
+    let shown = README.split("```text\n").nth(1).unwrap().split("\n```").next().unwrap();
+    assert_eq!(shown, [printed(status(503).json(&down)), printed(status(401).json(&refused))].join("\n"));
 }
