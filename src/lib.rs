@@ -22,9 +22,10 @@ pub use adaptive::{
     AdaptiveConfig, AdaptiveHandler, Admission, CallError, Permit, RefusalCause, Snapshot, Tries,
 };
 pub use api::{
-    ChatChunk, ChatRequest, ChatResponse, Choice, ChunkChoice, Content, Delta, Embedding, EmbeddingInput,
-    EmbeddingRequest, EmbeddingResponse, FunctionCall, FunctionDelta, Logprobs, Message, Model, Part, Price,
-    ResponseFormat, Role, TokenLogprob, Tool, ToolCall, ToolCallDelta, ToolChoice, Usage, UsageDetails,
+    ChatChunk, ChatRequest, ChatRequestView, ChatResponse, Choice, ChunkChoice, Content, Delta, Embedding,
+    EmbeddingInput, EmbeddingRequest, EmbeddingRequestView, EmbeddingResponse, FunctionCall, FunctionDelta,
+    Logprobs, Message, Model, Part, Price, ResponseFormat, Role, TokenLogprob, Tool, ToolCall, ToolCallDelta,
+    ToolChoice, Usage, UsageDetails,
 };
 pub use client::Client;
 pub use client::batch::{Batch, BatchItem, BatchRequest};
