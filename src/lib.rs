@@ -40,6 +40,6 @@ pub use policy::backoff::{Jitter, RetryConfig};
 pub use policy::circuit_breaker::BreakerState;
 pub use policy::classify::{Retryable, Verdict};
 pub use policy::outcome::Outcome;
-pub use retry::{retry, retry_if};
+pub use retry::{Retry, retry, retry_if};
 pub use runtime::cancel::Cancel;
 pub use runtime::clock::Clock;

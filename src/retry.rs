@@ -1,16 +1,18 @@
 //! The retry loop: the one place where attempts repeat, for the client's calls and for any other fallible call.
 
+mod function;
 mod retrier;
 
 use std::time::Duration;
 
+pub use self::function::{Retry, retry, retry_if};
 pub(crate) use self::retrier::{CallState, Failure, Retrier, Step};
-use crate::adaptive::{AcquireRequest, Acquired, AdaptiveConfig, AdaptiveHandler, Change, Permit, Tries};
+use crate::adaptive::{AcquireRequest, Acquired, AdaptiveHandler, Change, Permit, Tries};
 use crate::error::{Error, Result};
 use crate::limits::RateLimits;
 use crate::meta::{Attempt, Meta};
 use crate::policy::backoff::RetryConfig;
-use crate::policy::classify::{Classification, Feedback, Immediate, Retryable, Verdict};
+use crate::policy::classify::{Classification, Immediate};
 use crate::policy::outcome::Outcome;
 use crate::runtime::cancel::Cancel;
 use crate::runtime::clock::Clock;
@@ -27,7 +29,7 @@ pub(crate) trait Operation {
     fn classify(&mut self, error: &Self::Error) -> Classification;
 
     /// Is told what happens between attempts.
-    fn observe(&self, _state: &CallState, _progress: Progress<'_, Self::Error>) {}
+    fn observe(&mut self, _state: &CallState, _progress: Progress<'_, Self::Error>) {}
 }
 
 /// What happens between attempts.
@@ -120,7 +122,7 @@ impl RetryLoop<'_> {
     fn granted<O: Operation>(
         &self,
         call: &mut Retrier<O::Error>,
-        operation: &O,
+        operation: &mut O,
         acquired: Acquired,
         permit: &mut Option<Permit>,
     ) -> Step<O::Output, O::Error> {
@@ -215,7 +217,7 @@ impl RetryLoop<'_> {
     fn record<O: Operation>(
         &self,
         call: &Retrier<O::Error>,
-        operation: &O,
+        operation: &mut O,
         permit: Option<Permit>,
         outcome: Option<Outcome>,
     ) {
@@ -233,145 +235,4 @@ pub(crate) fn clamped(retry: RetryConfig) -> RetryConfig {
         log::warn!("{error}; continuing with the nearest allowed value");
     }
     retry.clamped()
-}
-
-/// Calls `op` until it succeeds, its error's [`verdict`](Retryable::verdict) is to give up, or the retries are used up.
-///
-/// For any fallible call: a database, a file share, another HTTP client. Sleeps on this thread between attempts.
-/// A setting that can't work is replaced by the nearest one that can, with a warning in the log. A
-/// [`Verdict::RetryAfter`] of more than 60 s gives up.
-///
-/// # Errors
-/// The error of the last attempt.
-///
-/// ```
-/// use holysheep::{RetryConfig, retry};
-/// use std::{fs, time::Duration};
-///
-/// let quick = RetryConfig::default().base_delay(Duration::from_millis(50));
-/// let text = retry(&quick, || fs::read_to_string("Cargo.toml"))?;
-/// # Ok::<_, std::io::Error>(())
-/// ```
-pub fn retry<T, E: Retryable>(config: &RetryConfig, op: impl FnMut() -> Result<T, E>) -> Result<T, E> {
-    retry_if(config, E::verdict, op)
-}
-
-/// Like [`retry`], with the verdict on each error given by a function.
-///
-/// # Errors
-/// The error of the last attempt.
-pub fn retry_if<T, E>(
-    config: &RetryConfig,
-    verdict: impl FnMut(&E) -> Verdict,
-    op: impl FnMut() -> Result<T, E>,
-) -> Result<T, E> {
-    retry_on(&Clock::system(), config, verdict, op)
-}
-
-fn retry_on<T, E>(
-    clock: &Clock,
-    config: &RetryConfig,
-    verdict: impl FnMut(&E) -> Verdict,
-    op: impl FnMut() -> Result<T, E>,
-) -> Result<T, E> {
-    let config = clamped(config.clone());
-    let handler = AdaptiveHandler::new(AdaptiveConfig::off());
-    let (cancel, background) = (&Cancel::default(), false);
-    let with = RetryLoop { retry: &config, handler: &handler, clock, cancel, background };
-    let mut call = FallibleCall { op, verdict };
-    let retrier = &mut Retrier::new(clock.now(), None, background, config.max_timeout_retries());
-    match with.run(retrier, &mut call).result {
-        Ok(value) => Ok(value),
-        Err(Failure::GaveUp { last, .. } | Failure::Rejected { last: Some(last), .. }) => Err(last),
-        // A handler that is off rejects no call; if it did, there would still be the call to make.
-        Err(Failure::Rejected { last: None, .. }) => (call.op)(),
-    }
-}
-
-/// A fallible call of any kind, and what its errors mean.
-struct FallibleCall<F, V> {
-    op: F,
-    verdict: V,
-}
-
-impl<T, E, F, V> Operation for FallibleCall<F, V>
-where
-    F: FnMut() -> Result<T, E>,
-    V: FnMut(&E) -> Verdict,
-{
-    type Output = T;
-    type Error = E;
-
-    fn attempt(&mut self, _: &CallState) -> Attempt<T, E> {
-        (self.op)().into()
-    }
-
-    fn classify(&mut self, error: &E) -> Classification {
-        Classification::new((self.verdict)(error), Feedback::Ignore)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::io;
-
-    use super::*;
-    use crate::policy::backoff::Jitter;
-
-    fn exact() -> RetryConfig {
-        RetryConfig::default().jitter(Jitter::None)
-    }
-
-    /// Runs an operation that fails with these kinds of errors and then succeeds; tells the result and the sleeps.
-    fn after(
-        failures: &[io::ErrorKind],
-        verdict: impl Fn(&io::Error) -> Verdict,
-    ) -> (io::Result<u32>, Vec<u64>) {
-        let clock = Clock::fake();
-        let mut failures = failures.iter();
-        let result = retry_on(
-            &clock,
-            &exact(),
-            |error| verdict(error),
-            || match failures.next() {
-                Some(kind) => Err(io::Error::from(*kind)),
-                None => Ok(42),
-            },
-        );
-        (result, clock.sleeps().iter().map(Duration::as_secs).collect())
-    }
-
-    #[test]
-    fn anything_that_may_pass_is_tried_again() {
-        use io::ErrorKind::{BrokenPipe, ConnectionRefused, PermissionDenied, TimedOut};
-        let (result, sleeps) = after(&[TimedOut, ConnectionRefused, BrokenPipe], Retryable::verdict);
-        assert_eq!((result.unwrap(), sleeps), (42, vec![1, 2, 4]));
-        let (result, sleeps) = after(&[TimedOut, PermissionDenied], Retryable::verdict);
-        assert_eq!((result.unwrap_err().kind(), sleeps), (PermissionDenied, vec![1]));
-        let (result, sleeps) = after(&[TimedOut; 9], Retryable::verdict);
-        assert_eq!((result.unwrap_err().kind(), sleeps), (TimedOut, vec![1, 2, 4, 8, 16]));
-    }
-
-    #[test]
-    fn the_verdict_can_be_the_callers_own_and_name_a_time() {
-        let in_ten = |_: &io::Error| Verdict::RetryAfter(Duration::from_secs(10));
-        assert_eq!(
-            after(&[io::ErrorKind::NotFound; 5], in_ten).1,
-            [10, 10, 10, 10, 16],
-            "the longer of the two"
-        );
-        let in_an_hour = |_: &io::Error| Verdict::RetryAfter(Duration::from_secs(3600));
-        let (result, sleeps) = after(&[io::ErrorKind::NotFound], in_an_hour);
-        assert!(result.is_err() && sleeps.is_empty(), "longer than allowed");
-    }
-
-    #[test]
-    fn settings_that_contradict_each_other_still_end() {
-        let clock = Clock::fake();
-        let odd = exact().base_delay(Duration::MAX).exponential_base(f64::NAN);
-        let result: io::Result<()> =
-            retry_on(&clock, &odd, |_| Verdict::Retry, || Err(io::ErrorKind::TimedOut.into()));
-        assert!(result.is_err());
-        assert_eq!(clock.sleeps(), [Duration::from_secs(32); 5], "the cap wins");
-    }
 }

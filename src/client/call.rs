@@ -265,7 +265,7 @@ impl<T, F: Fn(&HttpRequest<'_>) -> Attempt<T>> Operation for Sending<'_, '_, F> 
     }
 
     /// Reports what happens between attempts to the log and to the program.
-    fn observe(&self, state: &CallState, progress: Progress<'_, Error>) {
+    fn observe(&mut self, state: &CallState, progress: Progress<'_, Error>) {
         let (attempt, model) = (state.attempts, &*self.spec.model);
         match progress {
             Progress::Paced(waited) => {
