@@ -84,12 +84,17 @@ impl RetryLoop<'_> {
         let (mut permit, mut meta) = (None, Meta::default());
         loop {
             step = match step {
-                Step::WaitForTurn => match self.acquire(&call.state) {
+                Step::WaitForTurn => match self.acquire(call, operation) {
                     Ok(acquired) => self.granted(call, operation, acquired, &mut permit),
                     Err(by) => call.rejected(by),
                 },
-                Step::WaitUntil(at) if self.cancel.sleep_until(self.clock, at) => Step::WaitForTurn,
-                Step::WaitUntil(_) => call.rejected(Error::Shutdown),
+                Step::WaitUntil(at) => {
+                    self.announce(call, operation, at.saturating_duration_since(self.clock.now()));
+                    match self.cancel.sleep_until(self.clock, at) {
+                        true => Step::WaitForTurn,
+                        false => call.rejected(Error::Shutdown),
+                    }
+                }
                 Step::Send => self.send(call, operation, permit.take(), &mut meta),
                 Step::Done(result) => {
                     meta.attempts = call.state.attempts;
@@ -113,6 +118,9 @@ impl RetryLoop<'_> {
             Step::Send => self.send(call, operation, permit.take(), &mut meta),
             step => step,
         };
+        if let Step::WaitUntil(at) = step {
+            self.announce(call, operation, at.saturating_duration_since(self.clock.now()));
+        }
         meta.attempts = call.state.attempts;
         meta.waited = call.state.waited;
         meta.elapsed = self.clock.now().saturating_duration_since(call.state.started);
@@ -127,6 +135,7 @@ impl RetryLoop<'_> {
         permit: &mut Option<Permit>,
     ) -> Step<O::Output, O::Error> {
         let Acquired { permit: granted, waited, breaker, is_probe } = acquired;
+        self.announce(call, operation, waited);
         *permit = Some(granted);
         let step = call.granted(waited, is_probe);
         if !waited.is_zero() {
@@ -151,15 +160,32 @@ impl RetryLoop<'_> {
         self.after_attempt(call, operation, permit, attempt.result, meta.rate_limits)
     }
 
-    /// Waits for the turn of the next attempt.
-    fn acquire(&self, state: &CallState) -> Result<Acquired> {
-        self.handler.enter(&AcquireRequest {
+    /// Waits for the turn of the next attempt. A retry that wasn't announced is announced as soon as its wait is known.
+    fn acquire<O: Operation>(&self, call: &mut Retrier<O::Error>, operation: &mut O) -> Result<Acquired> {
+        let request = AcquireRequest {
             clock: self.clock,
             stop: self.cancel,
-            deadline: state.due.filter(|_| !self.background),
-            retry: state.attempts > 0,
+            deadline: call.state.due.filter(|_| !self.background),
+            retry: call.state.attempts > 0,
             background: self.background,
-        })
+        };
+        if call.state.is_unannounced {
+            match self.handler.enter_at_once(&request) {
+                Ok(acquired) => return Ok(acquired),
+                Err(Some(wait)) => self.announce(call, operation, wait),
+                Err(None) => {}
+            }
+        }
+        self.handler.enter(&request)
+    }
+
+    /// Tells that another attempt follows the last failure after this wait, unless that was told before.
+    fn announce<O: Operation>(&self, call: &mut Retrier<O::Error>, operation: &mut O, wait: Duration) {
+        if std::mem::take(&mut call.state.is_unannounced) {
+            if let Some(error) = call.last() {
+                operation.observe(&call.state, Progress::Retrying { error, wait });
+            }
+        }
     }
 
     /// Tells the handler how the attempt ended, and decides what comes next.
@@ -193,7 +219,7 @@ impl RetryLoop<'_> {
         let retry_delay =
             |tries: &mut Tries| self.handler.next_delay(self.retry, tries, &failure.outcome, self.background);
         // A stale connection says nothing about the service, unless the retry that would tell isn't made.
-        let step = if call.immediate_retry(&failure) == Some(Immediate::FreshConnection) {
+        if call.immediate_retry(&failure) == Some(Immediate::FreshConnection) {
             let step = call.failed(self.clock.now(), error, &failure, retry_delay);
             if matches!(step, Step::Done(_)) {
                 self.record(call, operation, permit, learned);
@@ -202,15 +228,7 @@ impl RetryLoop<'_> {
         } else {
             self.record(call, operation, permit, learned);
             call.failed(self.clock.now(), error, &failure, retry_delay)
-        };
-        let wait = match step {
-            Step::WaitUntil(at) => at.saturating_duration_since(self.clock.now()),
-            _ => Duration::ZERO,
-        };
-        if let Some(error) = call.last() {
-            operation.observe(&call.state, Progress::Retrying { error, wait });
         }
-        step
     }
 
     /// Tells the handler an outcome, if there is one to tell; otherwise the permit is released without effect.
