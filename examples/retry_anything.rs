@@ -5,7 +5,7 @@
 use std::time::Duration;
 use std::{env, fs, io, process, thread};
 
-use holysheep::{Jitter, RetryConfig, Verdict, retry, retry_if};
+use holysheep::{Jitter, Retry, RetryConfig, Verdict, retry};
 
 fn main() -> io::Result<()> {
     env_logger::init();
@@ -27,10 +27,13 @@ fn main() -> io::Result<()> {
         io::ErrorKind::NotFound => Verdict::Retry,
         _ => Verdict::GiveUp,
     };
-    let text = retry_if(&settings, decide, || {
+    let read = || {
         attempts += 1;
         fs::read_to_string(&path)
-    })?;
+    };
+    let text = Retry::when(&settings, read, decide)
+        .notify(|error, wait| println!("{error}; the next attempt is in {wait:.0?}"))
+        .run()?;
     println!("read {text:?} at attempt {attempts}");
     writer.join().map_err(|_| io::Error::other("the writer panicked"))??;
     fs::remove_file(&path)?;

@@ -21,21 +21,15 @@ pub(crate) use request::{AcquireRequest, Acquired};
 pub(crate) use state::Change;
 pub use state::{Snapshot, Tries};
 
-use crate::error::{Error, Reason, Result};
+use crate::error::{Reason, Result};
 use crate::policy::backoff::RetryConfig;
-use crate::policy::circuit_breaker::BreakerState;
-use crate::policy::later;
 use crate::policy::outcome::{Admitted, Outcome};
 use crate::runtime::cancel::Cancel;
 use crate::runtime::clock::Clock;
 use crate::runtime::sync::lock;
 use controller::Decision;
 use state::State;
-use wait_queue::{Ticket, WaitQueue};
-
-/// When a caller that can't block asks again while others wait in the queue: soon for a pace of calls a second, and rarely
-/// enough to cost nothing.
-const BEHIND: Duration = Duration::from_millis(20);
+use wait_queue::WaitQueue;
 
 /// While the cap on calls in flight is reached, [`admit`](AdaptiveHandler::admit) asks to come back after this time: it is
 /// not known when the next call ends.
@@ -247,82 +241,6 @@ impl AdaptiveHandler {
         self.enter(&request).map(|acquired| acquired.permit)
     }
 
-    /// Waits for a permit. Whoever cancels the request must call [`wake`](AdaptiveHandler::wake) afterwards.
-    ///
-    /// # Errors
-    /// [`Error::Shutdown`] after a cancellation, [`Error::Deadline`] and [`Error::CircuitOpen`] as in `acquire`.
-    pub(crate) fn enter(&self, request: &AcquireRequest<'_>) -> Result<Acquired> {
-        let clock = request.clock;
-        let started = clock.now();
-        let mut inner = lock(&self.shared.inner);
-        let mut ticket: Option<Ticket> = None;
-        let result = loop {
-            let now = clock.now();
-            if request.stop.is_cancelled() {
-                break Err(Error::Shutdown);
-            }
-            if request.exceeds_deadline(now, Duration::ZERO) {
-                break Err(request.deadline_error(started));
-            }
-            let (mut wait, mut full) = (None, None);
-            if inner.queue.is_first(ticket.as_ref(), request.retry) {
-                let before = inner.state.breaker();
-                match inner.state.admit(now) {
-                    Decision::Go(call) => {
-                        let state = inner.state.breaker();
-                        let breaker = Some(state).filter(|state| *state != before);
-                        let is_probe = state == BreakerState::HalfOpen;
-                        // A call that was admitted on its first check did not wait.
-                        let waited = ticket
-                            .as_ref()
-                            .map_or(Duration::ZERO, |_| now.saturating_duration_since(started));
-                        break Ok(Acquired { permit: self.permit(call), waited, breaker, is_probe });
-                    }
-                    Decision::Open(retry_in) if !(request.background || self.shared.wait_when_open) => {
-                        break Err(Error::CircuitOpen { retry_in });
-                    }
-                    Decision::Open(time) | Decision::Wait(time) => wait = Some(time),
-                    // A call may end at any time, so the deadline doesn't fail the wait before it has passed.
-                    Decision::Full(time) => {
-                        full = Some(request.left(now).map_or(time, |left| left.min(time)));
-                    }
-                }
-            }
-            if request.exceeds_deadline(now, wait.unwrap_or_default()) {
-                break Err(request.deadline_error(started));
-            }
-            let condvar = Arc::clone(&ticket.get_or_insert_with(|| inner.queue.join(request.retry)).condvar);
-            inner = match wait.or(full) {
-                Some(time) => clock.wait(&condvar, inner, time),
-                None => clock.wait_behind(&condvar, inner, request.left(now)),
-            };
-        };
-        if let Some(ticket) = ticket {
-            inner.queue.leave(&ticket);
-        }
-        inner.queue.notify_head();
-        result
-    }
-
-    /// Takes a permit if there is one, for a caller that can't block; otherwise returns when to ask again.
-    pub(crate) fn try_enter(&self, now: Instant, retry: bool) -> std::result::Result<Acquired, Instant> {
-        let mut inner = lock(&self.shared.inner);
-        if !inner.queue.is_first(None, retry) {
-            return Err(later(now, BEHIND));
-        }
-        let before = inner.state.breaker();
-        match inner.state.admit(now) {
-            Decision::Go(call) => {
-                let state = inner.state.breaker();
-                let breaker = Some(state).filter(|state| *state != before);
-                let is_probe = state == BreakerState::HalfOpen;
-                Ok(Acquired { permit: self.permit(call), waited: Duration::ZERO, breaker, is_probe })
-            }
-            Decision::Full(wait) => Err(later(now, wait.min(ASK_AGAIN))),
-            Decision::Open(wait) | Decision::Wait(wait) => Err(later(now, wait)),
-        }
-    }
-
     /// Counts a call of a batch that waits, or waits no longer, for the snapshot.
     pub(crate) fn count_waiting(&self, waits: bool) {
         let count = &mut lock(&self.shared.inner).waiting_in_batches;
@@ -362,6 +280,8 @@ mod tests {
     use std::thread;
 
     use super::*;
+    use crate::error::Error;
+    use crate::policy::circuit_breaker::BreakerState;
 
     /// A handler whose breaker is half open, with the probe's permit. Calls that arrive now wait without sleeping until
     /// the probe's outcome is recorded.

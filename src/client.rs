@@ -7,7 +7,10 @@ pub(crate) mod config;
 mod core;
 mod decode;
 pub(crate) mod event;
+mod final_error;
+mod report;
 pub(crate) mod stream;
+mod usage_option;
 
 use std::fmt;
 use std::sync::Arc;
@@ -100,7 +103,9 @@ impl Client {
     /// [`Error::Config`] before anything is sent where the request can't work, otherwise the error of the call.
     pub fn chat(&self, request: &ChatRequest) -> Result<ChatResponse> {
         let mut call = self.begin_chat(request)?;
-        let Attempt { result, meta } = self.core.run(&mut call, None, |sent| self.send_chat(request, sent));
+        let send = |sent: &HttpRequest<'_>| self.send_chat(request, sent);
+        let Attempt { result, meta } =
+            self.core.complete(&mut call, send, |response| response.usage.as_ref());
         result.map(|response| response.with_meta(meta))
     }
 
@@ -128,7 +133,8 @@ impl Client {
     pub fn embeddings(&self, request: &EmbeddingRequest) -> Result<EmbeddingResponse> {
         let mut call = self.begin_embeddings(request)?;
         let send = |sent: &HttpRequest<'_>| self.send_embeddings(request, sent);
-        let Attempt { result, meta } = self.core.run(&mut call, None, send);
+        let Attempt { result, meta } =
+            self.core.complete(&mut call, send, |response| response.usage.as_ref());
         result.map(|response| EmbeddingResponse { meta, ..response })
     }
 

@@ -1,5 +1,6 @@
 //! HTTP by ureq: connections, requests, bodies. Nothing here decides about another attempt.
 
+mod answer_headers;
 pub(crate) mod body;
 mod connection;
 mod connections;

@@ -49,9 +49,10 @@ pub use adaptive::{
     AdaptiveConfig, AdaptiveHandler, Admission, CallError, Permit, RefusalCause, Snapshot, Tries,
 };
 pub use api::{
-    ChatChunk, ChatRequest, ChatResponse, Choice, ChunkChoice, Content, Delta, Embedding, EmbeddingInput,
-    EmbeddingRequest, EmbeddingResponse, FunctionCall, FunctionDelta, Logprobs, Message, Model, Part, Price,
-    ResponseFormat, Role, TokenLogprob, Tool, ToolCall, ToolCallDelta, ToolChoice, Usage, UsageDetails,
+    ChatChunk, ChatRequest, ChatRequestView, ChatResponse, Choice, ChunkChoice, Content, Delta, Embedding,
+    EmbeddingInput, EmbeddingRequest, EmbeddingRequestView, EmbeddingResponse, FunctionCall, FunctionDelta,
+    Logprobs, Message, Model, Part, Price, ResponseFormat, Role, TokenLogprob, Tool, ToolCall, ToolCallDelta,
+    ToolChoice, Usage, UsageDetails,
 };
 pub use client::Client;
 pub use client::batch::{Batch, BatchItem, BatchRequest};
@@ -66,6 +67,6 @@ pub use policy::backoff::{Jitter, RetryConfig};
 pub use policy::circuit_breaker::BreakerState;
 pub use policy::classify::{Retryable, Verdict};
 pub use policy::outcome::Outcome;
-pub use retry::{retry, retry_if};
+pub use retry::{Retry, retry, retry_if};
 pub use runtime::cancel::Cancel;
 pub use runtime::clock::Clock;

@@ -493,6 +493,7 @@ fn events_report_attempts_answers_and_retries() {
                     let why = why.split(": Connection reset").next().unwrap_or(&why);
                     format!("retry {attempt} {status:?} {wait:?} {why}")
                 }
+                Event::End { attempts, status, error, .. } => format!("end {attempts} {status:?} {error:?}"),
                 other => format!("{other:?}"),
             });
         }
@@ -508,6 +509,7 @@ fn events_report_attempts_answers_and_retries() {
         &format!("retry 2 None 0ns {lost}"),
         "attempt 3",
         "answer 3 Some(200)",
+        "end 3 Some(200) None",
     ];
     assert_eq!(*seen.lock().unwrap(), expected);
 }

@@ -1,12 +1,23 @@
-//! A request for a permit, and the permit it got.
+//! Requests for permits: waited for, taken if there is one, and the permits they get.
 
+use std::result::Result as StdResult;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::adaptive::Permit;
-use crate::error::Error;
+use crate::adaptive::controller::Decision;
+use crate::adaptive::state::State;
+use crate::adaptive::wait_queue::Ticket;
+use crate::adaptive::{ASK_AGAIN, AdaptiveHandler, Permit};
+use crate::error::{Error, Result};
 use crate::policy::circuit_breaker::BreakerState;
+use crate::policy::later;
 use crate::runtime::cancel::Cancel;
 use crate::runtime::clock::Clock;
+use crate::runtime::sync::lock;
+
+/// When a caller that can't block asks again while others wait in the queue: soon for a pace of calls a second, and rarely
+/// enough to cost nothing.
+const BEHIND: Duration = Duration::from_millis(20);
 
 /// A request for a permit.
 pub(crate) struct AcquireRequest<'a> {
@@ -30,18 +41,140 @@ pub(crate) struct Acquired {
     pub(crate) is_probe: bool,
 }
 
+/// Why a call can't go now.
+enum NotAdmitted {
+    /// It has to wait for this long.
+    Wait(Duration),
+    /// It has to wait until another call ends, but no longer than this.
+    Full(Duration),
+    /// The circuit breaker is open for this long.
+    Open(Duration),
+}
+
+impl AdaptiveHandler {
+    /// Waits for a permit. Whoever cancels the request must call [`wake`](AdaptiveHandler::wake) afterwards.
+    ///
+    /// # Errors
+    /// [`Error::Shutdown`] after a cancellation, [`Error::Deadline`] and [`Error::CircuitOpen`] as in `acquire`.
+    pub(crate) fn enter(&self, request: &AcquireRequest<'_>) -> Result<Acquired> {
+        let clock = request.clock;
+        let started = clock.now();
+        let mut inner = lock(&self.shared.inner);
+        let mut ticket: Option<Ticket> = None;
+        let result = loop {
+            let now = clock.now();
+            if request.stop.is_cancelled() {
+                break Err(Error::Shutdown);
+            }
+            if request.exceeds_deadline(now, Duration::ZERO) {
+                break Err(request.deadline_error(started));
+            }
+            let (mut wait, mut full) = (None, None);
+            if inner.queue.is_first(ticket.as_ref(), request.retry) {
+                match self.ask(&mut inner.state, now) {
+                    Ok(acquired) => {
+                        // A call that was admitted on its first check did not wait.
+                        let waited = ticket
+                            .as_ref()
+                            .map_or(Duration::ZERO, |_| now.saturating_duration_since(started));
+                        break Ok(Acquired { waited, ..acquired });
+                    }
+                    Err(NotAdmitted::Open(retry_in)) if self.rejects_when_open(request) => {
+                        break Err(Error::CircuitOpen { retry_in });
+                    }
+                    Err(NotAdmitted::Open(time) | NotAdmitted::Wait(time)) => wait = Some(time),
+                    // A call may end at any time, so the deadline doesn't fail the wait before it has passed.
+                    Err(NotAdmitted::Full(time)) => {
+                        full = Some(request.left(now).map_or(time, |left| left.min(time)));
+                    }
+                }
+            }
+            if request.exceeds_deadline(now, wait.unwrap_or_default()) {
+                break Err(request.deadline_error(started));
+            }
+            let condvar = Arc::clone(&ticket.get_or_insert_with(|| inner.queue.join(request.retry)).condvar);
+            inner = match wait.or(full) {
+                Some(time) => clock.wait(&condvar, inner, time),
+                None => clock.wait_behind(&condvar, inner, request.left(now)),
+            };
+        };
+        if let Some(ticket) = ticket {
+            inner.queue.leave(&ticket);
+        }
+        inner.queue.notify_head();
+        result
+    }
+
+    /// Takes a permit if there is one. Otherwise returns how long [`enter`](AdaptiveHandler::enter) will wait for it, as far as
+    /// that is known: not while others wait before this call, and not where the call would be rejected.
+    pub(crate) fn enter_at_once(
+        &self,
+        request: &AcquireRequest<'_>,
+    ) -> StdResult<Acquired, Option<Duration>> {
+        let now = request.clock.now();
+        let mut inner = lock(&self.shared.inner);
+        let is_over = request.stop.is_cancelled() || request.exceeds_deadline(now, Duration::ZERO);
+        if is_over || !inner.queue.is_first(None, request.retry) {
+            return Err(None);
+        }
+        match self.ask(&mut inner.state, now) {
+            Ok(acquired) => {
+                inner.queue.notify_head();
+                Ok(acquired)
+            }
+            Err(NotAdmitted::Full(_)) => Err(None),
+            Err(NotAdmitted::Open(_)) if self.rejects_when_open(request) => Err(None),
+            Err(NotAdmitted::Open(wait) | NotAdmitted::Wait(wait)) => {
+                Err(Some(wait).filter(|wait| !request.exceeds_deadline(now, *wait)))
+            }
+        }
+    }
+
+    /// Takes a permit if there is one, for a caller that can't block; otherwise returns when to ask again.
+    pub(crate) fn try_enter(&self, now: Instant, retry: bool) -> StdResult<Acquired, Instant> {
+        let mut inner = lock(&self.shared.inner);
+        if !inner.queue.is_first(None, retry) {
+            return Err(later(now, BEHIND));
+        }
+        self.ask(&mut inner.state, now).map_err(|not_admitted| match not_admitted {
+            NotAdmitted::Full(wait) => later(now, wait.min(ASK_AGAIN)),
+            NotAdmitted::Open(wait) | NotAdmitted::Wait(wait) => later(now, wait),
+        })
+    }
+
+    /// Asks the policies whether a call may go now.
+    fn ask(&self, state: &mut State, now: Instant) -> StdResult<Acquired, NotAdmitted> {
+        let before = state.breaker();
+        match state.admit(now) {
+            Decision::Go(call) => {
+                let now = state.breaker();
+                let breaker = Some(now).filter(|now| *now != before);
+                let is_probe = now == BreakerState::HalfOpen;
+                Ok(Acquired { permit: self.permit(call), waited: Duration::ZERO, breaker, is_probe })
+            }
+            Decision::Wait(wait) => Err(NotAdmitted::Wait(wait)),
+            Decision::Full(wait) => Err(NotAdmitted::Full(wait)),
+            Decision::Open(wait) => Err(NotAdmitted::Open(wait)),
+        }
+    }
+
+    fn rejects_when_open(&self, request: &AcquireRequest<'_>) -> bool {
+        !(request.background || self.shared.wait_when_open)
+    }
+}
+
 impl AcquireRequest<'_> {
     /// The time until the deadline.
-    pub(super) fn left(&self, now: Instant) -> Option<Duration> {
+    fn left(&self, now: Instant) -> Option<Duration> {
         self.deadline.map(|end| end.saturating_duration_since(now))
     }
 
     /// Whether the deadline passes before this wait is over.
-    pub(super) fn exceeds_deadline(&self, now: Instant, wait: Duration) -> bool {
+    fn exceeds_deadline(&self, now: Instant, wait: Duration) -> bool {
         self.left(now).is_some_and(|left| left <= wait)
     }
 
-    pub(super) fn deadline_error(&self, started: Instant) -> Error {
+    fn deadline_error(&self, started: Instant) -> Error {
         let after = self.deadline.map(|end| end.saturating_duration_since(started));
         Error::Deadline { after: after.unwrap_or_default() }
     }

@@ -201,6 +201,11 @@ impl Part {
         &self.0
     }
 
+    /// A part whose only field besides the type has the type's name.
+    pub(super) fn of(kind: &str, value: Value) -> Part {
+        Part::new(kind, kind, value)
+    }
+
     fn new(kind: &str, field: &str, value: Value) -> Part {
         Part(Map::from_iter([("type".to_owned(), kind.into()), (field.to_owned(), value)]))
     }

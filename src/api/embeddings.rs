@@ -13,7 +13,7 @@ use crate::json::bounded::Bounded;
 use crate::json::budget::Budget;
 use crate::json::extra::Extra;
 use crate::json::lenient::{Lenient, any, count, exact, list, text, to_float};
-use crate::json::object::json_object;
+use crate::json::object::{KnownFields, json_object};
 use crate::meta::Meta;
 
 /// A request for embeddings, built as a chain.
@@ -31,6 +31,26 @@ pub struct EmbeddingRequest {
     encoding_format: Option<String>,
     user: Option<String>,
     extra: Map<String, Value>,
+}
+
+/// The fields of an [`EmbeddingRequest`], to be read. Made by [`EmbeddingRequest::view`].
+///
+/// The names are those in JSON. A field that wasn't set is `None`.
+#[derive(Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub struct EmbeddingRequestView<'a> {
+    /// The requested model.
+    pub model: &'a str,
+    /// The input to embed.
+    pub input: &'a EmbeddingInput,
+    /// The length of the vectors.
+    pub dimensions: Option<u64>,
+    /// The encoding of the vectors.
+    pub encoding_format: Option<&'a str>,
+    /// The end user that the request is made for.
+    pub user: Option<&'a str>,
+    /// All other fields. One with the name of a field above overrides it.
+    pub extra: &'a Map<String, Value>,
 }
 
 /// The input to embed: one text, several, or another form that the service accepts, such as tokens.
@@ -73,8 +93,28 @@ impl EmbeddingRequest {
         &self.model
     }
 
-    /// Refuses a request that every service would refuse.
-    pub(crate) fn check(&self) -> Result<()> {
+    /// The names in JSON of the fields that have a setter.
+    pub const FIELDS: &'static [&'static str] = <EmbeddingRequest as KnownFields>::NAMES;
+
+    /// The fields of the request, to be read.
+    pub fn view(&self) -> EmbeddingRequestView<'_> {
+        let EmbeddingRequest { model, input, dimensions, encoding_format, user, extra } = self;
+        EmbeddingRequestView {
+            model,
+            input,
+            dimensions: *dimensions,
+            encoding_format: encoding_format.as_deref(),
+            user: user.as_deref(),
+            extra,
+        }
+    }
+
+    /// Refuses a request that every service would refuse. [`Client::embeddings`](crate::Client::embeddings) does that too,
+    /// before anything is sent.
+    ///
+    /// # Errors
+    /// [`Error::Config`] where there is no model or no input.
+    pub fn check(&self) -> Result<()> {
         if self.model.trim().is_empty() {
             return Err(Error::config("model", "is empty; name a model, such as text-embedding-3-small"));
         }
@@ -111,6 +151,19 @@ json_object!(EmbeddingRequest {
 impl Default for EmbeddingInput {
     fn default() -> EmbeddingInput {
         EmbeddingInput(Value::Null)
+    }
+}
+
+impl EmbeddingInput {
+    /// The input as it is sent: a text or a list.
+    pub fn as_json(&self) -> &Value {
+        &self.0
+    }
+
+    /// The text, or the texts of a list; nothing for tokens.
+    pub fn texts(&self) -> impl Iterator<Item = &str> {
+        let list = self.0.as_array().map_or(std::slice::from_ref(&self.0), Vec::as_slice);
+        list.iter().filter_map(Value::as_str)
     }
 }
 
@@ -151,6 +204,14 @@ impl<T: Into<Value> + Clone> From<&[T]> for EmbeddingInput {
 }
 
 debug_without_content!(EmbeddingRequest, request => model: request.model, input: request.input);
+
+impl fmt::Debug for EmbeddingRequestView<'_> {
+    /// Shows what may be logged: no content.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("EmbeddingRequestView");
+        shown.field("model", &self.model).field("input", self.input).finish_non_exhaustive()
+    }
+}
 
 debug_without_content!(EmbeddingInput, input => count: input.0.as_array().map_or(1, Vec::len));
 
@@ -363,7 +424,17 @@ mod tests {
         let request =
             EmbeddingRequest::new("m", ["a"]).dimensions(2).base64().user_id("u").extra("x", vec![1]);
         assert_eq!(to_value(&request).unwrap(), full);
+        let view = request.view();
+        let read = json!({
+            "model": view.model, "input": view.input.as_json(), "dimensions": view.dimensions,
+            "encoding_format": view.encoding_format, "user": view.user, "x": view.extra["x"]
+        });
+        assert_eq!(read, full);
+        assert_eq!(EmbeddingRequest::FIELDS, ["model", "input", "dimensions", "encoding_format", "user"]);
         assert_eq!(from_value::<EmbeddingRequest>(full).unwrap(), request);
+        assert_eq!(EmbeddingInput::from("a").texts().collect::<Vec<_>>(), ["a"]);
+        assert_eq!(EmbeddingInput::from(["a", "b"]).texts().collect::<Vec<_>>(), ["a", "b"]);
+        assert_eq!(EmbeddingInput::from([1u32]).texts().count(), 0);
     }
 
     #[test]
@@ -462,6 +533,10 @@ mod tests {
         assert_eq!(
             format!("{request:?}"),
             r#"EmbeddingRequest { model: "m", input: EmbeddingInput { count: 1, .. }, .. }"#
+        );
+        assert_eq!(
+            format!("{:?}", request.view()),
+            r#"EmbeddingRequestView { model: "m", input: EmbeddingInput { count: 1, .. }, .. }"#
         );
     }
 }

@@ -1,6 +1,10 @@
 //! A chat request.
 
 mod body;
+mod standard;
+mod view;
+
+pub use view::ChatRequestView;
 
 use serde_json::{Map, Value};
 
@@ -16,6 +20,8 @@ use crate::error::{Error, Result};
 ///
 /// let request = ChatRequest::new("gpt-4.1").system("Answer in one word.").user("Capital of France?").temperature(0.7);
 /// ```
+///
+/// [`view`](ChatRequest::view) reads the fields back.
 ///
 /// Whether the answer is streamed isn't a field: [`chat`](crate::Client::chat) and
 /// [`chat_stream`](crate::Client::chat_stream) decide that.
@@ -202,8 +208,12 @@ impl ChatRequest {
         &self.model
     }
 
-    /// Refuses a request that every service would refuse.
-    pub(crate) fn check(&self) -> Result<()> {
+    /// Refuses a request that every service would refuse. The client does that too, before anything is sent.
+    ///
+    /// # Errors
+    /// [`Error::Config`], whose `setting` is the field: no model, no messages, a number that isn't finite, or `stream` set as
+    /// a field.
+    pub fn check(&self) -> Result<()> {
         if self.model.trim().is_empty() {
             return Err(Error::config("model", "is empty; name a model, such as gpt-4.1"));
         }
@@ -281,6 +291,35 @@ mod tests {
         assert_eq!(from_value::<ChatRequest>(expected).unwrap(), full());
         let minimal = json!({"model": "m", "messages": [{"role": "user", "content": "a"}]});
         assert_eq!(to_value(ChatRequest::new("m").user("a")).unwrap(), minimal);
+    }
+
+    #[test]
+    fn every_field_can_be_read_back() {
+        let request = full();
+        let view = request.view();
+        let written = json!({
+            "model": view.model, "messages": view.messages, "temperature": view.temperature, "top_p": view.top_p,
+            "presence_penalty": view.presence_penalty, "frequency_penalty": view.frequency_penalty,
+            "max_tokens": view.max_tokens, "max_completion_tokens": view.max_completion_tokens, "n": view.n,
+            "stop": view.stop, "seed": view.seed, "tools": view.tools, "tool_choice": view.tool_choice,
+            "parallel_tool_calls": view.parallel_tool_calls, "response_format": view.response_format,
+            "reasoning_effort": view.reasoning_effort, "logprobs": view.logprobs, "top_logprobs": view.top_logprobs,
+            "user": view.user, "store": view.extra["store"]
+        });
+        assert_eq!(written, to_value(&request).unwrap());
+        let empty = ChatRequest::new("m");
+        let view = empty.view();
+        assert_eq!((view.messages.len(), view.stop.len(), view.n, view.user), (0, 0, None, None));
+    }
+
+    #[test]
+    fn the_list_of_fields_names_all_that_have_a_setter() {
+        let mut names: Vec<String> = to_value(full()).unwrap().as_object().unwrap().keys().cloned().collect();
+        names.retain(|name| name != "store");
+        let mut listed = ChatRequest::FIELDS.to_vec();
+        listed.sort_unstable();
+        names.sort_unstable();
+        assert_eq!(listed, names);
     }
 
     #[test]
@@ -362,5 +401,6 @@ mod tests {
     fn debug_hides_the_prompt() {
         let shown = r#"ChatRequest { model: "m", messages: 3, tools: 1, .. }"#;
         assert_eq!(format!("{:?}", full()), shown);
+        assert_eq!(format!("{:?}", full().view()), shown.replace("Request", "RequestView"));
     }
 }

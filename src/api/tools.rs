@@ -58,6 +58,11 @@ impl Tool {
     pub fn name(&self) -> &str {
         self.0.get("function").and_then(|function| function.get("name")?.as_str()).unwrap_or_default()
     }
+
+    /// All fields, as they are sent.
+    pub fn fields(&self) -> &Map<String, Value> {
+        &self.0
+    }
 }
 
 /// Whether the model has to call a tool, and which.

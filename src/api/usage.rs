@@ -38,25 +38,53 @@ pub struct UsageDetails {
     pub reasoning_tokens: Option<u64>,
 }
 
-/// The price of a model.
+/// The price of a model, per million tokens, as price lists state it.
+///
+/// ```
+/// use holysheep::Price;
+///
+/// let price = Price::new(2.0, 8.0).cached_input(0.5);
+/// assert_eq!(price.input_per_mtok, 2.0);
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[non_exhaustive]
 pub struct Price {
     /// Price per million tokens in requests.
     pub input_per_mtok: f64,
     /// Price per million tokens in answers.
     pub output_per_mtok: f64,
+    /// Price per million tokens in requests that the service had cached; `None` for the price of all other input.
+    pub cached_input_per_mtok: Option<f64>,
+}
+
+impl Price {
+    /// Prices per million tokens in requests and in answers.
+    pub fn new(input: f64, output: f64) -> Price {
+        Price { input_per_mtok: input, output_per_mtok: output, cached_input_per_mtok: None }
+    }
+
+    /// The price per million tokens in requests that the service had cached.
+    pub fn cached_input(mut self, price: f64) -> Price {
+        self.cached_input_per_mtok = Some(price);
+        self
+    }
 }
 
 impl Usage {
-    /// The cost of the call at this price, in the price's currency, without discounts for cached tokens.
+    /// The cost of the call at this price, in the price's currency.
     ///
     /// All tokens beyond those in the request are charged as output, because some services count reasoning tokens in the
-    /// total only. A number that the service doesn't send counts as 0.
+    /// total only. Cached tokens are a part of those in the request and have their own price where there is one. A number
+    /// that the service doesn't send counts as 0.
     pub fn cost(&self, price: &Price) -> f64 {
         let input = self.prompt_tokens.unwrap_or(0);
+        let cached = self.details.cached_tokens.unwrap_or(0).min(input);
         let beyond = self.total_tokens.unwrap_or(0).saturating_sub(input);
         let output = self.completion_tokens.unwrap_or(0).max(beyond);
-        (input as f64 * price.input_per_mtok + output as f64 * price.output_per_mtok) / 1e6
+        let of = |tokens: u64, price: f64| tokens as f64 * price / 1e6;
+        of(input - cached, price.input_per_mtok)
+            + of(cached, price.cached_input_per_mtok.unwrap_or(price.input_per_mtok))
+            + of(output, price.output_per_mtok)
     }
 }
 
@@ -73,7 +101,7 @@ mod tests {
 
     #[test]
     fn cost() {
-        let price = Price { input_per_mtok: 2.0, output_per_mtok: 8.0 };
+        let price = Price::new(2.0, 8.0);
         let cost = |usage: Value| from_value::<Usage>(usage).unwrap().cost(&price);
         let million = 1_000_000;
         assert_eq!(
@@ -87,5 +115,21 @@ mod tests {
             cost(json!({"prompt_tokens": million, "completion_tokens": 1, "total_tokens": 2 * million})),
             10.0
         );
+    }
+    #[test]
+    fn cached_tokens_have_a_price_of_their_own() {
+        let cost = |cached: u64, price: Price| {
+            let usage = json!({
+                "prompt_tokens": 1_000_000, "completion_tokens": 250_000,
+                "prompt_tokens_details": {"cached_tokens": cached}
+            });
+            from_value::<Usage>(usage).unwrap().cost(&price)
+        };
+        let price = Price::new(2.0, 8.0);
+        assert_eq!(cost(500_000, price), 4.0, "without a price of their own they are input");
+        assert_eq!(cost(0, price.cached_input(0.5)), 4.0);
+        assert_eq!(cost(500_000, price.cached_input(0.5)), 3.25);
+        assert_eq!(cost(500_000, price.cached_input(0.0)), 3.0);
+        assert_eq!(cost(2_000_000, price.cached_input(0.5)), 2.5, "never more than there are in the request");
     }
 }

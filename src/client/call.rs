@@ -4,14 +4,16 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde_json::{Map, Value};
-
-use crate::adaptive::{Acquired, AdaptiveHandler, Change};
+use crate::adaptive::{Acquired, AdaptiveHandler};
+use crate::api::Usage;
 use crate::client::cancellation::Cancellation;
 use crate::client::core::{Core, IdempotencyKeys};
 use crate::client::decode::ResponseDecoder;
 use crate::client::event::Event;
-use crate::error::{Error, Reason, Result};
+use crate::client::final_error::final_error;
+use crate::client::report::{CallName, next_number};
+use crate::client::usage_option::{refuses_usage, without_usage};
+use crate::error::{Error, Result};
 use crate::http::request::{Deadline, HttpRequest, Limits, RequestHeaders};
 use crate::http::transport::HttpResponse;
 use crate::meta::{Attempt, Meta};
@@ -48,6 +50,7 @@ pub(crate) struct CallSpec<'a> {
 
 /// A call, from its first attempt to its last.
 pub(crate) struct Call<'a> {
+    number: u64,
     spec: CallSpec<'a>,
     idempotency_key: Option<String>,
     retrier: Retrier<Error>,
@@ -56,6 +59,7 @@ pub(crate) struct Call<'a> {
 /// A call as the retry loop repeats it: `send` makes one attempt.
 struct Sending<'c, 'a, F> {
     core: &'c Core,
+    number: u64,
     spec: &'c mut CallSpec<'a>,
     idempotency_key: Option<&'c str>,
     send: F,
@@ -79,6 +83,14 @@ impl Call<'_> {
         &self.spec.model
     }
 
+    pub(super) fn name(&self) -> CallName<'_> {
+        CallName { number: self.number, model: &self.spec.model }
+    }
+
+    pub(crate) fn started(&self) -> Instant {
+        self.retrier.state.started
+    }
+
     /// Whether an attempt was made before.
     pub(crate) fn is_retry(&self) -> bool {
         self.retrier.state.attempts > 0
@@ -89,7 +101,7 @@ impl Call<'_> {
         let CallSpec { options, model, path, body, asks_for_usage } = self.spec;
         let (model, path) = (model.into_owned().into(), path.into_owned().into());
         let spec = CallSpec { options, model, path, body, asks_for_usage };
-        Call { spec, idempotency_key: self.idempotency_key, retrier: self.retrier }
+        Call { spec, ..self }
     }
 
     pub(crate) fn options(&self) -> &Arc<CallOptions> {
@@ -98,13 +110,25 @@ impl Call<'_> {
 }
 
 impl Core {
-    /// Makes a call whose answer comes as a whole, which `decode` makes a value of.
+    /// Makes a call whose answer comes as a whole and has no usage. `decode` makes a value of the answer.
     pub(crate) fn call<T>(
         &self,
         call: &mut Call<'_>,
         decode: impl Fn(&HttpResponse) -> Result<T>,
     ) -> Attempt<T> {
-        self.run(call, None, |request| self.send_whole(request, &decode))
+        self.complete(call, |request| self.send_whole(request, &decode), |_| None)
+    }
+
+    /// Makes a call from its begin to its end, and reports that. `usage` finds the usage in what `send` returns.
+    pub(crate) fn complete<T>(
+        &self,
+        call: &mut Call<'_>,
+        send: impl Fn(&HttpRequest<'_>) -> Attempt<T>,
+        usage: fn(&T) -> Option<&Usage>,
+    ) -> Attempt<T> {
+        let attempt = self.run(call, None, send);
+        self.report_end(call.name(), &attempt.meta, attempt.result.as_ref().map(usage));
+        attempt
     }
 
     /// A call that begins now.
@@ -113,7 +137,7 @@ impl Core {
         let idempotency_key = keys.map(IdempotencyKeys::next);
         let CallOptions { deadline, background, retry, .. } = &*spec.options;
         let retrier = Retrier::new(self.clock.now(), *deadline, *background, retry.max_timeout_retries());
-        Call { spec, idempotency_key, retrier }
+        Call { number: next_number(), spec, idempotency_key, retrier }
     }
 
     /// Makes a call: repeats `send` as the retry loop decides. `failed` is the failure of an attempt that had succeeded at
@@ -135,12 +159,13 @@ impl Core {
         self.ended(&options, &call.spec.model, result, meta)
     }
 
-    /// Makes one attempt of a call with a permit that was acquired.
+    /// Makes one attempt of a call with a permit that was acquired, and reports the end of the call if it is the last.
     pub(crate) fn attempt<T>(
         &self,
         call: &mut Call<'_>,
         acquired: Acquired,
         send: impl Fn(&HttpRequest<'_>) -> Attempt<T>,
+        usage: fn(&T) -> Option<&Usage>,
     ) -> Progressed<T> {
         let options = Arc::clone(&call.spec.options);
         let handler = self.handlers.get(&call.spec.model);
@@ -148,7 +173,9 @@ impl Core {
         let (retrier, mut sending) = self.sending(call, send);
         match retry_loop.attempt(retrier, &mut sending, acquired) {
             (Step::Done(result), meta) => {
-                Progressed::Done(self.ended(&options, &call.spec.model, result, meta))
+                let attempt = self.ended(&options, &call.spec.model, result, meta);
+                self.report_end(call.name(), &attempt.meta, attempt.result.as_ref().map(usage));
+                Progressed::Done(attempt)
             }
             (Step::WaitUntil(at), _) => Progressed::WaitUntil(at),
             (Step::WaitForTurn | Step::Send, _) => Progressed::WaitForTurn,
@@ -157,7 +184,11 @@ impl Core {
 
     /// Ends a call that waits, because the client was shut down, drained or cancelled.
     pub(crate) fn abandon(&self, call: &Call<'_>) -> Error {
-        self.cancelled(&call.spec.options).unwrap_or(Error::Shutdown)
+        let error = self.cancelled(&call.spec.options).unwrap_or(Error::Shutdown);
+        let CallState { attempts, waited, .. } = call.retrier.state;
+        let elapsed = self.clock.now().saturating_duration_since(call.started());
+        self.report_end(call.name(), &Meta { attempts, waited, elapsed, ..Meta::default() }, Err(&error));
+        error
     }
 
     /// Makes an attempt whose answer comes as a whole.
@@ -187,8 +218,9 @@ impl Core {
         call: &'c mut Call<'a>,
         send: F,
     ) -> (&'c mut Retrier<Error>, Sending<'c, 'a, F>) {
-        let Call { spec, idempotency_key, retrier } = call;
-        (retrier, Sending { core: self, spec, idempotency_key: idempotency_key.as_deref(), send })
+        let Call { number, spec, idempotency_key, retrier } = call;
+        let (number, idempotency_key) = (*number, idempotency_key.as_deref());
+        (retrier, Sending { core: self, number, spec, idempotency_key, send })
     }
 
     /// What a call ended with.
@@ -213,11 +245,11 @@ impl Core {
         let by_user = options.cancellation.as_ref().is_some_and(|ends| ends.user.is_cancelled());
         (by_user && !self.shutdown.is_cancelled()).then_some(Error::Cancelled)
     }
+}
 
-    fn emit(&self, event: impl FnOnce() -> Event) {
-        if let Some(observer) = &self.observer {
-            observer(&event());
-        }
+impl<F> Sending<'_, '_, F> {
+    fn name(&self) -> CallName<'_> {
+        CallName { number: self.number, model: &self.spec.model }
     }
 }
 
@@ -231,8 +263,8 @@ impl<T, F: Fn(&HttpRequest<'_>) -> Attempt<T>> Operation for Sending<'_, '_, F> 
             self.spec.body = self.spec.body.take().map(without_usage);
         }
         let attempt = state.attempts;
-        log::trace!("attempt {attempt}: {}", self.spec.path);
-        self.core.emit(|| Event::Attempt { attempt });
+        log::trace!("{}: attempt {attempt} to {}", self.name(), self.spec.path);
+        self.core.emit(self.name(), |call, model| Event::Attempt { call, model, attempt });
         let sent = self.core.clock.now();
         let remaining = state.due.map(|due| due.saturating_duration_since(sent));
         let deadline = state.deadline.zip(remaining);
@@ -248,7 +280,9 @@ impl<T, F: Fn(&HttpRequest<'_>) -> Attempt<T>> Operation for Sending<'_, '_, F> 
                 cancel: self.spec.options.cancellation.as_ref().map(|ends| ends.exchanges.clone()),
             },
         });
-        self.core.emit(|| Event::Answer {
+        self.core.emit(self.name(), |call, model| Event::Answer {
+            call,
+            model,
             attempt,
             status: ended.result.as_ref().map_or_else(Error::status, |_| Some(ended.meta.status)),
             elapsed: self.core.clock.now().saturating_duration_since(sent),
@@ -265,42 +299,9 @@ impl<T, F: Fn(&HttpRequest<'_>) -> Attempt<T>> Operation for Sending<'_, '_, F> 
     }
 
     /// Reports what happens between attempts to the log and to the program.
-    fn observe(&self, state: &CallState, progress: Progress<'_, Error>) {
-        let (attempt, model) = (state.attempts, &*self.spec.model);
-        match progress {
-            Progress::Paced(waited) => {
-                log::debug!("attempt {attempt} waited {waited:?} for its turn");
-                self.core.emit(|| Event::Paced { attempt, waited });
-            }
-            Progress::Learned(Change { rate_per_minute, breaker, .. }) => {
-                if let Some(per_minute) = rate_per_minute {
-                    log::debug!("{model}: rate limited to {per_minute:.1} calls a minute");
-                    self.core.emit(|| Event::Rate { model: model.to_owned(), per_minute });
-                }
-                if let Some(state) = breaker {
-                    log::warn!("{model}: the circuit breaker is {state}");
-                    self.core.emit(|| Event::Breaker { model: model.to_owned(), state });
-                }
-            }
-            Progress::Retrying { error, wait } => {
-                let why = error.outline();
-                log::warn!("attempt {attempt} failed ({why}); retrying in {wait:?}");
-                self.core.emit(|| Event::Retry { attempt, status: error.status(), wait, why });
-            }
-        }
+    fn observe(&mut self, state: &CallState, progress: Progress<'_, Error>) {
+        self.core.report(self.name(), state, &progress);
     }
-}
-
-/// The body of a request for a stream without the wish for usage: the only option that the caller didn't set.
-fn without_usage(body: Vec<u8>) -> Vec<u8> {
-    let Ok(mut fields) = serde_json::from_slice::<Map<String, Value>>(&body) else { return body };
-    if let Some(options) = fields.get_mut("stream_options").and_then(Value::as_object_mut) {
-        options.remove("include_usage");
-        if options.is_empty() {
-            fields.remove("stream_options");
-        }
-    }
-    serde_json::to_vec(&fields).unwrap_or(body)
 }
 
 /// The longest inactivity timeout that retries lead to: models that reason for longer are rare, and a caller who knows one
@@ -311,44 +312,4 @@ const MAX_GROWN_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 fn grown_timeout(timeout: Duration, timeouts: u32) -> Duration {
     let factor = 1u32.checked_shl(timeouts).unwrap_or(u32::MAX);
     timeout.saturating_mul(factor).min(MAX_GROWN_TIMEOUT).max(timeout)
-}
-
-/// Whether a service refused to report the usage of a stream, which older ones can't.
-fn refuses_usage(error: &Error) -> bool {
-    let Error::Api { status: 400 | 422, message, param, body, .. } = error else { return false };
-    let words = [Some(message.as_str()), param.as_deref(), Some(body.as_str())];
-    let option = |words: &str| words.contains("stream_options") || words.contains("include_usage");
-    words.into_iter().flatten().any(option)
-}
-
-/// The error of a call that ended without success.
-fn final_error(
-    failure: Failure<Error>,
-    meta: &Meta,
-    deadline: Option<Duration>,
-    host: &str,
-    model: &str,
-) -> Error {
-    let (reason, last) = match failure {
-        Failure::GaveUp { last: last @ (Error::Shutdown | Error::Cancelled), .. } => return last,
-        Failure::Rejected { by: by @ Error::Shutdown, .. } => return by,
-        Failure::Rejected { by: Error::Deadline { .. }, last: None } => {
-            return Error::Deadline { after: deadline.unwrap_or_default() };
-        }
-        Failure::Rejected { by, last: None } => return by,
-        Failure::Rejected { by: Error::Deadline { .. }, last: Some(last) } => (Reason::Deadline, last),
-        Failure::Rejected { last: Some(last), .. } => (Reason::CircuitOpen, last),
-        Failure::GaveUp { reason: Reason::NotRetryable | Reason::RetriesSpent, last, .. }
-            if meta.attempts == 1 =>
-        {
-            return last;
-        }
-        // The failure before says more than that the deadline passed.
-        Failure::GaveUp { last: last @ Error::Deadline { .. }, previous, .. } => {
-            (Reason::Deadline, previous.unwrap_or(last))
-        }
-        Failure::GaveUp { reason, last, .. } => (reason, last),
-    };
-    let (attempts, elapsed, last) = (meta.attempts, meta.elapsed, Box::new(last));
-    Error::GaveUp { host: host.to_owned(), model: model.to_owned(), reason, attempts, elapsed, last }
 }

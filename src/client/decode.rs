@@ -47,8 +47,8 @@ impl HttpResponse {
 
 /// What a status and headers say of a call.
 pub(crate) fn meta(status: u16, headers: Headers) -> Meta {
-    let Headers { request_id, rate_limits, .. } = headers;
-    Meta { status, request_id, rate_limits, ..Meta::default() }
+    let Headers { request_id, rate_limits, all, .. } = headers;
+    Meta { status, request_id, rate_limits, headers: all, ..Meta::default() }
 }
 
 impl ResponseDecoder {

@@ -11,6 +11,7 @@ use crate::api::{ChatChunk, ChatResponse};
 use crate::client::call::{Call, CallOptions, CallSpec};
 use crate::client::core::Core;
 use crate::client::decode::{meta, too_large, warn_of_omitted};
+use crate::client::report::StreamReport;
 use crate::client::stream::receive::Received;
 use crate::error::{Error, Result, Source};
 use crate::http::body::ResponseBody;
@@ -65,6 +66,8 @@ pub struct ChatStream {
     delivered: bool,
     /// It ended with an error, which was returned.
     failed: bool,
+    /// Reports the end of the call; none before the stream is opened and after the end.
+    report: Option<StreamReport>,
 }
 
 /// How long the end of a stream is awaited once all choices have their finish reason: services send usage and `[DONE]` at
@@ -82,8 +85,10 @@ impl ChatStream {
     /// Makes a call whose answer is a stream, up to the first chunk with content. `choices` is how many were asked for.
     pub(crate) fn open(core: &Arc<Core>, spec: CallSpec<'_>, choices: u64) -> Result<ChatStream> {
         let mut call = core.begin(spec);
-        let stream = ChatStream::make(core, &mut call, None, choices)?;
-        Ok(ChatStream { call: Some(Box::new(call.into_owned())), choices, ..stream })
+        let mut report = StreamReport::new(core, call.name(), call.started());
+        let stream = ChatStream::make(core, &mut call, None, choices, &mut report)?;
+        let call = Some(Box::new(call.into_owned()));
+        Ok(ChatStream { call, choices, report: Some(report), ..stream })
     }
 
     /// Makes the attempts of a call. `failed` is the failure of the stream that the last one had opened, if it had.
@@ -92,6 +97,7 @@ impl ChatStream {
         call: &mut Call<'_>,
         failed: Option<Error>,
         choices: u64,
+        report: &mut StreamReport,
     ) -> Result<ChatStream> {
         let options = Arc::clone(call.options());
         let Attempt { result, meta } = core.run(call, failed, |request| match core.transport.send(request) {
@@ -101,6 +107,7 @@ impl ChatStream {
             }
             Err(error) => Err(error).into(),
         });
+        report.opened(&meta, result.as_ref().err());
         result.map(|stream| ChatStream { meta, ..stream })
     }
 
@@ -144,6 +151,7 @@ impl ChatStream {
             end_by: None,
             delivered: false,
             failed: false,
+            report: None,
         }
     }
 
@@ -177,16 +185,25 @@ impl ChatStream {
         if self.failed {
             return Err(self.truncated(None));
         }
+        let mut report = self.report.take();
         loop {
             let mut call = self.call.take();
             let Some(error) = std::iter::from_fn(|| self.advance()).find_map(Result::err) else { break };
-            let Some(retried) = call.as_mut() else { return Err(error) };
+            let (Some(retried), Some(report)) = (call.as_mut(), report.as_mut()) else {
+                StreamReport::end(report, Some(&error));
+                return Err(error);
+            };
             let choices = self.choices;
-            let again = ChatStream::make(&self.core, retried, Some(error), choices)?;
+            let again = ChatStream::make(&self.core, retried, Some(error), choices, report)?;
             self = ChatStream { call, choices, ..again };
         }
         let accumulator = std::mem::replace(&mut self.accumulator, Accumulator::new());
-        Ok(accumulator.into_response().with_meta(self.meta.clone()))
+        let response = accumulator.into_response().with_meta(self.meta.clone());
+        if let Some(report) = &mut report {
+            report.received(response.usage.as_ref(), true);
+        }
+        StreamReport::end(report, None);
+        Ok(response)
     }
 
     /// Reads up to the first chunk with content. What comes before it is kept, but a retry is still possible.
@@ -337,7 +354,16 @@ impl Iterator for ChatStream {
     fn next(&mut self) -> Option<Result<ChatChunk>> {
         // What is handed out can't be taken back; a stream that was opened has a chunk.
         (self.call, self.delivered) = (None, true);
-        self.advance()
+        let item = self.advance();
+        match (&item, &mut self.report) {
+            (Some(Ok(chunk)), Some(report)) => {
+                report.received(chunk.usage.as_ref(), self.end_by.is_some() || self.body.is_none());
+            }
+            (Some(Ok(_)), None) => {}
+            (Some(Err(error)), _) => StreamReport::end(self.report.take(), Some(error)),
+            (None, _) => StreamReport::end(self.report.take(), None),
+        }
+        item
     }
 }
 

@@ -9,6 +9,7 @@ use ureq::http::{self, HeaderName, HeaderValue, Method};
 use ureq::{Agent, Body};
 
 use crate::error::{Error, Phase, Result, excerpt};
+use crate::http::answer_headers;
 use crate::http::connections::Connections;
 use crate::http::connector::HttpConnector;
 use crate::http::dns_cache::DnsCache;
@@ -172,6 +173,7 @@ impl Transport {
                 let fields = parts.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
                 let mut headers = Headers::parse(fields, wall);
                 headers.redact(secrets);
+                headers.all = Some(answer_headers::keep(parts.headers, secrets));
                 Ok(ResponseHead { status: parts.status.as_u16(), headers, body, limits })
             }
             Err(error) => self.without_body(error, &limits, secrets),

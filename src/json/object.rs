@@ -39,6 +39,10 @@ macro_rules! json_object {
     ($type:ident { $($mode:ident $field:ident: $name:literal => $reader:expr),* $(,)? } $(finish $finish:expr)?) => {
         json_object!(serialize $type { $($mode $field: $name),* });
         json_object!(deserialize $type { $($field: $name => $reader),* } $(finish $finish)?);
+
+        impl crate::json::object::KnownFields for $type {
+            const NAMES: &'static [&'static str] = &[$($name),*];
+        }
     };
     (deserialize $type:ident { $($field:ident: $name:literal => $reader:expr),* $(,)? } $(finish $finish:expr)?) => {
         impl<'de> serde::Deserialize<'de> for $type {
@@ -100,6 +104,12 @@ macro_rules! json_object {
     };
 }
 pub(crate) use json_object;
+
+/// The names in JSON that an object's table lists.
+pub(crate) trait KnownFields {
+    /// In the order of the table.
+    const NAMES: &'static [&'static str];
+}
 
 /// Writes an object, in which a field of `extra` takes the place of a known one of the same name.
 pub(crate) struct ObjectWriter<'a, M> {
@@ -196,6 +206,11 @@ mod tests {
         let written = |json: &str| serde_json::to_string(&read(json)).unwrap();
         assert_eq!(written(r#"{"x":[1],"size":"7","name":"a"}"#), r#"{"name":"a","size":7,"x":[1]}"#);
         assert_eq!(written(r#"{"size":null}"#), r#"{"name":""}"#);
+    }
+
+    #[test]
+    fn the_names_are_those_of_the_table() {
+        assert_eq!(Pair::NAMES, ["name", "size"]);
     }
 
     #[test]

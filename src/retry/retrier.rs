@@ -52,6 +52,8 @@ pub(crate) struct CallState {
     pub(crate) timeouts: u32,
     /// The service refused an optional part of the request, which is left out from now on.
     pub(crate) fallback: bool,
+    /// The last attempt failed, and the retry that follows wasn't announced yet.
+    pub(crate) is_unannounced: bool,
 }
 
 /// One call: its state, its limits and its last failure.
@@ -107,6 +109,7 @@ impl<E> Retrier<E> {
             fresh_connection: false,
             timeouts: 0,
             fallback: false,
+            is_unannounced: false,
         };
         let (immediate_retry_used, is_probe, probes) = (false, false, 0);
         let tries = Tries::default();
@@ -161,6 +164,7 @@ impl<E> Retrier<E> {
             Err(reason) => return Step::Done(Err(Failure::GaveUp { reason, last: error, previous })),
         };
         self.last = Some(error);
+        self.state.is_unannounced = true;
         if wait.is_zero() {
             return Step::WaitForTurn;
         }

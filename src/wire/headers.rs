@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::limits::RateLimits;
+use crate::meta::AnswerHeaders;
 use crate::wire::date::http_date;
 use crate::wire::rate_limit_headers::{RateLimitHeaders, from_secs, number};
 use crate::wire::secrets::Secrets;
@@ -24,6 +25,8 @@ pub(crate) struct Headers {
     pub(crate) json: bool,
     /// The rate limits that the server reported.
     pub(crate) rate_limits: RateLimits,
+    /// All fields of an answer that the HTTP library parsed.
+    pub(crate) all: Option<AnswerHeaders>,
 }
 
 /// The beginning of the media type of JSON.

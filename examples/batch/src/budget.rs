@@ -1,10 +1,9 @@
 //! What a run and the earlier runs on its output have used, and whether it may use more.
 
-use holysheep::Usage;
+use holysheep::{Price, Usage};
 
 use crate::job::total;
 use crate::options::Options;
-use crate::price::Price;
 
 /// Tokens and dollars used, and their limits.
 #[derive(Debug, Clone)]
@@ -37,14 +36,14 @@ impl Used {
         let Some(usage) = usage else {
             self.unknown += 1;
             self.guessed += guess;
-            self.cost += price.map_or(0.0, |price| price.of_guess(guess));
+            self.cost += price.map_or(0.0, |price| guessed_cost(guess, price));
             return;
         };
         let input = usage.prompt_tokens.unwrap_or_default();
         self.input = self.input.saturating_add(input);
         self.cached = self.cached.saturating_add(usage.details.cached_tokens.unwrap_or_default());
         self.output = self.output.saturating_add(total(usage).unwrap_or_default().saturating_sub(input));
-        self.cost += price.map_or(0.0, |price| price.of(usage));
+        self.cost += price.map_or(0.0, |price| usage.cost(price));
     }
 
     fn tokens(&self) -> u64 {
@@ -94,6 +93,11 @@ impl Budget {
     }
 }
 
+/// The cost of this many tokens, half of them input, for an answer without usage.
+fn guessed_cost(tokens: u64, price: &Price) -> f64 {
+    tokens as f64 / 2.0 * (price.input_per_mtok + price.output_per_mtok) / 1e6
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -102,7 +106,7 @@ mod tests {
     fn the_cost_of_the_rest_is_projected_from_the_answers_so_far() {
         let usage: Usage =
             serde_json::from_str(r#"{"prompt_tokens": 1000, "completion_tokens": 500}"#).unwrap();
-        let options = Options { price: Some(Price::new(2.0, 8.0, 0.0)), ..Options::default() };
+        let options = Options { price: Some(Price::new(2.0, 8.0)), ..Options::default() };
         let earlier = Used { answers: 9, cost: 1.0, ..Used::default() };
         let mut budget = Budget::new(&options, earlier);
         assert_eq!(budget.projected_cost(10), None);

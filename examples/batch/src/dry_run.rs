@@ -70,7 +70,7 @@ impl Counts {
         let Counts { items, bad, tokens, images, duplicates } = self;
         write!(out, "{items} items, {bad} of them bad, about {tokens} tokens of text to send")?;
         if let Some(price) = &options.price {
-            write!(out, " for ${:.2}, without the answers", price.of_input(*tokens))?;
+            write!(out, " for ${:.2}, without the answers", *tokens as f64 * price.input_per_mtok / 1e6)?;
         }
         writeln!(out)?;
         if *images > 0 {

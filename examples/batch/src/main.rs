@@ -13,7 +13,6 @@ mod judge;
 mod open_files;
 mod options;
 mod output;
-mod price;
 mod report;
 mod resume;
 mod run;

@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use holysheep::Price;
 use lexopt::prelude::*;
 use serde_json::{Map, Value as Json};
 
 use crate::RunError;
 use crate::input::template::Template;
 use crate::judge::{Flag, JsonExpected};
-use crate::price::Price;
 
 mod values;
 

@@ -7,13 +7,14 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, BufWriter, Seek, Write};
 use std::path::Path;
 
+use holysheep::Price;
+
 use crate::RunError;
 use crate::budget::Used;
 use crate::input::Item;
 use crate::judge::Flag;
 use crate::options::{Format, Options};
 use crate::output::line::settings;
-use crate::price::Price;
 use seen::Seen;
 
 /// The highest index that is accepted: the marks of a billion items take 2 GB.

@@ -8,7 +8,7 @@ use crate::api::request::ChatRequest;
 use crate::api::response_format::ResponseFormat;
 use crate::api::tools::{Tool, ToolChoice};
 use crate::json::lenient::{Lenient, any, count, exact, float, list, text};
-use crate::json::object::{ObjectWriter, json_object};
+use crate::json::object::{KnownFields, ObjectWriter, json_object};
 
 json_object!(ChatRequest {
     always model: "model" => text,
@@ -47,6 +47,9 @@ fn stop(value: Value) -> Lenient<Vec<String>> {
 }
 
 impl ChatRequest {
+    /// The names in JSON of the fields that have a setter. All others are set with [`extra`](ChatRequest::extra).
+    pub const FIELDS: &'static [&'static str] = <ChatRequest as KnownFields>::NAMES;
+
     /// Whether a stream of this request has to be asked for its usage: not where the caller decided.
     pub(crate) fn asks_for_usage(&self) -> bool {
         let options = self.extra.get("stream_options");

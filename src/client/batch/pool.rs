@@ -111,7 +111,8 @@ where
                 Some(false)
             }
             Work::Abandon(task) => {
-                let result = Err(self.client.core.abandon(&task.call));
+                let abandon = || self.client.core.abandon(&task.call);
+                let result = Err(catch_unwind(AssertUnwindSafe(abandon)).unwrap_or(Error::Panicked));
                 self.push(BatchItem { index: task.index, request: task.request, result });
                 Some(false)
             }
@@ -221,7 +222,8 @@ where
     fn send(&self, mut task: Task<I::Item>, acquired: Acquired) -> bool {
         let core = &self.client.core;
         let Task { request, call, .. } = &mut task;
-        let attempt = || core.attempt(call, acquired, |sent| request.send(&self.client, sent));
+        let attempt =
+            || core.attempt(call, acquired, |sent| request.send(&self.client, sent), I::Item::usage);
         let progressed = catch_unwind(AssertUnwindSafe(attempt));
         let (result, unpaced) = match progressed {
             Ok(Progressed::WaitForTurn) => {

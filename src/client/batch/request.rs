@@ -4,7 +4,7 @@
     reason = "the trait is sealed: it can't be named or implemented outside of the crate"
 )]
 
-use crate::api::{ChatRequest, ChatResponse, EmbeddingRequest, EmbeddingResponse};
+use crate::api::{ChatRequest, ChatResponse, EmbeddingRequest, EmbeddingResponse, Usage};
 use crate::client::Client;
 use crate::client::call::Call;
 use crate::error::Result;
@@ -18,6 +18,7 @@ pub trait Sendable {
     fn begin(&self, client: &Client) -> Result<Call<'static>>;
     /// Makes an attempt.
     fn send(&self, client: &Client, sent: &HttpRequest<'_>) -> Attempt<Self::Answer>;
+    fn usage(answer: &Self::Answer) -> Option<&Usage>;
     fn with_meta(answer: Self::Answer, meta: Meta) -> Self::Answer;
 }
 
@@ -30,6 +31,10 @@ impl Sendable for ChatRequest {
 
     fn send(&self, client: &Client, sent: &HttpRequest<'_>) -> Attempt<ChatResponse> {
         client.send_chat(self, sent)
+    }
+
+    fn usage(answer: &ChatResponse) -> Option<&Usage> {
+        answer.usage.as_ref()
     }
 
     fn with_meta(answer: ChatResponse, meta: Meta) -> ChatResponse {
@@ -46,6 +51,10 @@ impl Sendable for EmbeddingRequest {
 
     fn send(&self, client: &Client, sent: &HttpRequest<'_>) -> Attempt<EmbeddingResponse> {
         client.send_embeddings(self, sent)
+    }
+
+    fn usage(answer: &EmbeddingResponse) -> Option<&Usage> {
+        answer.usage.as_ref()
     }
 
     fn with_meta(answer: EmbeddingResponse, meta: Meta) -> EmbeddingResponse {

@@ -1,6 +1,6 @@
 //! Turns a line of the input into a request. What is wrong with a line is said without repeating what it holds.
 
-use holysheep::ChatRequest;
+use holysheep::{ChatRequest, Error};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
@@ -8,30 +8,7 @@ use crate::input::Item;
 use crate::input::line::{Fields, value};
 use crate::options::Defaults;
 
-/// The parameters that [`ChatRequest`] names. Beside a prompt they are sent; any other field is a column.
-const PARAMETERS: [&str; 19] = [
-    "model",
-    "messages",
-    "temperature",
-    "top_p",
-    "presence_penalty",
-    "frequency_penalty",
-    "max_tokens",
-    "max_completion_tokens",
-    "n",
-    "stop",
-    "seed",
-    "tools",
-    "tool_choice",
-    "parallel_tool_calls",
-    "response_format",
-    "reasoning_effort",
-    "logprobs",
-    "top_logprobs",
-    "user",
-];
-
-/// Of these the ones that are integers. Data frames write 42 as 42.0 where a column has gaps.
+/// The parameters that are integers. Data frames write 42 as 42.0 where a column has gaps.
 const INTEGERS: [&str; 5] = ["max_tokens", "max_completion_tokens", "n", "seed", "top_logprobs"];
 
 /// Anthropic's parameters that have another name or place in a chat request.
@@ -111,7 +88,7 @@ fn parameters(fields: &mut Fields, defaults: &Defaults) -> Result<Map<String, Va
     Ok(request)
 }
 
-/// Takes the parameters beside a prompt or messages; what stays are columns.
+/// Takes the parameters beside a prompt or messages: the fields that [`ChatRequest`] names. What stays are columns.
 fn beside_prompt(fields: &mut Fields, defaults: &Defaults) -> Result<Map<String, Value>, String> {
     let has_messages = fields.get("messages").is_some();
     let prompt = match &defaults.template {
@@ -120,10 +97,10 @@ fn beside_prompt(fields: &mut Fields, defaults: &Defaults) -> Result<Map<String,
     };
     fields.take("prompt");
     let mut request = Map::new();
-    for name in PARAMETERS {
+    for name in ChatRequest::FIELDS {
         match fields.take(name).map(|raw| value(&raw)) {
             None | Some(Value::Null) => {}
-            Some(value) => drop(request.insert(name.to_owned(), value)),
+            Some(value) => drop(request.insert((*name).to_owned(), value)),
         }
     }
     match prompt {
@@ -181,9 +158,6 @@ fn finish(mut request: Map<String, Value>, defaults: &Defaults) -> Result<Reques
     if let Some(model) = &defaults.model {
         request.entry("model").or_insert_with(|| model.as_str().into());
     }
-    if request.get("model").and_then(Value::as_str).is_none_or(|model| model.trim().is_empty()) {
-        return Err("names no model; add --model NAME".to_owned());
-    }
     let Some(Value::Array(messages)) = request.get_mut("messages") else {
         return Err("has no list of messages".to_owned());
     };
@@ -210,9 +184,13 @@ fn finish(mut request: Map<String, Value>, defaults: &Defaults) -> Result<Reques
     let wants_json = kind == "json_object" || kind == "json_schema";
     let text = request.values().map(text_of).fold(Text::default(), Text::plus);
     let size = Size { tokens: text.bytes.div_ceil(4), images: text.images };
-    let chat = serde_json::from_value(Value::Object(request));
+    let chat = serde_json::from_value::<ChatRequest>(Value::Object(request));
     let chat = chat.map_err(|_| "isn't a chat request".to_owned())?;
-    Ok(Request { chat, wants_json, size })
+    match chat.check() {
+        Ok(()) => Ok(Request { chat, wants_json, size }),
+        Err(Error::Config { setting: "model", .. }) => Err("names no model; add --model NAME".to_owned()),
+        Err(error) => Err(format!("can't be sent: {error}")),
+    }
 }
 
 /// The text and the images in a value.

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use holysheep::Price;
 use serde_json::Value;
 
 use crate::judge::{Flag, JsonExpected};
 use crate::options::{Format, Shard};
-use crate::price::Price;
 
 pub(super) fn at_least_one(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|number| *number > 0).ok_or_else(|| "give a whole number from 1".to_owned())
@@ -35,8 +35,8 @@ pub(super) fn price(text: &str) -> Result<Price, String> {
         |text: &str| text.trim().parse().ok().filter(|price: &f64| price.is_finite() && *price >= 0.0);
     let prices: Option<Vec<f64>> = text.split(',').map(number).collect();
     match prices.as_deref() {
-        Some([input, output]) => Ok(Price::new(*input, *output, *input)),
-        Some([input, output, cached]) => Ok(Price::new(*input, *output, *cached)),
+        Some([input, output]) => Ok(Price::new(*input, *output)),
+        Some([input, output, cached]) => Ok(Price::new(*input, *output).cached_input(*cached)),
         _ => Err("give two prices such as 2.50,10, or three with that of cached input".to_owned()),
     }
 }

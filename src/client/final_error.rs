@@ -1,0 +1,39 @@
+//! The error of a call that ended without success: the failures of its attempts, and why there is no further one.
+
+use std::time::Duration;
+
+use crate::error::{Error, Reason};
+use crate::meta::Meta;
+use crate::retry::Failure;
+
+/// The error of a call that ended without success.
+pub(super) fn final_error(
+    failure: Failure<Error>,
+    meta: &Meta,
+    deadline: Option<Duration>,
+    host: &str,
+    model: &str,
+) -> Error {
+    let (reason, last) = match failure {
+        Failure::GaveUp { last: last @ (Error::Shutdown | Error::Cancelled), .. } => return last,
+        Failure::Rejected { by: by @ Error::Shutdown, .. } => return by,
+        Failure::Rejected { by: Error::Deadline { .. }, last: None } => {
+            return Error::Deadline { after: deadline.unwrap_or_default() };
+        }
+        Failure::Rejected { by, last: None } => return by,
+        Failure::Rejected { by: Error::Deadline { .. }, last: Some(last) } => (Reason::Deadline, last),
+        Failure::Rejected { last: Some(last), .. } => (Reason::CircuitOpen, last),
+        Failure::GaveUp { reason: Reason::NotRetryable | Reason::RetriesSpent, last, .. }
+            if meta.attempts == 1 =>
+        {
+            return last;
+        }
+        // The failure before says more than that the deadline passed.
+        Failure::GaveUp { last: last @ Error::Deadline { .. }, previous, .. } => {
+            (Reason::Deadline, previous.unwrap_or(last))
+        }
+        Failure::GaveUp { reason, last, .. } => (reason, last),
+    };
+    let (attempts, elapsed, last) = (meta.attempts, meta.elapsed, Box::new(last));
+    Error::GaveUp { host: host.to_owned(), model: model.to_owned(), reason, attempts, elapsed, last }
+}

@@ -1,0 +1,199 @@
+//! What is told of a call while it runs and when it ends: to the log, and as events to the program.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::adaptive::Change;
+use crate::api::Usage;
+use crate::client::core::Core;
+use crate::client::event::{Event, class};
+use crate::error::Error;
+use crate::json::extra::Extra;
+use crate::meta::Meta;
+use crate::retry::{CallState, Progress};
+
+/// Calls are numbered in the process, not in a client: one observer may serve several clients.
+static CALLS: AtomicU64 = AtomicU64::new(0);
+
+/// The number of the next call, from 1.
+pub(super) fn next_number() -> u64 {
+    CALLS.fetch_add(1, Ordering::Relaxed) + 1
+}
+
+/// A call, as events and lines of the log name it.
+#[derive(Clone, Copy)]
+pub(super) struct CallName<'a> {
+    pub(super) number: u64,
+    pub(super) model: &'a str,
+}
+
+impl fmt::Display for CallName<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.model {
+            "" => write!(f, "call {}", self.number),
+            model => write!(f, "call {} ({model})", self.number),
+        }
+    }
+}
+
+impl Core {
+    /// Tells the program an event of a call, which is made of the number and the model.
+    pub(super) fn emit(&self, name: CallName<'_>, event: impl FnOnce(u64, String) -> Event) {
+        if let Some(observer) = &self.observer {
+            observer(&event(name.number, name.model.to_owned()));
+        }
+    }
+
+    /// Reports what happens between attempts.
+    pub(super) fn report(&self, name: CallName<'_>, state: &CallState, progress: &Progress<'_, Error>) {
+        let attempt = state.attempts;
+        match *progress {
+            Progress::Paced(waited) => {
+                log::debug!("{name}: attempt {attempt} waited {waited:?} for its turn");
+                self.emit(name, |call, model| Event::Paced { call, model, attempt, waited });
+            }
+            Progress::Learned(Change { rate_per_minute, breaker, .. }) => {
+                if let Some(per_minute) = rate_per_minute {
+                    log::debug!("{name}: the rate is limited to {per_minute:.1} calls a minute");
+                    self.emit(name, |call, model| Event::Rate { call, model, per_minute });
+                }
+                if let Some(state) = breaker {
+                    log::warn!("{name}: the circuit breaker is {state}");
+                    self.emit(name, |call, model| Event::Breaker { call, model, state });
+                }
+            }
+            Progress::Retrying { error, wait } => {
+                let why = error.outline();
+                log::warn!("{name}: attempt {attempt} failed ({why}); retrying {}", In(wait));
+                let status = error.status();
+                self.emit(name, |call, model| Event::Retry { call, model, attempt, status, wait, why });
+            }
+        }
+    }
+
+    /// Reports the end of a call, of which `meta` tells how it went, and `result` the usage or the error.
+    pub(super) fn report_end(&self, name: CallName<'_>, meta: &Meta, result: Result<Option<&Usage>, &Error>) {
+        let usage = result.ok().flatten();
+        match result {
+            Ok(_) => log_end(name, meta, format_args!("ended with status {}", meta.status)),
+            Err(error) => log_end(name, meta, format_args!("failed ({})", error.outline())),
+        }
+        self.emit_end(name, meta, result.err().and_then(Error::status), result.err().map(class), usage);
+    }
+
+    fn emit_end(
+        &self,
+        name: CallName<'_>,
+        meta: &Meta,
+        status: Option<u16>,
+        error: Option<&'static str>,
+        usage: Option<&Usage>,
+    ) {
+        let Meta { attempts, elapsed, waited, .. } = *meta;
+        let status = status.or(Some(meta.status).filter(|status| *status != 0));
+        self.emit(name, |call, model| {
+            // Other fields of the usage may hold anything.
+            let usage = usage.map(|usage| Usage { extra: Extra::default(), ..usage.clone() });
+            Event::End { call, model, attempts, elapsed, waited, status, error, usage }
+        });
+    }
+}
+
+fn log_end(name: CallName<'_>, Meta { attempts, elapsed, .. }: &Meta, how: fmt::Arguments<'_>) {
+    let s = if *attempts == 1 { "" } else { "s" };
+    log::debug!("{name}: {how} after {attempts} attempt{s} in {elapsed:?}");
+}
+
+/// When something happens after a wait.
+struct In(Duration);
+
+impl fmt::Display for In {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Duration::ZERO => f.write_str("at once"),
+            wait => write!(f, "in {wait:?}"),
+        }
+    }
+}
+
+/// A call whose answer is a stream. Its end is reported once: when the stream says so, or when this is dropped.
+pub(super) struct StreamReport {
+    core: Arc<Core>,
+    number: u64,
+    model: String,
+    started: Instant,
+    /// How the call went up to the first chunk.
+    meta: Meta,
+    /// The last usage that arrived.
+    usage: Option<Usage>,
+    /// The whole answer has arrived.
+    is_complete: bool,
+    is_reported: bool,
+}
+
+impl StreamReport {
+    pub(super) fn new(core: &Arc<Core>, name: CallName<'_>, started: Instant) -> StreamReport {
+        StreamReport {
+            core: Arc::clone(core),
+            number: name.number,
+            model: name.model.to_owned(),
+            started,
+            meta: Meta::default(),
+            usage: None,
+            is_complete: false,
+            is_reported: false,
+        }
+    }
+
+    /// The stream was opened, or the call ended with this error.
+    pub(super) fn opened(&mut self, meta: &Meta, error: Option<&Error>) {
+        let Meta { attempts, waited, status, .. } = *meta;
+        self.meta = Meta { attempts, waited, status, ..Meta::default() };
+        (self.usage, self.is_complete) = (None, false);
+        if error.is_some() {
+            self.report_end(error);
+        }
+    }
+
+    /// A chunk was returned.
+    pub(super) fn received(&mut self, usage: Option<&Usage>, is_complete: bool) {
+        self.is_complete = is_complete;
+        if let Some(usage) = usage {
+            self.usage = Some(Usage { extra: Extra::default(), ..usage.clone() });
+        }
+    }
+
+    /// The call ended, if that wasn't reported before: with its whole answer or with this error.
+    pub(super) fn end(report: Option<StreamReport>, error: Option<&Error>) {
+        if let Some(mut report) = report {
+            report.report_end(error);
+        }
+    }
+
+    fn report_end(&mut self, error: Option<&Error>) {
+        self.report(|report, name| {
+            let result = error.map_or(Ok(report.usage.as_ref()), Err);
+            report.core.report_end(name, &report.meta, result);
+        });
+    }
+
+    fn report(&mut self, report: impl FnOnce(&StreamReport, CallName<'_>)) {
+        if !std::mem::replace(&mut self.is_reported, true) {
+            self.meta.elapsed = self.core.clock.now().saturating_duration_since(self.started);
+            report(self, CallName { number: self.number, model: &self.model });
+        }
+    }
+}
+
+impl Drop for StreamReport {
+    fn drop(&mut self) {
+        let error = (!self.is_complete).then_some("dropped");
+        self.report(|report, name| {
+            let how = if error.is_some() { "dropped before its end" } else { "ended" };
+            log_end(name, &report.meta, format_args!("{how}"));
+            report.core.emit_end(name, &report.meta, None, error, report.usage.as_ref());
+        });
+    }
+}
