@@ -20,19 +20,21 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use api::models::ModelList;
 use api::{ChatRequest, EmbeddingResponse};
-use json::parse;
+use json::budget::Budget;
+use json::{parse, parse_bounded};
 use wire::accumulate::Accumulator;
 use wire::completion::decode_response;
-use wire::error_body::{ErrorBody, inside_success};
+use wire::error_body::ErrorBody;
 use wire::headers::Headers;
 use wire::sse::{Decoder, Event};
 use wire::stream_event::StreamEvent;
+use wire::success::error_instead_of_answer;
 
 /// A complete answer: what was read can be written, and is the same when it is read again.
 pub fn chat(data: &[u8]) {
-    let Ok(answer) = decode_response(data) else { return };
+    let Ok(answer) = decode_response(data, &Budget::of_answer(data)) else { return };
     let written = serde_json::to_vec(&answer).unwrap();
-    let again = decode_response(&written).unwrap();
+    let again = decode_response(&written, &Budget::unlimited()).unwrap();
     assert_eq!(
         (again.text(), again.reasoning(), again.refusal()),
         (answer.text(), answer.reasoning(), answer.refusal())
@@ -50,7 +52,7 @@ pub fn chat(data: &[u8]) {
 
 /// The body of an error, under an error status or under a 200: its status is one, and its message is bounded.
 pub fn error_body(data: &[u8]) {
-    for error in [Some(ErrorBody::parse(data)), inside_success(data)].into_iter().flatten() {
+    for error in [Some(ErrorBody::parse(data)), error_instead_of_answer(data)].into_iter().flatten() {
         assert!(error.status().is_none_or(|status| (100..600).contains(&status)));
         assert!(error.message.is_none_or(|words| words.len() <= error::EXCERPT + 8));
     }
@@ -67,8 +69,9 @@ pub fn headers(data: &[u8]) {
 
 /// Embeddings, lists of models, and saved requests.
 pub fn lists(data: &[u8]) {
-    let _ = parse::<EmbeddingResponse>(data).map(|answer| answer.vectors().count());
-    let _ = parse::<ModelList>(data).map(ModelList::into_vec);
+    let budget = Budget::of_answer(data);
+    let _ = parse_bounded::<EmbeddingResponse>(data, &budget).map(|answer| answer.vectors().count());
+    let _ = parse_bounded::<ModelList>(data, &budget).map(ModelList::into_vec);
     if let Ok(request) = parse::<ChatRequest>(data) {
         let _ = (request.check(), serde_json::to_vec(&request.stream_body(true)), format!("{request:?}"));
         let written = serde_json::to_vec(&request).unwrap();
@@ -116,15 +119,17 @@ pub fn stream(data: &[u8]) {
 }
 
 fn take(accumulator: &mut Accumulator, event: Event) {
-    match StreamEvent::decode(event) {
-        Ok(StreamEvent::Chunk(chunk)) => {
-            let _ = accumulator.add(&chunk);
+    let budget = Budget::of_chunk(&event.data);
+    match StreamEvent::decode(event, &budget) {
+        Ok(StreamEvent::Chunk(mut chunk)) => {
+            let _ = accumulator.add(&mut chunk);
             let data = serde_json::to_vec(&chunk).unwrap();
-            if let Ok(StreamEvent::Chunk(again)) = StreamEvent::decode(Event { kind: String::new(), data }) {
+            let event = Event { kind: String::new(), data };
+            if let Ok(StreamEvent::Chunk(again)) = StreamEvent::decode(event, &Budget::unlimited()) {
                 assert_eq!(again.text(), chunk.text());
             }
         }
-        Ok(StreamEvent::Done) => accumulator.end(),
+        Ok(StreamEvent::Done) => drop(accumulator.end()),
         Ok(StreamEvent::Failure(error)) => drop((error.status(), error.message)),
         Ok(StreamEvent::Ignored) | Err(_) => {}
     }
