@@ -223,3 +223,17 @@ fn short_and_foreign_header_values_do_not_reach_the_log() {
         assert!(!logged.contains(secret), "{secret}");
     }
 }
+
+#[test]
+fn an_answer_that_has_words_in_common_with_a_header_keeps_them() {
+    let answer =
+        r#"{"choices":[{"message":{"content":"My Application says hello"},"finish_reason":"stop"}]}"#;
+    let bodies = [answer.to_owned(), format!("{answer}\n\ndata: [DONE]\n\n"), format!("[{answer}]")];
+    each(bodies, |body| {
+        for way in [ask as fn(&Client) -> _, streamed] {
+            let server = Server::script([status(200).body(body.as_str())]);
+            let client = build(config(server.url()).header("x-title", "My Application"));
+            assert_eq!(way(&client).unwrap().text(), "My Application says hello", "{body}");
+        }
+    });
+}
