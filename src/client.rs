@@ -2,12 +2,14 @@
 
 pub(crate) mod batch;
 mod call;
+mod call_key;
 mod cancellation;
 pub(crate) mod config;
 mod core;
 mod decode;
 pub(crate) mod event;
 mod final_error;
+pub(crate) mod key_provider;
 mod report;
 pub(crate) mod stream;
 mod usage_option;
@@ -24,9 +26,12 @@ use crate::api::models::ModelList;
 use crate::api::{ChatRequest, ChatResponse, EmbeddingRequest, EmbeddingResponse, Model};
 use crate::client::call::{Call, CallOptions, CallSpec};
 use crate::client::cancellation::Cancellation;
-use crate::client::config::{Config, ConfigBuilder, SIGN_UP, clamped_deadline, clamped_timeout, with_header};
+use crate::client::config::{
+    AUTHORIZATION, Config, ConfigBuilder, SIGN_UP, clamped_deadline, clamped_timeout, with_header,
+};
 use crate::client::core::Core;
 use crate::client::decode::ResponseDecoder;
+use crate::client::key_provider::KeyProvider;
 use crate::client::stream::ChatStream;
 use crate::error::{Error, Result};
 use crate::http::options::MAX_URL_PART;
@@ -77,22 +82,27 @@ impl Client {
         let Config { settings, endpoint } = config;
         let is_own = endpoint.base.holysheep && !settings.api_key.is_empty();
         let key_length = is_own.then(|| settings.api_key.chars().count());
+        let secrets = || Arc::clone(&endpoint.headers.secrets);
+        let function = settings.key_function.clone();
+        let keys = function.map(|function| Arc::new(KeyProvider::new(function, secrets())));
         let options = Arc::new(CallOptions {
             retry: settings.retry.clone(),
             deadline: settings.deadline,
             timeout: settings.http.timeout,
             headers: endpoint.headers.clone(),
-            decoder: ResponseDecoder::new(&endpoint),
+            decoder: ResponseDecoder::new(&endpoint, keys.clone()),
+            keys,
             background: false,
             cancellation: None,
         });
         Ok(Client { core: Arc::new(Core::new(&settings, endpoint)?), options, key_length })
     }
 
-    /// A client with the key in `HOLYSHEEP_API_KEY` and the address in `HOLYSHEEP_BASE_URL`, where that is set.
+    /// A client with the key in `HOLYSHEEP_API_KEY` and the address in `HOLYSHEEP_BASE_URL`, where that is set. A loopback
+    /// address needs no key.
     ///
     /// # Errors
-    /// [`Error::Config`] that names the variable which is missing or malformed, and says where to get a key.
+    /// [`Error::Config`] that names the variable which is missing or malformed, and says what to do.
     pub fn from_env() -> Result<Client> {
         Client::new(ConfigBuilder::from_env()?.build()?)
     }
@@ -220,7 +230,11 @@ impl Client {
     pub fn with_header(&self, name: &str, value: &str) -> Result<Client> {
         let headers = with_header(&self.options.headers, name, value)?;
         let decoder = self.options.decoder.with_secrets(&headers.secrets);
-        Ok(self.with(|options| (options.headers, options.decoder) = (headers, decoder)))
+        let replaces_key = name.eq_ignore_ascii_case(AUTHORIZATION);
+        Ok(self.with(|options| {
+            (options.headers, options.decoder) = (headers, decoder);
+            options.keys = options.keys.take().filter(|_| !replaces_key);
+        }))
     }
 
     /// This client with calls that end with [`Error::Cancelled`] at once when the token is cancelled: their waits, look-ups,

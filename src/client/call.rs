@@ -6,11 +6,13 @@ use std::time::{Duration, Instant};
 
 use crate::adaptive::{Acquired, AdaptiveHandler};
 use crate::api::Usage;
+use crate::client::call_key::CallKey;
 use crate::client::cancellation::Cancellation;
 use crate::client::core::{Core, IdempotencyKeys};
 use crate::client::decode::ResponseDecoder;
 use crate::client::event::Event;
 use crate::client::final_error::final_error;
+use crate::client::key_provider::KeyProvider;
 use crate::client::report::{CallName, next_number};
 use crate::client::usage_option::{refuses_usage, without_usage};
 use crate::error::{Error, Result};
@@ -30,6 +32,8 @@ pub(crate) struct CallOptions {
     pub(crate) timeout: Duration,
     pub(crate) headers: RequestHeaders,
     pub(crate) decoder: ResponseDecoder,
+    /// Provides the key of each attempt, where the headers have none.
+    pub(crate) keys: Option<Arc<KeyProvider>>,
     /// No caller waits for a single call: it is one of a batch.
     pub(crate) background: bool,
     /// What ends the calls besides the client's own shutdown and drain.
@@ -54,6 +58,7 @@ pub(crate) struct Call<'a> {
     spec: CallSpec<'a>,
     idempotency_key: Option<String>,
     retrier: Retrier<Error>,
+    key: CallKey,
 }
 
 /// A call as the retry loop repeats it: `send` makes one attempt.
@@ -62,6 +67,7 @@ struct Sending<'c, 'a, F> {
     number: u64,
     spec: &'c mut CallSpec<'a>,
     idempotency_key: Option<&'c str>,
+    key: &'c mut CallKey,
     send: F,
 }
 
@@ -137,7 +143,7 @@ impl Core {
         let idempotency_key = keys.map(IdempotencyKeys::next);
         let CallOptions { deadline, background, retry, .. } = &*spec.options;
         let retrier = Retrier::new(self.clock.now(), *deadline, *background, retry.max_timeout_retries());
-        Call { number: next_number(), spec, idempotency_key, retrier }
+        Call { number: next_number(), spec, idempotency_key, retrier, key: CallKey::default() }
     }
 
     /// Makes a call: repeats `send` as the retry loop decides. `failed` is the failure of an attempt that had succeeded at
@@ -218,9 +224,9 @@ impl Core {
         call: &'c mut Call<'a>,
         send: F,
     ) -> (&'c mut Retrier<Error>, Sending<'c, 'a, F>) {
-        let Call { number, spec, idempotency_key, retrier } = call;
+        let Call { number, spec, idempotency_key, retrier, key } = call;
         let (number, idempotency_key) = (*number, idempotency_key.as_deref());
-        (retrier, Sending { core: self, number, spec, idempotency_key, send })
+        (retrier, Sending { core: self, number, spec, idempotency_key, key, send })
     }
 
     /// What a call ended with.
@@ -262,6 +268,11 @@ impl<T, F: Fn(&HttpRequest<'_>) -> Attempt<T>> Operation for Sending<'_, '_, F> 
             self.core.remember_without_usage(&self.spec.model);
             self.spec.body = self.spec.body.take().map(without_usage);
         }
+        let options = Arc::clone(&self.spec.options);
+        let headers = match self.key.headers(self.core, &options, state) {
+            Ok(headers) => headers,
+            Err(error) => return Err(error).into(),
+        };
         let attempt = state.attempts;
         log::trace!("{}: attempt {attempt} to {}", self.name(), self.spec.path);
         self.core.emit(self.name(), |call, model| Event::Attempt { call, model, attempt });
@@ -273,11 +284,11 @@ impl<T, F: Fn(&HttpRequest<'_>) -> Attempt<T>> Operation for Sending<'_, '_, F> 
             body: self.spec.body.as_deref(),
             idempotency_key: self.idempotency_key,
             fresh_connection: state.fresh_connection,
-            headers: &self.spec.options.headers,
+            headers: &headers,
             limits: Limits {
-                timeout: grown_timeout(self.spec.options.timeout, state.timeouts),
+                timeout: grown_timeout(options.timeout, state.timeouts),
                 deadline: deadline.map(|(total, remaining)| Deadline { total, remaining }),
-                cancel: self.spec.options.cancellation.as_ref().map(|ends| ends.exchanges.clone()),
+                cancel: options.cancellation.as_ref().map(|ends| ends.exchanges.clone()),
             },
         });
         self.core.emit(self.name(), |call, model| Event::Answer {
@@ -287,13 +298,17 @@ impl<T, F: Fn(&HttpRequest<'_>) -> Attempt<T>> Operation for Sending<'_, '_, F> 
             status: ended.result.as_ref().map_or_else(Error::status, |_| Some(ended.meta.status)),
             elapsed: self.core.clock.now().saturating_duration_since(sent),
         });
-        ended
+        let Attempt { result, meta } = ended;
+        Attempt { result: result.map_err(|error| self.key.renew(error, self.core, &options, state)), meta }
     }
 
     fn classify(&mut self, error: &Error) -> Classification {
         let failure = classify(error, &self.spec.options.retry);
         if self.spec.asks_for_usage && refuses_usage(error) {
             return Classification { immediate: Some(Immediate::Fallback), ..failure };
+        }
+        if self.key.is_new() {
+            return Classification { immediate: Some(Immediate::NewKey), ..failure };
         }
         failure
     }

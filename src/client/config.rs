@@ -1,6 +1,6 @@
 //! The configuration of a client: settings, their defaults, and a builder that refuses what can't work.
 
-mod api_key;
+pub(crate) mod api_key;
 mod build;
 
 use std::path::Path;
@@ -9,7 +9,9 @@ use std::time::Duration;
 use std::{env, fmt};
 
 use crate::adaptive::{AdaptiveConfig, AdaptiveHandler};
+use crate::client::config::api_key::Origin;
 use crate::client::event::Event;
+use crate::client::key_provider::KeyFunction;
 use crate::error::{Error, Result};
 use crate::http::options::{Endpoint, HttpOptions, ProxyChoice};
 use crate::policy::backoff::RetryConfig;
@@ -25,7 +27,7 @@ pub(crate) const SIGN_UP: &str = "https://www.holysheep.ai/register";
 const KEY_VARIABLE: &str = "HOLYSHEEP_API_KEY";
 const URL_VARIABLE: &str = "HOLYSHEEP_BASE_URL";
 
-pub(crate) use self::build::{clamped_deadline, clamped_timeout, with_header};
+pub(crate) use self::build::{AUTHORIZATION, clamped_deadline, clamped_timeout, with_header};
 
 pub(crate) type Observer = Arc<dyn Fn(&Event) + Send + Sync>;
 
@@ -66,6 +68,9 @@ pub struct Config {
 #[must_use = "nothing is checked or made before build()"]
 pub struct ConfigBuilder {
     pub(crate) api_key: String,
+    key_origin: Origin,
+    /// Provides the keys instead.
+    pub(crate) key_function: Option<KeyFunction>,
     base_url: String,
     pub(crate) http: HttpOptions,
     headers: Vec<(String, String)>,
@@ -84,6 +89,8 @@ impl Config {
     pub fn builder() -> ConfigBuilder {
         ConfigBuilder {
             api_key: String::new(),
+            key_origin: Origin::Setting,
+            key_function: None,
             base_url: BASE_URL.to_owned(),
             http: HttpOptions::default(),
             headers: Vec::new(),
@@ -100,10 +107,11 @@ impl Config {
 }
 
 impl ConfigBuilder {
-    /// A builder with the key in `HOLYSHEEP_API_KEY` and, where it is set, the address in `HOLYSHEEP_BASE_URL`.
+    /// A builder with the key in `HOLYSHEEP_API_KEY` and the address in `HOLYSHEEP_BASE_URL`, where these are set. Without a
+    /// key [`build`](ConfigBuilder::build) fails, unless the other settings make one unnecessary.
     ///
     /// # Errors
-    /// [`Error::Config`] that names the variable which is missing or malformed, and says where to get a key.
+    /// [`Error::Config`] that names the variable which is malformed.
     pub fn from_env() -> Result<ConfigBuilder> {
         let read = |name: &'static str| match env::var(name) {
             Ok(value) => Ok(Some(value)),
@@ -115,13 +123,46 @@ impl ConfigBuilder {
         build::from_variables(read(KEY_VARIABLE)?, read(URL_VARIABLE)?)
     }
 
-    /// The API key, sent as `Authorization: Bearer …`. White space around it is removed.
+    /// The API key, sent as `Authorization: Bearer …`. Whitespace and one pair of quotes around it are removed.
+    ///
+    /// No key is needed for a loopback address, nor where a [`header`](ConfigBuilder::header) or the query of the base URL
+    /// carries the credential, such as `Authorization`, `api-key`, `x-api-key` or `x-goog-api-key`.
     pub fn api_key(mut self, key: impl Into<String>) -> Self {
-        self.api_key = key.into();
+        (self.api_key, self.key_origin, self.key_function) = (key.into(), Origin::Setting, None);
         self
     }
 
-    /// The address of the service, including `/v1` where it has that.
+    /// A function that returns the key to use now, instead of a fixed one: for keys that expire. It replaces
+    /// [`api_key`](ConfigBuilder::api_key), and the last call of the two counts.
+    ///
+    /// It is asked before each attempt, and once more after a 401, so it should keep a key as long as that is valid. If the
+    /// new key is another one, the call is tried once more with it, which doesn't count as a retry. It runs on a thread of
+    /// its own, never on two at the same time; calls that wait for it share its answer, and go on waiting at most for their
+    /// `timeout` and deadline, or until they are cancelled. It must not use the client itself. If it fails, the call fails
+    /// with [`Error::Config`] and isn't retried. The last 256 keys are redacted in errors.
+    ///
+    /// ```no_run
+    /// use holysheep::{Client, Config};
+    ///
+    /// let config = Config::builder().api_key_from(|| Ok(std::fs::read_to_string("/run/secrets/token")?));
+    /// let client = Client::new(config.build()?)?;
+    /// # Ok::<_, holysheep::Error>(())
+    /// ```
+    pub fn api_key_from(
+        mut self,
+        function: impl Fn() -> Result<String, Box<dyn std::error::Error + Send + Sync>> + Send + Sync + 'static,
+    ) -> Self {
+        self.api_key.clear();
+        self.key_function = Some(Arc::new(function));
+        self
+    }
+
+    /// The address of the service, including `/v1` where it has that. Whitespace and one pair of quotes around it are
+    /// removed.
+    ///
+    /// A query is sent with every request, for example the `api-version` of Azure. Its values are redacted in logs and
+    /// errors as keys are. A parameter in the path of [`Client::get`](crate::Client::get) or
+    /// [`Client::post`](crate::Client::post) replaces one of the same name.
     pub fn base_url(mut self, url: impl Into<String>) -> Self {
         self.base_url = url.into();
         self
@@ -237,7 +278,7 @@ impl fmt::Debug for Config {
         let (settings, endpoint) = (&self.settings, &self.endpoint);
         let headers: Vec<&str> = endpoint.headers.fields.keys().map(|name| name.as_str()).collect();
         f.debug_struct("Config")
-            .field("base_url", &endpoint.base.url)
+            .field("base_url", &endpoint.base.redacted())
             .field("headers", &headers)
             .field("connect_timeout", &settings.http.connect_timeout)
             .field("timeout", &settings.http.timeout)
@@ -280,13 +321,27 @@ mod tests {
             ),
             (
                 built(|b| b.api_key("Bearer sk-one")),
-                "api_key: holds a space; give the key alone, without Bearer or quotes",
+                "api_key: holds a space; give the key alone, without Bearer",
             ),
             (
                 built(|b| b.api_key("sk-‘one’")),
                 "api_key: holds a character that no key has; copy the key again",
             ),
+            (built(|b| b.api_key("'sk-one")), "api_key: holds a quotation mark; give the key alone"),
             (built(|b| b.api_key(" sk-trimmed\n")), "fine"),
+            (built(|b| b.api_key("\"sk-quoted\"")), "fine"),
+            (
+                built(|b| b.base_url("https://host/v1?a=\u{7f}")),
+                "base_url: contains whitespace; paste it again",
+            ),
+            (
+                built(|b| b.base_url("https://host/v1?a=\\<>")),
+                "base_url: contains a character that is not valid in an address",
+            ),
+            (
+                built(|b| b.base_url(format!("https://host/v1?{}", "a".repeat(4090)))),
+                "base_url: exceeds the maximum of 4096 bytes; check that it is an address",
+            ),
             (built(|b| b.base_url("holysheep")), "base_url: has no scheme; begin with https://"),
             (
                 built(|b| b.base_url("http://10.0.0.1/v1")),
@@ -358,21 +413,69 @@ mod tests {
 
     #[test]
     fn the_environment_is_read_with_errors_that_name_the_variable() {
-        let said = |key: Option<&str>, url: Option<&str>| {
-            from_variables(key.map(str::to_owned), url.map(str::to_owned)).map_err(|error| error.to_string())
+        let builder = |key: Option<&str>, url: Option<&str>| {
+            from_variables(key.map(str::to_owned), url.map(str::to_owned))
         };
+        let said =
+            |key, url| builder(key, url).and_then(ConfigBuilder::build).map_err(|error| error.to_string());
         let sign_up = "get a key at https://www.holysheep.ai/register";
-        assert_eq!(
-            said(None, None).unwrap_err(),
-            format!("HOLYSHEEP_API_KEY: is not set; {sign_up} and export it")
-        );
-        assert_eq!(said(Some(""), None).unwrap_err(), format!("HOLYSHEEP_API_KEY: is empty; {sign_up}"));
+        let other =
+            "give the key for llm.example, or set a header that carries the credential, such as api-key";
+        let url = Some("https://llm.example/v1");
+        for (key, url, expected) in [
+            (None, None, format!("HOLYSHEEP_API_KEY: is not set; {sign_up} and export it")),
+            (Some(""), None, format!("HOLYSHEEP_API_KEY: is empty; {sign_up}")),
+            (Some("\"\""), Some("''"), format!("HOLYSHEEP_API_KEY: is empty; {sign_up}")),
+            (None, url, format!("HOLYSHEEP_API_KEY: is not set; {other}")),
+            (Some(" "), url, format!("HOLYSHEEP_API_KEY: is empty; {other}")),
+        ] {
+            assert_eq!(said(key, url).unwrap_err(), expected);
+        }
+        let early = |key, url| builder(key, url).map(drop).unwrap_err().to_string();
+        assert!(early(Some("a\nb"), None).starts_with("HOLYSHEEP_API_KEY: holds a control character"));
+        assert!(early(Some("sk-1"), Some("x")).starts_with("HOLYSHEEP_BASE_URL: has no scheme"));
+        for (key, url) in [(" 'sk-1'", " "), ("\"sk-1\"\n", "\"https://api.holysheep.ai/v1\"")] {
+            let config = said(Some(key), Some(url)).unwrap();
+            assert_eq!(
+                (config.settings.api_key.as_str(), config.endpoint.base.url.as_str()),
+                ("sk-1", BASE_URL)
+            );
+        }
+        assert!(said(None, Some("http://127.0.0.1:8080/v1")).is_ok(), "a loopback address needs no key");
         assert!(
-            said(Some("a\nb"), None).unwrap_err().starts_with("HOLYSHEEP_API_KEY: holds a control character")
+            builder(None, url).unwrap().header("api-key", "x").build().is_ok(),
+            "nor does a header with one"
         );
-        assert!(said(Some("sk-1"), Some("x")).unwrap_err().starts_with("HOLYSHEEP_BASE_URL: has no scheme"));
-        let config = said(Some("sk-1"), Some(" ")).unwrap().build().unwrap();
-        assert_eq!((config.settings.api_key.as_str(), config.endpoint.base.url.as_str()), ("sk-1", BASE_URL));
+        assert!(builder(None, None).unwrap().api_key_from(|| Ok("sk-1".to_owned())).build().is_ok());
+        let replaced = builder(None, None).unwrap().api_key("").build().unwrap_err();
+        assert_eq!(replaced.to_string(), format!("api_key: is empty; {sign_up}"));
+    }
+
+    #[test]
+    fn no_key_is_needed_where_something_else_carries_the_credential() {
+        let said = |change: fn(ConfigBuilder) -> ConfigBuilder| {
+            let builder = change(Config::builder().base_url("https://llm.example/v1"));
+            builder.build().map(|config| config.endpoint.headers.fields.contains_key(AUTHORIZATION))
+        };
+        let keyless: [fn(ConfigBuilder) -> ConfigBuilder; 6] = [
+            |b| b.header("api-key", "secret-0123"),
+            |b| b.header("X-API-Key", "secret-0123"),
+            |b| b.header("x-goog-api-key", "secret-0123"),
+            |b| b.base_url("http://localhost:8080/v1"),
+            |b| b.base_url("https://llm.example/v1?api-version=1&key=secret-0123"),
+            |b| b.api_key_from(|| Err("not asked here".into())),
+        ];
+        for change in keyless {
+            assert!(!said(change).unwrap());
+        }
+        let refused: [fn(ConfigBuilder) -> ConfigBuilder; 3] =
+            [|b| b, |b| b.header("x-trace-id", "1"), |b| b.api_key("''")];
+        for change in refused {
+            let error = said(change).unwrap_err().to_string();
+            assert!(error.starts_with("api_key: is empty; give the key for llm.example, or set"), "{error}");
+        }
+        let with_both = |b: ConfigBuilder| b.api_key("sk-1").header("api-key", "secret-0123");
+        assert!(said(with_both).unwrap(), "a key that is given is sent");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod expected;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use serde::de::{DeserializeOwned, IgnoredAny};
@@ -10,6 +11,7 @@ use serde_json::Value;
 use self::expected::{Expected, Unread};
 pub(crate) use self::expected::{too_large, warn_of_omitted};
 use crate::api::{ChatChunk, ChatResponse, EmbeddingRequest, EmbeddingResponse};
+use crate::client::key_provider::KeyProvider;
 use crate::error::{Error, Result, Source, excerpt};
 use crate::http::options::Endpoint;
 use crate::http::transport::HttpResponse;
@@ -30,6 +32,8 @@ use crate::wire::success::{document, error_in, error_instead_of_answer};
 pub(crate) struct ResponseDecoder {
     /// Redacted where the server repeats them.
     secrets: Arc<Secrets>,
+    /// Its keys are redacted, too.
+    keys: Option<Arc<KeyProvider>>,
     /// The base address has no path, so that a 404 probably means that `/v1` is missing.
     without_path: bool,
 }
@@ -52,14 +56,28 @@ pub(crate) fn meta(status: u16, headers: Headers) -> Meta {
 }
 
 impl ResponseDecoder {
-    pub(crate) fn new(endpoint: &Endpoint) -> ResponseDecoder {
+    pub(crate) fn new(endpoint: &Endpoint, keys: Option<Arc<KeyProvider>>) -> ResponseDecoder {
         let without_path = endpoint.base.url.ends_with(&endpoint.base.authority);
-        ResponseDecoder { secrets: Arc::clone(&endpoint.headers.secrets), without_path }
+        ResponseDecoder { secrets: Arc::clone(&endpoint.headers.secrets), keys, without_path }
     }
 
     /// The same for a client that has further secrets.
     pub(crate) fn with_secrets(&self, secrets: &Arc<Secrets>) -> ResponseDecoder {
-        ResponseDecoder { secrets: Arc::clone(secrets), ..*self }
+        ResponseDecoder { secrets: Arc::clone(secrets), ..self.clone() }
+    }
+
+    /// The text without the secrets of the client.
+    fn redact<'a>(&self, text: &'a [u8]) -> Cow<'a, [u8]> {
+        let redacted = self.secrets.redact(text);
+        match &self.keys {
+            Some(keys) => Cow::Owned(keys.secrets().redact(&redacted).into_owned()),
+            None => redacted,
+        }
+    }
+
+    fn redact_in_place(&self, text: &mut String) {
+        self.secrets.redact_in_place(text);
+        self.keys.iter().for_each(|keys| keys.secrets().redact_in_place(text));
     }
 
     /// Decodes an answer of any form, unless it is an error. An empty body is an answer for a type that can be nothing.
@@ -179,7 +197,7 @@ impl ResponseDecoder {
     /// The error that came as an event of a stream.
     pub(crate) fn stream_error(&self, headers: &Headers, mut body: ErrorBody) -> Error {
         let texts = [&mut body.code, &mut body.kind, &mut body.message, &mut body.param];
-        texts.into_iter().flatten().for_each(|text| self.secrets.redact_in_place(text));
+        texts.into_iter().flatten().for_each(|text| self.redact_in_place(text));
         let status = body.status().unwrap_or(500);
         let response = HttpResponse { status: 200, headers: headers.clone(), body: Vec::new() };
         self.api_error(&response, status, body)
@@ -191,7 +209,7 @@ impl ResponseDecoder {
             status: meta.status,
             missing: "the stream ended without a choice that has content".to_owned(),
             request_id: meta.request_id.clone(),
-            body: excerpt(&self.secrets.redact(line)),
+            body: excerpt(&self.redact(line)),
         }
     }
 
@@ -202,12 +220,12 @@ impl ResponseDecoder {
 
     /// Words in a stream that are no data, as the cause of an error.
     pub(crate) fn words(&self, words: &[u8]) -> Source {
-        excerpt(self.secrets.redact(words).trim_ascii()).into()
+        excerpt(self.redact(words).trim_ascii()).into()
     }
 
     /// The error of data in a stream that can't be read.
     pub(crate) fn unreadable(&self, meta: &Meta, data: &[u8], error: serde_json::Error) -> Error {
-        json::decode_error(&self.secrets.redact(data), meta.status, meta.request_id.as_deref(), error)
+        json::decode_error(&self.redact(data), meta.status, meta.request_id.as_deref(), error)
     }
 
     /// The answer without the secrets that its body repeats; those in its headers are redacted already.
@@ -215,7 +233,7 @@ impl ResponseDecoder {
         HttpResponse {
             status: response.status,
             headers: response.headers.clone(),
-            body: self.secrets.redact(&response.body).into_owned(),
+            body: self.redact(&response.body).into_owned(),
         }
     }
 

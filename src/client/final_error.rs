@@ -16,6 +16,7 @@ pub(super) fn final_error(
 ) -> Error {
     let (reason, last) = match failure {
         Failure::GaveUp { last: last @ (Error::Shutdown | Error::Cancelled), .. } => return last,
+        Failure::GaveUp { last, .. } if last.is_of_key_function() => return last,
         Failure::Rejected { by: by @ Error::Shutdown, .. } => return by,
         Failure::Rejected { by: Error::Deadline { .. }, last: None } => {
             return Error::Deadline { after: deadline.unwrap_or_default() };

@@ -65,6 +65,8 @@ pub(crate) enum ProxyChoice {
 #[derive(Clone)]
 pub(crate) struct Endpoint {
     pub(crate) base: BaseUrl,
+    /// The query of the base URL, with placeholders for its values.
+    pub(crate) query: String,
     /// What every request carries.
     pub(crate) headers: RequestHeaders,
     /// Certificates in PEM form to trust instead of the built-in ones.
@@ -89,12 +91,14 @@ impl Endpoint {
 
     /// The address that paths are added to.
     pub(super) fn uri(&self) -> Result<Uri> {
-        if self.base.url.len() > MAX_URL_PART {
+        if self.base.url.len() + self.query.len() > MAX_URL_PART {
             let message = format!("exceeds the maximum of {MAX_URL_PART} bytes; check that it is an address");
             return Err(Error::config("base_url", message));
         }
-        Uri::try_from(&self.base.url)
-            .map_err(|_| Error::config("base_url", "contains a character that is not valid in an address"))
+        let invalid = |_| Error::config("base_url", "contains a character that is not valid in an address");
+        let BaseUrl { url, query, .. } = &self.base;
+        Uri::try_from(format!("{url}/?{query}")).map_err(invalid)?; // the characters of the query, not its placeholders
+        Uri::try_from(url).map_err(invalid)
     }
 
     /// The proxy, if any.

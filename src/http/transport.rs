@@ -20,6 +20,7 @@ use crate::http::request::{HttpRequest, Limits, RequestHeaders};
 use crate::runtime::background::Background;
 use crate::runtime::cancel::{Cancel, Subscription};
 use crate::runtime::clock::Clock;
+use crate::wire::base_url::with_query;
 use crate::wire::headers::Headers;
 use crate::wire::raw_head;
 use crate::wire::secrets::Secrets;
@@ -76,6 +77,8 @@ impl ResponseHead {
 pub(crate) struct Transport {
     connections: Arc<Connections>,
     base: Uri,
+    /// The query that every request has, with placeholders for its values.
+    query: String,
     secrets: Arc<Secrets>,
     timeout: Duration,
     max_response_bytes: u64,
@@ -116,7 +119,7 @@ impl Transport {
         #[cfg(any(feature = "rustls", feature = "native-tls"))]
         let config = config.tls_config(crate::http::tls::config(endpoint.roots.as_deref())?);
         let base = endpoint.uri()?;
-        let Endpoint { base: address, headers: RequestHeaders { secrets, .. }, .. } = endpoint;
+        let Endpoint { base: address, query, headers: RequestHeaders { secrets, .. }, .. } = endpoint;
         let dns = DnsCache::new(clock.clone(), cancel.clone(), options.connect_timeout);
         let connector = HttpConnector::new(dns, Arc::clone(&secrets));
         let connections = Arc::new(Connections::new(config.build(), connector));
@@ -124,6 +127,7 @@ impl Transport {
             _shutdown: shut_down_with(&cancel, &connections),
             connections,
             base,
+            query,
             secrets,
             timeout: options.timeout,
             max_response_bytes: options.max_response_bytes,
@@ -146,6 +150,7 @@ impl Transport {
             connections,
             drains: self.drains.clone(),
             base: self.base.clone(),
+            query: self.query.clone(),
             secrets: Arc::clone(&self.secrets),
             clock: self.clock.clone(),
             failures: FailureContext { cancel, ..self.failures.clone() },
@@ -283,7 +288,11 @@ impl Transport {
     fn uri(&self, path: &str) -> Result<Uri, http::Error> {
         let mut parts = self.base.clone().into_parts();
         let base = parts.path_and_query.as_ref().map_or("", |base| base.path().trim_end_matches('/'));
-        parts.path_and_query = Some(PathAndQuery::try_from([base, path].concat())?);
+        let target = match self.query.as_str() {
+            "" => [base, path].concat(),
+            query => [base, &with_query(path, query)].concat(),
+        };
+        parts.path_and_query = Some(PathAndQuery::try_from(target)?);
         Ok(Uri::from_parts(parts)?)
     }
 

@@ -77,6 +77,8 @@ pub(crate) enum Immediate {
     FreshConnection,
     /// Without the optional part of the request that the service refuses.
     Fallback,
+    /// With another key than the one that the service refused.
+    NewKey,
 }
 
 /// What a failure tells the handler about the service.

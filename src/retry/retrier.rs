@@ -54,6 +54,8 @@ pub(crate) struct CallState {
     pub(crate) fallback: bool,
     /// The last attempt failed, and the retry that follows wasn't announced yet.
     pub(crate) is_unannounced: bool,
+    /// The service refused the key, and the call was tried again with a new one.
+    pub(crate) new_key: bool,
 }
 
 /// One call: its state, its limits and its last failure.
@@ -110,6 +112,7 @@ impl<E> Retrier<E> {
             timeouts: 0,
             fallback: false,
             is_unannounced: false,
+            new_key: false,
         };
         let (immediate_retry_used, is_probe, probes) = (false, false, 0);
         let tries = Tries::default();
@@ -147,6 +150,7 @@ impl<E> Retrier<E> {
         failure.immediate.filter(|retry| match retry {
             Immediate::FreshConnection => !self.immediate_retry_used,
             Immediate::Fallback => !self.state.fallback,
+            Immediate::NewKey => !self.state.new_key,
         })
     }
 
@@ -185,7 +189,7 @@ impl<E> Retrier<E> {
     ) -> Result<Duration, Reason> {
         let immediate = self.immediate_retry(failure);
         let wait = match immediate {
-            Some(Immediate::Fallback) => Duration::ZERO,
+            Some(Immediate::Fallback | Immediate::NewKey) => Duration::ZERO,
             None if failure.verdict == Verdict::GiveUp => return Err(Reason::NotRetryable),
             None if failure.answer_timeout && self.state.timeouts == self.max_timeout_retries => {
                 return Err(Reason::RetriesSpent);
@@ -201,6 +205,7 @@ impl<E> Retrier<E> {
         self.state.fresh_connection = immediate == Some(Immediate::FreshConnection);
         self.immediate_retry_used |= self.state.fresh_connection;
         self.state.fallback |= immediate == Some(Immediate::Fallback);
+        self.state.new_key |= immediate == Some(Immediate::NewKey);
         Ok(wait)
     }
 }
@@ -302,12 +307,15 @@ mod tests {
         assert!(matches!(after(&mut call, now, &stale, SECOND), Step::WaitUntil(_)));
         assert!(!call.state.fresh_connection);
 
-        let refused = failure(Verdict::GiveUp, Some(Immediate::Fallback));
-        let uncharged = |_: &mut Tries| -> Result<Duration, Reason> { panic!("charged") };
-        let step: Ended = call.failed(now, "refused", &refused, uncharged);
-        assert!(matches!(step, Step::WaitForTurn) && call.state.fallback);
-        let step: Ended = call.failed(now, "refused", &refused, uncharged);
-        assert!(matches!(step, Step::Done(Err(Failure::GaveUp { reason: Reason::NotRetryable, .. }))));
+        for immediate in [Immediate::Fallback, Immediate::NewKey] {
+            let refused = failure(Verdict::GiveUp, Some(immediate));
+            let uncharged = |_: &mut Tries| -> Result<Duration, Reason> { panic!("charged") };
+            let step: Ended = call.failed(now, "refused", &refused, uncharged);
+            assert!(matches!(step, Step::WaitForTurn));
+            assert!(call.state.fallback && call.state.new_key == (immediate == Immediate::NewKey));
+            let step: Ended = call.failed(now, "refused", &refused, uncharged);
+            assert!(matches!(step, Step::Done(Err(Failure::GaveUp { reason: Reason::NotRetryable, .. }))));
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use crate::wire::spelling::{first_bytes, spelled};
 
-/// The secret values of headers.
+/// The secret values of headers and of the query.
 #[derive(Clone)]
 pub(crate) struct Secrets {
     secrets: Vec<Secret>,
@@ -18,11 +18,19 @@ pub(crate) struct Secrets {
 struct Secret {
     /// The value that is sent.
     value: String,
-    /// The line of a request's head that other crates see instead: the value is replaced by a placeholder, which is random
-    /// and has the same length. Empty where the value isn't sent any more.
+    /// Where the value is in a request's head.
+    place: Place,
+    /// The line of the head or the field of the query that other crates see instead: the value is replaced by a
+    /// placeholder, which is random and has the same length. Empty where the value isn't sent.
     line: String,
-    /// What is redacted in text from servers: the value, and the key without `Bearer`.
+    /// What is redacted in text from servers: the value, the key without `Bearer`, and a value of the query decoded.
     redacted: Vec<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Header,
+    Query,
 }
 
 /// The minimum length of what is redacted, in bytes. Shorter values occur in ordinary text.
@@ -50,34 +58,75 @@ impl fmt::Debug for Secrets {
 impl Secrets {
     /// Adds the secret value of a header, whose name is in lower case, and returns its placeholder. `letter` returns random
     /// letters.
-    pub(crate) fn add(&mut self, name: &str, value: &str, mut letter: impl FnMut() -> char) -> String {
-        if value.is_empty() {
-            return String::new();
+    pub(crate) fn add(&mut self, name: &str, value: &str, letter: impl FnMut() -> char) -> String {
+        let bare = value.rsplit(' ').next().unwrap_or_default();
+        let line = |placeholder: &str| line(name, placeholder);
+        self.insert(Place::Header, line, [value.to_owned(), bare.to_owned()], letter)
+    }
+
+    /// Adds the values of a query, and returns the query with placeholders in their place. A field without a name is a value.
+    /// `letter` returns random letters.
+    pub(crate) fn add_query(&mut self, query: &str, mut letter: impl FnMut() -> char) -> String {
+        let mut add = |field: &str| {
+            let (name, value) = field.split_at(field.find('=').map_or(0, |at| at + 1));
+            let field = |placeholder: &str| [name, placeholder].concat();
+            field(&self.insert(Place::Query, field, [value.to_owned(), decoded(value)], &mut letter))
+        };
+        query.split('&').map(&mut add).collect::<Vec<_>>().join("&")
+    }
+
+    /// Adds a secret that isn't sent, but redacted.
+    pub(crate) fn add_unsent(&mut self, value: &str) {
+        self.push(Place::Header, String::new(), vec![value.to_owned()]);
+    }
+
+    /// Adds the secrets of another list, to be redacted.
+    pub(crate) fn add_all_unsent(&mut self, other: &Secrets) {
+        for secret in &other.secrets {
+            self.push(Place::Header, String::new(), secret.redacted.clone());
         }
+    }
+
+    /// Adds a value that is sent in a line or a field which `with` makes of its placeholder. `redacted` begins with it.
+    fn insert(
+        &mut self,
+        place: Place,
+        with: impl Fn(&str) -> String,
+        redacted: [String; 2],
+        mut letter: impl FnMut() -> char,
+    ) -> String {
         let mut placeholder = String::new();
+        if redacted[0].is_empty() {
+            return placeholder;
+        }
         for _ in 0..MAX_DRAWS {
-            placeholder = value.bytes().map(|_| letter()).collect();
-            let line = line(name, &placeholder);
-            if placeholder != value && self.secrets.iter().all(|secret| secret.line != line) {
+            placeholder = redacted[0].bytes().map(|_| letter()).collect();
+            let line = with(&placeholder);
+            if placeholder != redacted[0] && self.secrets.iter().all(|secret| secret.line != line) {
                 break;
             }
         }
-        let bare = value.rsplit(' ').next().unwrap_or_default();
-        let mut redacted = vec![value.to_owned(), bare.to_owned()];
+        self.push(place, with(&placeholder), redacted.into());
+        placeholder
+    }
+
+    /// `redacted` begins with the value.
+    fn push(&mut self, place: Place, line: String, mut redacted: Vec<String>) {
+        let value = redacted.first().cloned().unwrap_or_default();
         redacted.dedup();
         redacted.retain(|text| text.len() >= MIN_LENGTH);
         for byte in redacted.iter().flat_map(|text| first_bytes(text)) {
             self.first_bytes[usize::from(byte)] = true;
         }
-        self.secrets.push(Secret { value: value.to_owned(), line: line(name, &placeholder), redacted });
-        placeholder
+        self.secrets.push(Secret { value, place, line, redacted });
     }
 
     /// Has no placeholders for this header any more, whose values aren't sent but stay secret.
     pub(crate) fn retire(&mut self, name: &str) {
         let prefix = line(name, "");
         let prefix = prefix.trim_end();
-        let of_header = |secret: &&mut Secret| secret.line.starts_with(prefix);
+        let of_header =
+            |secret: &&mut Secret| secret.place == Place::Header && secret.line.starts_with(prefix);
         self.secrets.iter_mut().filter(of_header).for_each(|secret| secret.line.clear());
     }
 
@@ -87,25 +136,23 @@ impl Secrets {
     }
 
     /// Replaces the placeholders in a part of a request's head by their values, and returns the number of replacements. A
-    /// placeholder is recognised by its whole line, because one of a few letters may occur elsewhere. `offsets` remembers
-    /// where the lines were, because most heads of a client have them at the same offsets.
+    /// placeholder is recognised by its whole line or field, because one of a few letters may occur elsewhere. `offsets`
+    /// remembers where these were, because most heads of a client have them at the same offsets.
     pub(crate) fn substitute(&self, head: &mut [u8], offsets: &mut Vec<usize>) -> usize {
         offsets.resize(self.secrets.len(), 0);
         let mut found = 0;
         for (secret, offset) in self.secrets.iter().zip(offsets) {
-            let line = secret.line.as_bytes();
-            if line.is_empty() {
+            if secret.line.is_empty() {
                 continue;
             }
-            let is_line = |at: usize, head: &[u8]| {
-                head.get(at..).is_some_and(|rest| rest.starts_with(line))
-                    && (at == 0 || head[at - 1] == b'\n')
-            };
-            if !is_line(*offset, head) {
-                let Some(at) = (0..head.len()).find(|at| is_line(*at, head)) else { continue };
+            if !secret.is_at(*offset, head) {
+                let Some(at) = (0..secret.place.end(head)).find(|at| secret.is_at(*at, head)) else {
+                    continue;
+                };
                 *offset = at;
             }
-            let end = *offset + line.len() - LINE_END.len();
+            let line_end = if secret.place == Place::Header { LINE_END.len() } else { 0 };
+            let end = *offset + secret.line.len() - line_end;
             head[end - secret.value.len()..end].copy_from_slice(secret.value.as_bytes());
             found += 1;
         }
@@ -163,11 +210,81 @@ impl Secrets {
     }
 }
 
+impl Secret {
+    /// Whether its line or field begins at this offset.
+    fn is_at(&self, at: usize, head: &[u8]) -> bool {
+        let Some(rest) = head.get(at..).filter(|rest| rest.starts_with(self.line.as_bytes())) else {
+            return false;
+        };
+        let (before, after) = (at.checked_sub(1).map(|at| head[at]), rest.get(self.line.len()));
+        match self.place {
+            Place::Header => before.is_none_or(|byte| byte == b'\n'),
+            Place::Query => {
+                let is_field = matches!(before, Some(b'?' | b'&')) && matches!(after, Some(b'&' | b' '));
+                is_field && at < self.place.end(head)
+            }
+        }
+    }
+}
+
+impl Place {
+    /// The end of what is searched: a query is in the first line of a head.
+    fn end(self, head: &[u8]) -> usize {
+        match self {
+            Place::Header => head.len(),
+            Place::Query => {
+                let line = head.split(|byte| *byte == b'\n').next().unwrap_or_default();
+                if line.ends_with(b" HTTP/1.1\r") { line.len() } else { 0 }
+            }
+        }
+    }
+}
+
 const LINE_END: &str = "\r\n";
 
 /// A line of a head, as ureq writes it.
 fn line(name: &str, value: &str) -> String {
     [name, ": ", value, LINE_END].concat()
+}
+
+/// The length from which a word with letters and digits may be a key: those of services have more than twenty characters.
+const LIKELY_KEY: usize = 20;
+
+/// The text without words that look like keys or tokens, for messages of unknown origin.
+pub(crate) fn redact_likely_keys(text: &str) -> String {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '~' | '+' | '=');
+    let mut clean = String::with_capacity(text.len());
+    let mut rest = text;
+    while !rest.is_empty() {
+        let (word, after) = rest.split_at(rest.find(|c| !is_part(c)).unwrap_or(rest.len()));
+        let has = |kind: fn(&u8) -> bool| word.bytes().any(|byte| kind(&byte));
+        let is_likely = word.len() >= LIKELY_KEY && has(u8::is_ascii_digit) && has(u8::is_ascii_alphabetic);
+        clean.push_str(if is_likely { "…" } else { word });
+        let (between, after) = after.split_at(after.find(is_part).unwrap_or(after.len()));
+        clean.push_str(between);
+        rest = after;
+    }
+    clean
+}
+
+/// A value of a query without percent-encoding. A sequence that isn't a valid encoding is kept.
+fn decoded(value: &str) -> String {
+    let mut bytes = Vec::with_capacity(value.len());
+    let mut rest = value.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        let digits = after.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
+        match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()).filter(|_| *first == b'%') {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &after[2..];
+            }
+            None => {
+                bytes.push(*first);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8(bytes).unwrap_or_else(|_| value.to_owned())
 }
 
 #[cfg(test)]
@@ -190,6 +307,62 @@ mod tests {
 
     fn with_secret(value: &str) -> Secrets {
         with_secrets(&[("authorization", value)]).0
+    }
+
+    #[test]
+    fn the_values_of_a_query_are_secrets_encoded_and_decoded() {
+        let mut secrets = Secrets::default();
+        let mut letters = ('a'..='z').cycle();
+        let query =
+            secrets.add_query("api-version=2024-02-01&flag&key=s3cr%2Bt%2F99%zz", || letters.next().unwrap());
+        assert_eq!(query, "api-version=abcdefghij&klmn&key=opqrstuvwxyzabcd");
+        let mut head = format!("GET /v1/models?{query} HTTP/1.1\r\n\r\n").into_bytes();
+        assert_eq!(secrets.substitute(&mut head, &mut Vec::new()), 3);
+        let sent = "GET /v1/models?api-version=2024-02-01&flag&key=s3cr%2Bt%2F99%zz HTTP/1.1\r\n\r\n";
+        assert_eq!(String::from_utf8(head).unwrap(), sent);
+        for text in ["wrong: s3cr%2Bt%2F99%zz", "wrong: s3cr+t/99%zz"] {
+            assert_eq!(in_place(&secrets, text), "wrong: …");
+        }
+    }
+
+    #[test]
+    fn words_that_look_like_keys_are_redacted() {
+        for (text, expected) in [
+            ("wrong key sk-0123456789abcdefghij!", "wrong key …!"),
+            ("?token=eyJhbGciOiJIUzI1NiJ9.eyJzdWIi&x", "?…&x"),
+            ("/run/secrets/token.json: No such file or directory (os error 2)", ""),
+            ("can't connect to a-very-long-name.of-a-host.example:443", ""),
+            ("für 0123456789, 01234567890123456789012345", ""),
+            ("", ""),
+        ] {
+            let expected = if expected.is_empty() { text } else { expected };
+            assert_eq!(redact_likely_keys(text), expected);
+        }
+    }
+
+    #[test]
+    fn placeholders_of_a_query_are_substituted_in_whole_fields_of_the_first_line_only() {
+        let mut secrets = Secrets::default();
+        let mut letters = ('a'..='z').cycle();
+        assert_eq!(secrets.add_query("v=1&key=22&flag=&k", || letters.next().unwrap()), "v=a&key=bc&flag=&d");
+        let mut sent = b"GET /v=a?vv=a&v=ab&v=a&key=bc&d HTTP/1.1\r\nx: ?v=a&d HTTP/1.1\r\n\r\n".to_vec();
+        let mut offsets = Vec::new();
+        assert_eq!(secrets.substitute(&mut sent, &mut offsets), 3);
+        let expected = "GET /v=a?vv=a&v=ab&v=1&key=22&k HTTP/1.1\r\nx: ?v=a&d HTTP/1.1\r\n\r\n";
+        assert_eq!(String::from_utf8(sent).unwrap(), expected);
+        for other in ["x: /?v=a HTTP/1.1\n", "x: /?v=a \r\n", "{\"a\":\"?v=a \"}"] {
+            assert_eq!(secrets.substitute(&mut other.as_bytes().to_vec(), &mut offsets), 0, "{other}");
+        }
+    }
+
+    #[test]
+    fn secrets_that_are_not_sent_are_redacted() {
+        let mut secrets = with_secret("Bearer sk-0123456789");
+        let mut earlier = Secrets::default();
+        earlier.add_unsent("sk-earlier-key");
+        secrets.add_all_unsent(&earlier);
+        assert_eq!((secrets.len(), earlier.len()), (1, 0));
+        assert_eq!(in_place(&secrets, "sk-earlier-key, sk-0123456789"), "…, …");
     }
 
     #[test]

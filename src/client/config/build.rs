@@ -5,16 +5,20 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::{env, fs};
 
-use crate::client::config::{Config, ConfigBuilder, KEY_VARIABLE, SIGN_UP, URL_VARIABLE, api_key};
+use crate::client::config::api_key::{self, Origin};
+use crate::client::config::{Config, ConfigBuilder, KEY_VARIABLE, URL_VARIABLE};
 use crate::error::{Error, Result};
 use crate::http::options::{self, Endpoint, headers};
 use crate::http::request::RequestHeaders;
 use crate::policy::backoff::MAX_TIME;
-use crate::wire::base_url::BaseUrl;
+use crate::wire::base_url::{BaseUrl, unquoted};
 use crate::wire::secrets::Secrets;
 
 /// The environment variable that names the certificates to trust, as OpenSSL and its users read it.
 const CA_VARIABLE: &str = "SSL_CERT_FILE";
+
+/// The header that carries the key.
+pub(crate) const AUTHORIZATION: &str = "authorization";
 
 /// Headers that the client sets itself, because a request doesn't work without them as they are or because they have a
 /// setting of their own.
@@ -49,15 +53,10 @@ impl ConfigBuilder {
         self.retry.check()?;
         self.adaptive.check()?;
         headers(&[("user-agent".to_owned(), http.user_agent.clone())]).map_err(concerning("user_agent"))?;
-        let own_authorization =
-            self.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("authorization"));
-        self.api_key = if own_authorization {
-            self.api_key.trim().to_owned()
-        } else {
-            api_key::checked(&self.api_key, SIGN_UP)?
-        };
-        let authorization = (!own_authorization).then(|| format!("Bearer {}", self.api_key));
+        let authorization = self.authorization(&base)?;
         let mut secrets = Secrets::default();
+        let query = secrets.add_query(&base.query, fastrand::alphanumeric);
+        let http = &self.http;
         let fields =
             fields(std::mem::take(&mut self.headers), authorization, &http.user_agent, &mut secrets)?;
         let roots = match (&http.ca_file, env::var_os(CA_VARIABLE)) {
@@ -68,9 +67,32 @@ impl ConfigBuilder {
             (None, _) => None,
         };
         let headers = RequestHeaders { fields: headers(&fields)?, secrets: Arc::new(secrets) };
-        let endpoint = Endpoint { base, headers, roots };
+        let endpoint = Endpoint { base, query, headers, roots };
         endpoint.check(http)?;
         Ok(Config { settings: self, endpoint })
+    }
+
+    /// Checks the key, and returns the header that it makes. There is none where the program gives one of its own, and none
+    /// without a key where none is needed.
+    fn authorization(&mut self, base: &BaseUrl) -> Result<Option<String>> {
+        let mut names = self.headers.iter().map(|(name, _)| name.as_str());
+        if names.clone().any(|name| name.eq_ignore_ascii_case(AUTHORIZATION)) {
+            (self.api_key, self.key_function) = (String::new(), None);
+            return Ok(None);
+        }
+        if self.key_function.is_some() {
+            return Ok(None);
+        }
+        let mut parameters = base.query.split('&').filter_map(|field| field.split('=').next());
+        let is_optional =
+            base.loopback || names.any(api_key::is_credential) || parameters.any(api_key::is_credential);
+        let setting = self.key_origin.setting();
+        let key = api_key::checked(&self.api_key).map_err(|problem| Error::config(setting, problem))?;
+        if key.is_empty() && !is_optional {
+            return Err(api_key::missing(self.key_origin, base));
+        }
+        self.api_key = key.to_owned();
+        Ok((!self.api_key.is_empty()).then(|| format!("Bearer {}", self.api_key)))
     }
 }
 
@@ -83,7 +105,7 @@ fn fields(
     secrets: &mut Secrets,
 ) -> Result<Vec<(String, String)>> {
     fields.iter().try_for_each(|(name, _)| refuse_own_header(name))?;
-    fields.extend(authorization.map(|value| ("authorization".to_owned(), value)));
+    fields.extend(authorization.map(|value| (AUTHORIZATION.to_owned(), value)));
     headers(&fields)?; // before the values are replaced by placeholders
     for (name, value) in &mut fields {
         *value = secrets.add(&name.to_ascii_lowercase(), value, fastrand::alphanumeric);
@@ -103,16 +125,16 @@ fn fields(
     Ok(fields)
 }
 
-/// A builder with the values of the two environment variables; an error about a value names its variable.
+/// A builder with the values of the two environment variables; an error about a value names its variable. Whether a key is
+/// needed depends on the other settings, too.
 pub(super) fn from_variables(key: Option<String>, base_url: Option<String>) -> Result<ConfigBuilder> {
-    let Some(key) = key else {
-        let message = format!("is not set; get a key at {SIGN_UP} and export it");
-        return Err(Error::config(KEY_VARIABLE, message));
-    };
-    api_key::checked(&key, SIGN_UP).map_err(concerning(KEY_VARIABLE))?;
-    let builder = Config::builder().api_key(key);
+    let mut builder = Config::builder();
+    builder.key_origin = if key.is_some() { Origin::Variable } else { Origin::UnsetVariable };
+    let key = key.unwrap_or_default();
+    builder.api_key =
+        api_key::checked(&key).map_err(|problem| Error::config(KEY_VARIABLE, problem))?.to_owned();
     Ok(match base_url {
-        Some(url) if !url.trim().is_empty() => {
+        Some(url) if !unquoted(&url).is_empty() => {
             BaseUrl::parse(&url).map_err(concerning(URL_VARIABLE))?;
             builder.base_url(url)
         }

@@ -1,0 +1,104 @@
+//! The key of each attempt of a call, where a function provides it, and a new one after the service refused that.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::client::call::CallOptions;
+use crate::client::config::{AUTHORIZATION, with_header};
+use crate::client::core::Core;
+use crate::client::key_provider::{KeyProvider, NoKey};
+use crate::error::{Error, Result};
+use crate::http::request::RequestHeaders;
+use crate::retry::CallState;
+
+/// The setting that errors of the function are attributed to.
+const SETTING: &str = "api_key_from";
+
+/// The keys of one call.
+#[derive(Default)]
+pub(crate) struct CallKey {
+    /// The key of the last attempt.
+    last: Option<Arc<str>>,
+    /// The key of the next attempt, which was asked for after the service refused the last one.
+    new: Option<Arc<str>>,
+}
+
+impl CallKey {
+    /// The headers of the next attempt, with the key for it.
+    pub(crate) fn headers<'a>(
+        &mut self,
+        core: &Core,
+        options: &'a CallOptions,
+        state: &CallState,
+    ) -> Result<Cow<'a, RequestHeaders>> {
+        let Some(provider) = &options.keys else { return Ok(Cow::Borrowed(&options.headers)) };
+        let key = match self.new.take() {
+            Some(key) => key,
+            None => ask(provider, false, core, options, state)?,
+        };
+        let mut headers = with_header(&options.headers, AUTHORIZATION, &format!("Bearer {key}"))?;
+        Arc::make_mut(&mut headers.secrets).add_all_unsent(&provider.secrets()); // earlier keys, too
+        self.last = Some(key);
+        Ok(Cow::Owned(headers))
+    }
+
+    /// Asks for a new key where the service refused that of the last attempt, once in a call. Returns the error of the
+    /// attempt.
+    pub(crate) fn renew(
+        &mut self,
+        mut error: Error,
+        core: &Core,
+        options: &CallOptions,
+        state: &CallState,
+    ) -> Error {
+        let (Some(provider), Error::Api { status: 401, message, .. }) = (&options.keys, &mut error) else {
+            return error;
+        };
+        if state.new_key {
+            return error;
+        }
+        match ask(provider, true, core, options, state) {
+            Ok(key) => self.new = Some(key).filter(|new| self.last.as_ref() != Some(new)),
+            Err(ended @ Error::Shutdown) => return ended,
+            Err(failed) => *message += &format!("; there is no new key ({failed})"),
+        }
+        error
+    }
+
+    /// Whether there is a new key after a refusal.
+    pub(crate) fn is_new(&self) -> bool {
+        self.new.is_some()
+    }
+}
+
+/// Asks for the key within the limits of the call.
+fn ask(
+    provider: &KeyProvider,
+    is_refused: bool,
+    core: &Core,
+    options: &CallOptions,
+    state: &CallState,
+) -> Result<Arc<str>> {
+    let remaining = state.due.map_or(Duration::MAX, |due| due.saturating_duration_since(core.clock.now()));
+    let cancel = options.cancellation.as_ref().map_or(&core.draining, |cancellation| &cancellation.waits);
+    let timeout = options.timeout;
+    provider.ask(is_refused, timeout.min(remaining), cancel).map_err(|why| match why {
+        NoKey::Cancelled => Error::Shutdown,
+        NoKey::TimedOut if remaining <= timeout => {
+            Error::Deadline { after: state.deadline.unwrap_or_default() }
+        }
+        NoKey::TimedOut => Error::config(
+            SETTING,
+            format!("the function has not returned within the timeout of {timeout:?}; limit the time of what it does"),
+        ),
+        NoKey::Failed(problem) => Error::config(SETTING, &*problem),
+    })
+}
+
+impl Error {
+    /// Whether the function that provides keys failed, so that nothing was sent.
+    pub(crate) fn is_of_key_function(&self) -> bool {
+        matches!(self, Error::Config { setting: SETTING, .. })
+    }
+}
