@@ -298,8 +298,7 @@ impl<T, F: Fn(&HttpRequest<'_>) -> Attempt<T>> Operation for Sending<'_, '_, F> 
             status: ended.result.as_ref().map_or_else(Error::status, |_| Some(ended.meta.status)),
             elapsed: self.core.clock.now().saturating_duration_since(sent),
         });
-        let Attempt { result, meta } = ended;
-        Attempt { result: result.map_err(|error| self.key.renew(error, self.core, &options, state)), meta }
+        self.key.renew(ended, self.core, &options, state)
     }
 
     fn classify(&mut self, error: &Error) -> Classification {

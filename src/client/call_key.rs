@@ -10,6 +10,7 @@ use crate::client::core::Core;
 use crate::client::key_provider::{KeyProvider, NoKey};
 use crate::error::{Error, Result};
 use crate::http::request::RequestHeaders;
+use crate::meta::Attempt;
 use crate::retry::CallState;
 
 /// The setting that errors of the function are attributed to.
@@ -43,27 +44,25 @@ impl CallKey {
         Ok(Cow::Owned(headers))
     }
 
-    /// Asks for a new key where the service refused that of the last attempt, once in a call. Returns the error of the
-    /// attempt.
-    pub(crate) fn renew(
+    /// Asks for a new key where the service refused that of the last attempt, once in a call. Returns the attempt, whose
+    /// error says why there is no new key.
+    pub(crate) fn renew<T>(
         &mut self,
-        mut error: Error,
+        ended: Attempt<T>,
         core: &Core,
         options: &CallOptions,
         state: &CallState,
-    ) -> Error {
-        let (Some(provider), Error::Api { status: 401, message, .. }) = (&options.keys, &mut error) else {
-            return error;
-        };
-        if state.new_key {
-            return error;
+    ) -> Attempt<T> {
+        let (Some(provider), false) = (&options.keys, state.new_key) else { return ended };
+        let Attempt { result: Err(mut error), meta } = ended else { return ended };
+        if let Error::Api { status: 401, message, .. } = &mut error {
+            match ask(provider, true, core, options, state) {
+                Ok(key) => self.new = Some(key).filter(|new| self.last.as_ref() != Some(new)),
+                Err(Error::Shutdown) => error = Error::Shutdown,
+                Err(failed) => *message += &format!("; there is no new key ({failed})"),
+            }
         }
-        match ask(provider, true, core, options, state) {
-            Ok(key) => self.new = Some(key).filter(|new| self.last.as_ref() != Some(new)),
-            Err(ended @ Error::Shutdown) => return ended,
-            Err(failed) => *message += &format!("; there is no new key ({failed})"),
-        }
-        error
+        Attempt { result: Err(error), meta }
     }
 
     /// Whether there is a new key after a refusal.
