@@ -10,6 +10,7 @@ mod decode;
 pub(crate) mod event;
 mod final_error;
 pub(crate) mod key_provider;
+mod path;
 mod report;
 pub(crate) mod stream;
 mod usage_option;
@@ -32,9 +33,9 @@ use crate::client::config::{
 use crate::client::core::Core;
 use crate::client::decode::ResponseDecoder;
 use crate::client::key_provider::KeyProvider;
+use crate::client::path::checked_path;
 use crate::client::stream::ChatStream;
 use crate::error::{Error, Result};
-use crate::http::options::MAX_URL_PART;
 use crate::http::request::HttpRequest;
 use crate::http::transport::HttpResponse;
 use crate::meta::Attempt;
@@ -339,23 +340,6 @@ fn to_json<B: Serialize + ?Sized>(body: &B) -> Result<Vec<u8>> {
         message: "can't be serialised as JSON".to_owned(),
         source: Some(source.into()),
     })
-}
-
-/// A path that stays below the base address.
-fn checked_path(path: &str) -> Result<String> {
-    let location = path.split('?').next().unwrap_or_default();
-    if path.len() > MAX_URL_PART {
-        let message = format!("exceeds the maximum of {MAX_URL_PART} bytes; put the data into a body");
-        return Err(Error::config("path", message));
-    }
-    let up = |part: &str| part.to_ascii_lowercase().replace("%2e", ".") == "..";
-    if location.contains("://") || location.split('/').any(up) {
-        return Err(Error::config(
-            "path",
-            "leaves the base address; give what comes after it, such as /models",
-        ));
-    }
-    Ok(if path.starts_with('/') { path.to_owned() } else { format!("/{path}") })
 }
 
 impl fmt::Debug for Client {
