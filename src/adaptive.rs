@@ -205,8 +205,9 @@ impl AdaptiveHandler {
     /// Waits for a permit. Callers are served in order, after all [retries](AdaptiveHandler::acquire_again).
     ///
     /// # Errors
-    /// [`Error::Deadline`] as soon as the wait would last longer, and [`Error::CircuitOpen`] while the breaker is open,
-    /// unless [`wait_when_open`](AdaptiveConfig::wait_when_open) is set.
+    /// [`Error::Deadline`](crate::Error::Deadline) as soon as the wait would last longer, and
+    /// [`Error::CircuitOpen`](crate::Error::CircuitOpen) while the breaker is open, unless
+    /// [`wait_when_open`](AdaptiveConfig::wait_when_open) is set.
     pub fn acquire(&self, deadline: Option<Instant>) -> Result<Permit> {
         self.enter_alone(deadline, false)
     }
