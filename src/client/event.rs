@@ -18,8 +18,9 @@ use crate::policy::circuit_breaker::BreakerState;
 /// use holysheep::{Config, Event};
 ///
 /// let config = Config::builder().api_key("sk-…").on_event(|event| match event {
-///     Event::Retry { wait, why, .. } => eprintln!("{why}; retrying in {wait:.1?}"),
+///     Event::Retry { call, wait, why, .. } => eprintln!("call {call}: {why}; retrying in {wait:.1?}"),
 ///     Event::Breaker { model, state, .. } => eprintln!("{model}: the circuit breaker is {state}"),
+///     Event::End { call, attempts, elapsed, .. } => eprintln!("call {call}: {attempts} attempts, {elapsed:.1?}"),
 ///     _ => {} // events may be added
 /// });
 /// ```
