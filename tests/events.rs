@@ -83,36 +83,44 @@ fn whole() -> Reply {
     events(&[HELLO, FINISH, USAGE, DONE])
 }
 
-/// Lines of the log at warn, from all tests of this file.
-static WARNINGS: Mutex<Vec<String>> = Mutex::new(Vec::new());
+/// The crate's lines in the log, from all tests of this file, each with its level.
+static LOGGED: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
-struct Warnings;
+struct Logger;
 
-impl log::Log for Warnings {
+impl log::Log for Logger {
     fn enabled(&self, _: &log::Metadata<'_>) -> bool {
         true
     }
 
     fn log(&self, record: &log::Record<'_>) {
-        if record.level() == log::Level::Warn {
-            WARNINGS.lock().unwrap().push(record.args().to_string());
+        if record.target().starts_with("holysheep") {
+            LOGGED.lock().unwrap().push(format!("{} {}", record.level(), record.args()));
         }
     }
 
     fn flush(&self) {}
 }
 
-fn keep_warnings() {
+fn keep_log() {
     static LOGGER: Once = Once::new();
     LOGGER.call_once(|| {
-        log::set_logger(&Warnings).unwrap();
-        log::set_max_level(log::LevelFilter::Warn);
+        log::set_logger(&Logger).unwrap();
+        log::set_max_level(log::LevelFilter::Debug);
     });
+}
+
+/// The line of the log that begins so.
+#[track_caller]
+fn logged(begin: &str) -> String {
+    let lines = LOGGED.lock().unwrap().clone();
+    let line = lines.iter().find(|line| line.starts_with(begin)).cloned();
+    line.unwrap_or_else(|| panic!("nothing begins with {begin:?} in {lines:#?}"))
 }
 
 #[test]
 fn the_wait_of_a_retry_is_the_real_one_and_told_before_it() {
-    keep_warnings();
+    keep_log();
     for (reply, adaptive) in [
         (status(429), paced()),
         (status(429).retry_after(7), AdaptiveConfig::default().seed(1)),
@@ -136,16 +144,14 @@ fn the_wait_of_a_retry_is_the_real_one_and_told_before_it() {
         });
         assert_eq!(answer.meta().waited, slept);
         assert!(wait == slept || wait + paced.unwrap() == slept, "{wait:?} {paced:?} {slept:?}");
-        let line = format!("call {call} ({MODEL}): attempt 1 failed (");
-        let warnings = WARNINGS.lock().unwrap();
-        let warning = warnings.iter().find(|warning| warning.starts_with(&line)).unwrap();
+        let warning = logged(&format!("WARN call {call} ({MODEL}): attempt 1 failed ("));
         assert!(warning.ends_with(&format!("; retrying in {wait:?}")), "{warning}");
     }
 }
 
 #[test]
 fn a_retry_without_a_wait_is_at_once() {
-    keep_warnings();
+    keep_log();
     let server = Server::script([ok("hi"), reset(), ok("hi")]);
     let (client, clock, seen) = client(&server, AdaptiveConfig::default().seed(1));
     client.chat(&request()).unwrap();
@@ -154,8 +160,7 @@ fn a_retry_without_a_wait_is_at_once() {
     let waits: Vec<_> = seen.events().iter().filter_map(retry).map(|(_, _, wait)| wait).collect();
     assert_eq!(waits, [Duration::ZERO]);
     let call = seen.events().iter().find_map(retry).unwrap().0;
-    let warnings = WARNINGS.lock().unwrap();
-    let warning = warnings.iter().find(|line| line.starts_with(&format!("call {call} ("))).unwrap();
+    let warning = logged(&format!("WARN call {call} ("));
     assert!(warning.ends_with("; retrying at once"), "{warning}");
 }
 
@@ -257,12 +262,16 @@ fn a_rate_is_told_only_when_it_changed() {
 
 #[test]
 fn the_end_of_each_call_is_told_once() {
+    keep_log();
     let server = Server::script([
         status(503),
         ok("hi"),
         status(401),
         status(200).body("<html>"),
-        status(200).json(&serde_json::json!({"data": [{"index": 0, "embedding": [1]}], "usage": {"prompt_tokens": 5, "total_tokens": 5}})),
+        status(200).json(&serde_json::json!({
+            "data": [{"index": 0, "embedding": [1]}],
+            "usage": {"prompt_tokens": 5, "total_tokens": 5, "prompt_tokens_details": {"cached_tokens": 2}, "x": 1}
+        })),
         status(200).json(&serde_json::json!({"data": []})),
     ]);
     let (client, _, seen) = unpaced(&server);
@@ -279,13 +288,18 @@ fn the_end_of_each_call_is_told_once() {
         "1 200 success None",
     ];
     assert_eq!(seen.ends(), expected);
-    let Some(Event::End { elapsed, waited, usage, .. }) =
-        seen.events().into_iter().find(|event| matches!(event, Event::End { .. }))
-    else {
-        panic!()
-    };
+    let ends: Vec<_> = seen.events().into_iter().filter(|event| matches!(event, Event::End { .. })).collect();
+    let Event::End { call, elapsed, waited, .. } = ends[0] else { panic!() };
     assert_eq!((elapsed, waited), (Duration::from_secs(1), Duration::from_secs(1)));
-    assert!(usage.unwrap().extra.is_empty());
+    let Event::End { usage: Some(usage), .. } = &ends[3] else { panic!() };
+    assert_eq!((usage.details.cached_tokens, usage.extra.len()), (Some(2), 0));
+
+    let end = logged(&format!("DEBUG call {call} ({MODEL}): ended"));
+    assert!(end.ends_with("ended with status 200 after 2 attempts in 1s"), "{end}");
+    let end = logged(&format!("DEBUG call {} ({MODEL}): failed", ends[1].call()));
+    assert!(end.contains("failed (status 401) after 1 attempt in "), "{end}");
+    let end = logged(&format!("DEBUG call {}: ended", ends[4].call()));
+    assert!(end.contains("ended with status 200 after 1 attempt in "), "{end}");
 }
 
 #[test]
