@@ -126,10 +126,8 @@ pub(super) struct StreamReport {
     started: Instant,
     /// How the call went up to the first chunk.
     meta: Meta,
-    /// The last usage that arrived.
-    usage: Option<Usage>,
     /// The whole answer has arrived.
-    is_complete: bool,
+    has_finished: bool,
     is_reported: bool,
 }
 
@@ -141,59 +139,50 @@ impl StreamReport {
             model: name.model.to_owned(),
             started,
             meta: Meta::default(),
-            usage: None,
-            is_complete: false,
+            has_finished: false,
             is_reported: false,
         }
     }
 
-    /// The stream was opened, or the call ended with this error.
-    pub(super) fn opened(&mut self, meta: &Meta, error: Option<&Error>) {
+    /// The stream was opened, and may have finished already, or the call ended with this error.
+    pub(super) fn opened(&mut self, meta: &Meta, result: Result<bool, &Error>) {
         let Meta { attempts, waited, status, .. } = *meta;
         self.meta = Meta { attempts, waited, status, ..Meta::default() };
-        (self.usage, self.is_complete) = (None, false);
-        if error.is_some() {
-            self.report_end(error);
+        match result {
+            Ok(has_finished) => self.has_finished = has_finished,
+            Err(error) => self.report_end(Err(error)),
         }
     }
 
-    /// A chunk was returned.
-    pub(super) fn received(&mut self, usage: Option<&Usage>, is_complete: bool) {
-        self.is_complete = is_complete;
-        if let Some(usage) = usage {
-            self.usage = Some(Usage { extra: Extra::default(), ..usage.clone() });
-        }
+    /// The whole answer has arrived, but not necessarily been read.
+    pub(super) fn finished(&mut self) {
+        self.has_finished = true;
     }
 
-    /// The call ended, if that wasn't reported before: with its whole answer or with this error.
-    pub(super) fn end(report: Option<StreamReport>, error: Option<&Error>) {
-        if let Some(mut report) = report {
-            report.report_end(error);
-        }
+    /// The call ended: with its whole answer, or with this error.
+    pub(super) fn end(mut self, usage: Option<&Usage>, error: Option<&Error>) {
+        self.report_end(error.map_or(Ok(usage), Err));
     }
 
-    fn report_end(&mut self, error: Option<&Error>) {
-        self.report(|report, name| {
-            let result = error.map_or(Ok(report.usage.as_ref()), Err);
-            report.core.report_end(name, &report.meta, result);
-        });
+    fn report_end(&mut self, result: Result<Option<&Usage>, &Error>) {
+        self.report(|core, name, meta| core.report_end(name, meta, result));
     }
 
-    fn report(&mut self, report: impl FnOnce(&StreamReport, CallName<'_>)) {
+    fn report(&mut self, report: impl FnOnce(&Core, CallName<'_>, &Meta)) {
         if !std::mem::replace(&mut self.is_reported, true) {
             self.meta.elapsed = self.core.clock.now().saturating_duration_since(self.started);
-            report(self, CallName { number: self.number, model: &self.model });
+            report(&self.core, CallName { number: self.number, model: &self.model }, &self.meta);
         }
     }
 }
 
 impl Drop for StreamReport {
     fn drop(&mut self) {
-        let error = (!self.is_complete).then_some("dropped");
-        self.report(|report, name| {
+        let error = (!self.has_finished).then_some("dropped");
+        self.report(|core, name, meta| {
             let how = if error.is_some() { "dropped before its end" } else { "ended" };
-            log_end(name, &report.meta, format_args!("{how}"));
-            report.core.emit_end(name, &report.meta, None, error, report.usage.as_ref());
+            log_end(name, meta, format_args!("{how}"));
+            core.emit_end(name, meta, None, error, None);
         });
     }
 }

@@ -67,7 +67,7 @@ pub struct ChatStream {
     /// It ended with an error, which was returned.
     failed: bool,
     /// Reports the end of the call; none before the stream is opened and after the end.
-    report: Option<StreamReport>,
+    report: Option<Box<StreamReport>>,
 }
 
 /// How long the end of a stream is awaited once all choices have their finish reason: services send usage and `[DONE]` at
@@ -85,7 +85,7 @@ impl ChatStream {
     /// Makes a call whose answer is a stream, up to the first chunk with content. `choices` is how many were asked for.
     pub(crate) fn open(core: &Arc<Core>, spec: CallSpec<'_>, choices: u64) -> Result<ChatStream> {
         let mut call = core.begin(spec);
-        let mut report = StreamReport::new(core, call.name(), call.started());
+        let mut report = Box::new(StreamReport::new(core, call.name(), call.started()));
         let stream = ChatStream::make(core, &mut call, None, choices, &mut report)?;
         let call = Some(Box::new(call.into_owned()));
         Ok(ChatStream { call, choices, report: Some(report), ..stream })
@@ -107,7 +107,7 @@ impl ChatStream {
             }
             Err(error) => Err(error).into(),
         });
-        report.opened(&meta, result.as_ref().err());
+        report.opened(&meta, result.as_ref().map(ChatStream::has_finished));
         result.map(|stream| ChatStream { meta, ..stream })
     }
 
@@ -189,21 +189,19 @@ impl ChatStream {
         loop {
             let mut call = self.call.take();
             let Some(error) = std::iter::from_fn(|| self.advance()).find_map(Result::err) else { break };
-            let (Some(retried), Some(report)) = (call.as_mut(), report.as_mut()) else {
-                StreamReport::end(report, Some(&error));
+            let (Some(retried), Some(report)) = (call.as_mut(), &mut report) else {
+                self.report = report;
+                self.report_end(Some(&error));
                 return Err(error);
             };
             let choices = self.choices;
             let again = ChatStream::make(&self.core, retried, Some(error), choices, report)?;
             self = ChatStream { call, choices, ..again };
         }
+        self.report = report;
+        self.report_end(None);
         let accumulator = std::mem::replace(&mut self.accumulator, Accumulator::new());
-        let response = accumulator.into_response().with_meta(self.meta.clone());
-        if let Some(report) = &mut report {
-            report.received(response.usage.as_ref(), true);
-        }
-        StreamReport::end(report, None);
-        Ok(response)
+        Ok(accumulator.into_response().with_meta(self.meta.clone()))
     }
 
     /// Reads up to the first chunk with content. What comes before it is kept, but a retry is still possible.
@@ -224,7 +222,11 @@ impl ChatStream {
             return Some(Ok(chunk));
         }
         let error = match self.next_chunk() {
-            Ok(chunk) => return chunk.map(Ok),
+            Ok(Some(chunk)) => return Some(Ok(chunk)),
+            Ok(None) => {
+                self.report_end(None);
+                return None;
+            }
             Err(error) => error,
         };
         self.body = None;
@@ -236,12 +238,14 @@ impl ChatStream {
             | Error::StreamTruncated { .. }
                 if self.accumulator.is_complete() =>
             {
+                self.report_end(None);
                 return None;
             }
             Error::Transport { source, .. } => self.truncated(Some(source)),
             error => error,
         };
         self.failed = true;
+        self.report_end(Some(&error));
         Some(Err(error))
     }
 
@@ -260,6 +264,7 @@ impl ChatStream {
                 self.accumulator.add(chunk).map_err(too_large)?;
                 if self.end_by.is_none() && self.accumulator.is_complete() {
                     self.end_by = Clock::system().now().checked_add(END_TIME);
+                    self.report.iter_mut().for_each(|report| report.finished());
                 }
             }
             match decoded {

@@ -125,6 +125,11 @@ impl Accumulator {
         self.choices.first().filter(|choice| choice.index == 0).map_or("", |choice| &choice.text)
     }
 
+    /// The last usage that came.
+    pub(crate) fn usage(&self) -> Option<&Usage> {
+        self.usage.as_ref()
+    }
+
     /// The answer so far.
     pub(crate) fn into_response(self) -> ChatResponse {
         let mut extra = self.extra;

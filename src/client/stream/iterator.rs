@@ -1,10 +1,10 @@
-//! A stream as an iterator of chunks: each `next` reports what came, and the end of the call.
+//! A stream as an iterator of chunks, and the report of its end.
 
 use std::fmt;
 
-use super::{ChatStream, StreamReport};
 use crate::api::ChatChunk;
-use crate::error::Result;
+use crate::client::stream::ChatStream;
+use crate::error::{Error, Result};
 
 impl Iterator for ChatStream {
     type Item = Result<ChatChunk>;
@@ -12,16 +12,21 @@ impl Iterator for ChatStream {
     fn next(&mut self) -> Option<Result<ChatChunk>> {
         // What is handed out can't be taken back; a stream that was opened has a chunk.
         (self.call, self.delivered) = (None, true);
-        let item = self.advance();
-        match (&item, &mut self.report) {
-            (Some(Ok(chunk)), Some(report)) => {
-                report.received(chunk.usage.as_ref(), self.end_by.is_some() || self.body.is_none());
-            }
-            (Some(Ok(_)), None) => {}
-            (Some(Err(error)), _) => StreamReport::end(self.report.take(), Some(error)),
-            (None, _) => StreamReport::end(self.report.take(), None),
+        self.advance()
+    }
+}
+
+impl ChatStream {
+    /// Whether the whole answer has arrived.
+    pub(super) fn has_finished(&self) -> bool {
+        self.end_by.is_some() || self.body.is_none()
+    }
+
+    /// Reports the end of the call, if this is the one that the caller holds and it wasn't reported before.
+    pub(super) fn report_end(&mut self, error: Option<&Error>) {
+        if let Some(report) = self.report.take() {
+            report.end(self.accumulator.usage(), error);
         }
-        item
     }
 }
 
