@@ -3,7 +3,7 @@
 mod function;
 mod retrier;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub use self::function::{Retry, retry, retry_if};
 pub(crate) use self::retrier::{CallState, Failure, Retrier, Step};
@@ -85,25 +85,34 @@ impl RetryLoop<'_> {
         loop {
             step = match step {
                 Step::WaitForTurn => match self.acquire(call, operation) {
-                    Ok(acquired) => self.granted(call, operation, acquired, &mut permit),
+                    // At once, because to go round the loop moves a step, which is as large as an answer.
+                    Ok(acquired) => match self.granted(call, operation, acquired, &mut permit) {
+                        Step::Send => match self.send(call, operation, permit.take(), &mut meta) {
+                            Step::Done(result) => return self.done(call, result, meta),
+                            step => step,
+                        },
+                        step => step,
+                    },
                     Err(by) => call.rejected(by),
                 },
-                Step::WaitUntil(at) => {
-                    self.announce(call, operation, at.saturating_duration_since(self.clock.now()));
-                    match self.cancel.sleep_until(self.clock, at) {
-                        true => Step::WaitForTurn,
-                        false => call.rejected(Error::Shutdown),
-                    }
-                }
+                Step::WaitUntil(at) if self.wait_until(call, operation, at) => Step::WaitForTurn,
+                Step::WaitUntil(_) => call.rejected(Error::Shutdown),
                 Step::Send => self.send(call, operation, permit.take(), &mut meta),
-                Step::Done(result) => {
-                    meta.attempts = call.state.attempts;
-                    meta.waited = call.state.waited;
-                    meta.elapsed = self.clock.now().saturating_duration_since(call.state.started);
-                    return Attempt { result, meta };
-                }
+                Step::Done(result) => return self.done(call, result, meta),
             };
         }
+    }
+
+    fn done<T, E>(
+        &self,
+        call: &Retrier<E>,
+        result: Result<T, Failure<E>>,
+        mut meta: Meta,
+    ) -> Attempt<T, Failure<E>> {
+        meta.attempts = call.state.attempts;
+        meta.waited = call.state.waited;
+        meta.elapsed = self.clock.now().saturating_duration_since(call.state.started);
+        Attempt { result, meta }
     }
 
     /// Makes one attempt with a permit that was acquired, and returns what comes next.
@@ -177,6 +186,12 @@ impl RetryLoop<'_> {
             }
         }
         self.handler.enter(&request)
+    }
+
+    /// Announces a retry and waits until this moment. Returns false if the call was ended meanwhile.
+    fn wait_until<O: Operation>(&self, call: &mut Retrier<O::Error>, operation: &mut O, at: Instant) -> bool {
+        self.announce(call, operation, at.saturating_duration_since(self.clock.now()));
+        self.cancel.sleep_until(self.clock, at)
     }
 
     /// Tells that another attempt follows the last failure after this wait, unless that was told before.

@@ -75,6 +75,9 @@ impl Core {
 
     /// Reports the end of a call, of which `meta` tells how it went, and `result` the usage or the error.
     pub(super) fn report_end(&self, name: CallName<'_>, meta: &Meta, result: Result<Option<&Usage>, &Error>) {
+        if self.observer.is_none() && !log::log_enabled!(log::Level::Debug) {
+            return;
+        }
         let usage = result.ok().flatten();
         match result {
             Ok(_) => log_end(name, meta, format_args!("ended with status {}", meta.status)),
