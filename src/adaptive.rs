@@ -1,6 +1,7 @@
 //! The lock around the policies: one handler, shared by all threads, admits calls and learns from each outcome.
 
 mod call;
+mod change;
 mod config;
 mod controller;
 mod latencies;
@@ -14,11 +15,11 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 pub use call::CallError;
+pub(crate) use change::{Change, Learned};
 pub use config::AdaptiveConfig;
 pub use controller::RefusalCause;
 pub(crate) use registry::HandlerRegistry;
 pub(crate) use request::{AcquireRequest, Acquired};
-pub(crate) use state::Change;
 pub use state::{Snapshot, Tries};
 
 use crate::error::{Reason, Result};
@@ -65,8 +66,10 @@ const ASK_AGAIN: Duration = Duration::from_millis(100);
 ///
 /// Limits: several processes learn separately, and one that is faster keeps its lead for some minutes. At 15 % random
 /// refusals six tenths of the capacity are used. Where half of all calls fail with a 503 the handler slows down to a third
-/// and needs two minutes to recover. [`snapshot`](AdaptiveHandler::snapshot) and a line in the log tell what the last
-/// refusals were taken for.
+/// and needs two minutes to recover.
+///
+/// [`snapshot`](AdaptiveHandler::snapshot) tells what the last refusals were taken for, and what is limited because of that;
+/// so does a line of the log, of level `info`, when it changes.
 ///
 /// It works without this crate's client: acquire a permit, make the call, record its outcome.
 ///
@@ -405,8 +408,38 @@ mod tests {
         assert_eq!(change.breaker, None);
         assert_eq!(change.rate_per_minute, handler.snapshot().rate_per_minute);
         assert!(change.rate_per_minute.is_some());
-        let learned = change.learned.unwrap().to_string();
-        assert_eq!(learned, "the last refusals are taken for a rate limit; no limit on calls in flight");
+        let learned = change.learned.unwrap();
+        assert_eq!(learned.rate_per_minute, change.rate_per_minute);
+        assert_eq!(learned.refused_for, Some(RefusalCause::Rate));
+    }
+
+    #[test]
+    fn a_limit_that_is_lifted_on_admission_is_told_by_the_next_outcome() {
+        let handler = AdaptiveHandler::new(AdaptiveConfig::default().seed(1));
+        let mut now = Clock::system().now();
+        let admit = |now: &mut Instant| loop {
+            match handler.admit(*now) {
+                Admission::Go(permit) => return permit,
+                Admission::Wait(wait) | Admission::Open { retry_in: wait } => *now += wait,
+            }
+        };
+        handler.record(now, admit(&mut now), Outcome::success());
+        handler.record(now, admit(&mut now), Outcome::throttled());
+        let is_limited = || handler.snapshot().rate_per_minute.is_some();
+        assert!(is_limited());
+        // Once more bare 503s came than are forgiven, a volley begins. It ends when a call asks for admission.
+        let change = (0..100).find_map(|_| {
+            handler.record(now, admit(&mut now), Outcome::failed().status(503));
+            let volley = [admit(&mut now), admit(&mut now)];
+            now += Duration::from_secs(1);
+            let last = admit(&mut now);
+            let is_lifted = !is_limited();
+            let change = handler.record_outcome(now, last, &Outcome::success());
+            volley.into_iter().for_each(|permit| handler.record(now, permit, Outcome::success()));
+            is_lifted.then_some(change)
+        });
+        let learned = change.unwrap().learned.unwrap();
+        assert_eq!((learned.refused_for, learned.rate_per_minute), (Some(RefusalCause::Chance), None));
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! The handler's state behind its lock: the policies, the retry budget and the counters. Reads no clock, takes no lock.
 
-use std::fmt;
 use std::time::{Duration, Instant};
 
+use crate::adaptive::change::{Change, Learned};
 use crate::adaptive::config::{AdaptiveConfig, Mode};
 use crate::adaptive::controller::{Controller, Decision, RefusalCause};
 use crate::adaptive::latencies::Latencies;
@@ -76,39 +76,6 @@ pub struct Snapshot {
     pub p99_latency: Option<Duration>,
 }
 
-/// What an outcome changed, for events.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub(crate) struct Change {
-    /// The new rate in calls a minute, if the outcome changed it.
-    pub(crate) rate_per_minute: Option<f64>,
-    /// The breaker's new state, if the outcome changed it.
-    pub(crate) breaker: Option<BreakerState>,
-    /// What the handler has learned, if that changed.
-    pub(crate) learned: Option<Learned>,
-}
-
-/// What a handler has learned, apart from the rate and the breaker's state.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Learned {
-    pub(crate) max_in_flight: Option<u32>,
-    pub(crate) refused_for: Option<RefusalCause>,
-    pub(crate) headers_believed: bool,
-}
-
-impl fmt::Display for Learned {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.refused_for {
-            Some(cause) => write!(f, "the last refusals are taken for {cause}")?,
-            None => f.write_str("nothing was refused yet")?,
-        }
-        match self.max_in_flight {
-            Some(cap) => write!(f, "; at most {cap} calls in flight")?,
-            None => f.write_str("; no limit on calls in flight")?,
-        }
-        f.write_str(if self.headers_believed { "" } else { "; the rate limit headers are not believed" })
-    }
-}
-
 /// What decides about calls.
 #[derive(Debug)]
 enum Policy {
@@ -128,6 +95,9 @@ pub(super) struct State {
     failures: u64,
     throttles: u64,
     latencies: Latencies,
+    /// The base rate and what was learned, as they were last told. Admitting a call may also change them, because that may
+    /// end a volley: then the next outcome tells it.
+    told: (f64, Learned),
 }
 
 impl State {
@@ -139,6 +109,7 @@ impl State {
             }
             Mode::Off => Policy::Off,
         };
+        let told = (policy.base_rate(), Learned::default());
         State {
             policy,
             budget: BUDGET,
@@ -149,6 +120,7 @@ impl State {
             failures: 0,
             throttles: 0,
             latencies: Latencies::new(config.window_size),
+            told,
         }
     }
 
@@ -168,7 +140,7 @@ impl State {
 
     /// Learns from the outcome of `call`.
     pub(super) fn record(&mut self, now: Instant, call: &Admitted, outcome: &Outcome) -> Change {
-        let before = (self.base_rate(), self.breaker(), self.learned());
+        let before = self.breaker();
         let took = now.saturating_duration_since(call.at);
         let is_slow = outcome.kind == Kind::Failed
             && took > SHORTEST_TIMEOUT.max(self.latencies.longest().mul_f64(0.9));
@@ -274,7 +246,7 @@ impl State {
             failures: self.failures,
             throttles: self.throttles,
             consecutive_errors: self.consecutive_errors,
-            rate_per_minute: per_minute(self.rate()),
+            rate_per_minute: per_minute(self.policy.rate()),
             in_flight: controller.map_or(0, |controller| controller.concurrency.in_flight()),
             max_in_flight: learned.max_in_flight,
             refused_for: learned.refused_for,
@@ -295,8 +267,38 @@ impl State {
         }
     }
 
-    fn rate(&self) -> f64 {
+    /// What was learned apart from the rate.
+    fn learned(&self) -> Learned {
         match &self.policy {
+            Policy::Adaptive(controller) => Learned {
+                refused_for: controller.cause,
+                rate_per_minute: None,
+                max_in_flight: controller.concurrency.cap(),
+                headers_believed: controller.requests.is_believed() && controller.tokens.is_believed(),
+            },
+            Policy::Published(_) | Policy::Off => Learned::default(),
+        }
+    }
+
+    /// What differs from what was told, and from the breaker's state before. A rate that grows by itself is no change.
+    fn change(&mut self, before: BreakerState) -> Change {
+        let (breaker, now) = (self.breaker(), (self.policy.base_rate(), self.learned()));
+        let mut change = Change { breaker: (breaker != before).then_some(breaker), ..Change::default() };
+        if now != self.told {
+            let told = std::mem::replace(&mut self.told, now);
+            let (is_new_rate, rate_per_minute) = (now.0 != told.0, per_minute(self.policy.rate()));
+            change.rate_per_minute = rate_per_minute.filter(|_| is_new_rate);
+            // That there is no limit any longer can't be told as a rate.
+            let is_lifted = is_new_rate && rate_per_minute.is_none();
+            change.learned = (now.1 != told.1 || is_lifted).then_some(Learned { rate_per_minute, ..now.1 });
+        }
+        change
+    }
+}
+
+impl Policy {
+    fn rate(&self) -> f64 {
+        match self {
             Policy::Adaptive(controller) => controller.rate.rate(),
             Policy::Published(rate) => rate.rate(),
             Policy::Off => f64::INFINITY,
@@ -305,32 +307,9 @@ impl State {
 
     /// The rate without its growth since it was set.
     fn base_rate(&self) -> f64 {
-        match &self.policy {
+        match self {
             Policy::Adaptive(controller) => controller.rate.base(),
             Policy::Published(_) | Policy::Off => self.rate(),
-        }
-    }
-
-    fn learned(&self) -> Learned {
-        match &self.policy {
-            Policy::Adaptive(controller) => Learned {
-                max_in_flight: controller.concurrency.cap(),
-                refused_for: controller.cause,
-                headers_believed: controller.requests.is_believed() && controller.tokens.is_believed(),
-            },
-            Policy::Published(_) | Policy::Off => {
-                Learned { max_in_flight: None, refused_for: None, headers_believed: true }
-            }
-        }
-    }
-
-    /// What differs from before. A rate that grows by itself is no change.
-    fn change(&self, (rate, breaker, learned): (f64, BreakerState, Learned)) -> Change {
-        let now = (self.base_rate(), self.breaker(), self.learned());
-        Change {
-            rate_per_minute: if now.0 == rate { None } else { per_minute(self.rate()) },
-            breaker: (now.1 != breaker).then_some(now.1),
-            learned: (now.2 != learned).then_some(now.2),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::adaptive::RefusalCause;
 use crate::api::Usage;
 use crate::error::{Error, Reason};
 use crate::policy::circuit_breaker::BreakerState;
@@ -93,6 +94,22 @@ pub enum Event {
         /// The new rate, in calls a minute.
         per_minute: f64,
     },
+    /// The handler of a model learned something else about the service, which explains why calls wait from now on.
+    #[non_exhaustive]
+    Learned {
+        /// The number of the call whose outcome it was learned from.
+        call: u64,
+        /// The model.
+        model: String,
+        /// What the last refusals are taken for; none before the first.
+        refused_for: Option<RefusalCause>,
+        /// The rate in calls a minute; none for no limit.
+        rate_per_minute: Option<f64>,
+        /// The cap on calls in flight; none for no cap.
+        max_in_flight: Option<u32>,
+        /// Whether the rate limit headers are believed. They are not while calls are granted that they exclude.
+        headers_believed: bool,
+    },
     /// A model's breaker opened, closed, or lets this call try.
     #[non_exhaustive]
     Breaker {
@@ -138,6 +155,7 @@ impl Event {
             | Event::Retry { call, .. }
             | Event::Paced { call, .. }
             | Event::Rate { call, .. }
+            | Event::Learned { call, .. }
             | Event::Breaker { call, .. }
             | Event::End { call, .. } => *call,
         }
@@ -151,6 +169,7 @@ impl Event {
             | Event::Retry { model, .. }
             | Event::Paced { model, .. }
             | Event::Rate { model, .. }
+            | Event::Learned { model, .. }
             | Event::Breaker { model, .. }
             | Event::End { model, .. } => model,
         }
