@@ -28,6 +28,11 @@ pub(crate) trait Operation {
     /// Says what a failure means.
     fn classify(&mut self, error: &Self::Error) -> Classification;
 
+    /// The tokens that a success used, where the answer tells it.
+    fn tokens(&self, _output: &Self::Output) -> Option<u64> {
+        None
+    }
+
     /// Is told what happens between attempts.
     fn observe(&mut self, _state: &CallState, _progress: Progress<'_, Self::Error>) {}
 }
@@ -214,7 +219,9 @@ impl RetryLoop<'_> {
     ) -> Step<O::Output, O::Error> {
         match result {
             Ok(value) => {
-                self.record(call, operation, permit, Some(Outcome::success().limits(limits)));
+                let tokens = operation.tokens(&value);
+                let outcome = Outcome { limits, tokens, ..Outcome::success() };
+                self.record(call, operation, permit, Some(outcome));
                 Step::Done(Ok(value))
             }
             Err(error) => self.after_failure(call, operation, permit, error, limits),

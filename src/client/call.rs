@@ -61,14 +61,18 @@ pub(crate) struct Call<'a> {
     key: CallKey,
 }
 
+/// Finds the usage in an answer.
+pub(crate) type FindUsage<T> = fn(&T) -> Option<&Usage>;
+
 /// A call as the retry loop repeats it: `send` makes one attempt.
-struct Sending<'c, 'a, F> {
+struct Sending<'c, 'a, T, F> {
     core: &'c Core,
     number: u64,
     spec: &'c mut CallSpec<'a>,
     idempotency_key: Option<&'c str>,
     key: &'c mut CallKey,
     send: F,
+    usage: FindUsage<T>,
 }
 
 /// How far a call got with one attempt.
@@ -130,9 +134,9 @@ impl Core {
         &self,
         call: &mut Call<'_>,
         send: impl Fn(&HttpRequest<'_>) -> Attempt<T>,
-        usage: fn(&T) -> Option<&Usage>,
+        usage: FindUsage<T>,
     ) -> Attempt<T> {
-        let attempt = self.run(call, None, send);
+        let attempt = self.run(call, None, send, usage);
         self.report_end(call.name(), &attempt.meta, attempt.result.as_ref().map(usage));
         attempt
     }
@@ -153,11 +157,12 @@ impl Core {
         call: &mut Call<'_>,
         failed: Option<Error>,
         send: impl Fn(&HttpRequest<'_>) -> Attempt<T>,
+        usage: FindUsage<T>,
     ) -> Attempt<T> {
         let options = Arc::clone(&call.spec.options);
         let handler = self.handlers.get(&call.spec.model);
         let retry_loop = self.retry_loop(&options, &handler);
-        let (retrier, mut sending) = self.sending(call, send);
+        let (retrier, mut sending) = self.sending(call, send, usage);
         let Attempt { result, meta } = match failed {
             None => retry_loop.run(retrier, &mut sending),
             Some(error) => retry_loop.resume(retrier, &mut sending, error),
@@ -171,12 +176,12 @@ impl Core {
         call: &mut Call<'_>,
         acquired: Acquired,
         send: impl Fn(&HttpRequest<'_>) -> Attempt<T>,
-        usage: fn(&T) -> Option<&Usage>,
+        usage: FindUsage<T>,
     ) -> Progressed<T> {
         let options = Arc::clone(&call.spec.options);
         let handler = self.handlers.get(&call.spec.model);
         let retry_loop = self.retry_loop(&options, &handler);
-        let (retrier, mut sending) = self.sending(call, send);
+        let (retrier, mut sending) = self.sending(call, send, usage);
         match retry_loop.attempt(retrier, &mut sending, acquired) {
             (Step::Done(result), meta) => {
                 let attempt = self.ended(&options, &call.spec.model, result, meta);
@@ -223,10 +228,11 @@ impl Core {
         &'c self,
         call: &'c mut Call<'a>,
         send: F,
-    ) -> (&'c mut Retrier<Error>, Sending<'c, 'a, F>) {
+        usage: FindUsage<T>,
+    ) -> (&'c mut Retrier<Error>, Sending<'c, 'a, T, F>) {
         let Call { number, spec, idempotency_key, retrier, key } = call;
         let (number, idempotency_key) = (*number, idempotency_key.as_deref());
-        (retrier, Sending { core: self, number, spec, idempotency_key, key, send })
+        (retrier, Sending { core: self, number, spec, idempotency_key, key, send, usage })
     }
 
     /// What a call ended with.
@@ -253,13 +259,13 @@ impl Core {
     }
 }
 
-impl<F> Sending<'_, '_, F> {
+impl<T, F> Sending<'_, '_, T, F> {
     fn name(&self) -> CallName<'_> {
         CallName { number: self.number, model: &self.spec.model }
     }
 }
 
-impl<T, F: Fn(&HttpRequest<'_>) -> Attempt<T>> Operation for Sending<'_, '_, F> {
+impl<T, F: Fn(&HttpRequest<'_>) -> Attempt<T>> Operation for Sending<'_, '_, T, F> {
     type Output = T;
     type Error = Error;
 
@@ -310,6 +316,10 @@ impl<T, F: Fn(&HttpRequest<'_>) -> Attempt<T>> Operation for Sending<'_, '_, F> 
             return Classification { immediate: Some(Immediate::NewKey), ..failure };
         }
         failure
+    }
+
+    fn tokens(&self, answer: &T) -> Option<u64> {
+        (self.usage)(answer).and_then(Usage::tokens)
     }
 
     /// Reports what happens between attempts to the log and to the program.

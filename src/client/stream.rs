@@ -100,13 +100,18 @@ impl ChatStream {
         report: &mut StreamReport,
     ) -> Result<ChatStream> {
         let options = Arc::clone(call.options());
-        let Attempt { result, meta } = core.run(call, failed, |request| match core.transport.send(request) {
-            Ok(head) => {
-                let meta = meta(head.status, head.headers.clone());
-                Attempt { result: ChatStream::start(core, &options, head, &meta, choices), meta }
-            }
-            Err(error) => Err(error).into(),
-        });
+        let Attempt { result, meta } = core.run(
+            call,
+            failed,
+            |request| match core.transport.send(request) {
+                Ok(head) => {
+                    let meta = meta(head.status, head.headers.clone());
+                    Attempt { result: ChatStream::start(core, &options, head, &meta, choices), meta }
+                }
+                Err(error) => Err(error).into(),
+            },
+            ChatStream::usage,
+        );
         report.opened(&meta, result.as_ref().map(ChatStream::has_finished));
         result.map(|stream| ChatStream { meta, ..stream })
     }

@@ -1,6 +1,6 @@
 //! Rate limit headers: spreads the remaining calls over the time until the reset, as far as the headers prove true.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::limits::Limit;
 use crate::policy::rate_limiter::MAX_HOLD;
@@ -57,7 +57,8 @@ struct Reading {
     limit: f64,
     left: f64,
     reset: Instant,
-    spread: Duration,
+    /// The part of [`SPREAD`] after the reset at which this client resumes.
+    spread: f64,
 }
 
 impl HeaderLimit {
@@ -110,8 +111,8 @@ impl HeaderLimit {
                 self.observed = self.observed * fading + passed;
             }
         }
-        let (reset, spread) = (later(sent, limit.reset), seconds(chance * SPREAD));
-        let reading = Reading { call, sent, limit: limit.limit as f64, left, reset, spread };
+        let reset = later(sent, limit.reset);
+        let reading = Reading { call, sent, limit: limit.limit as f64, left, reset, spread: chance };
         self.recognise(&reading);
         self.latest = Some(reading);
     }
@@ -123,8 +124,11 @@ impl HeaderLimit {
             self.anchor = Some(*new);
             return;
         };
+        if (old.left - new.left).abs() < FEW.max(0.03 * new.limit) {
+            return;
+        }
         let passed = new.sent.saturating_duration_since(old.sent).as_secs_f64();
-        if passed < COMPARABLE || (old.left - new.left).abs() < FEW.max(0.03 * new.limit) {
+        if passed < COMPARABLE {
             return;
         }
         let away = |reading: Reading| reading.reset.saturating_duration_since(reading.sent).as_secs_f64();
@@ -162,10 +166,14 @@ impl HeaderLimit {
         last: Option<Instant>,
     ) -> Option<Instant> {
         let (latest, price) = (self.latest.filter(|_| self.is_believed())?, self.price?);
-        let left = latest.left / price - newest.saturating_sub(latest.call) as f64;
+        let left = latest.left - newest.saturating_sub(latest.call) as f64 * price;
+        if left >= (FEW * price).max(LAST * latest.limit) {
+            return None; // nearly always, so that nothing else is computed
+        }
+        let left = left / price;
         let away = latest.reset.saturating_duration_since(now);
         // A reset that is far away, or a last call after it, means that the clock was set back.
-        if away.is_zero() || away > MAX_HOLD || left >= FEW.max(LAST * latest.limit / price) {
+        if away.is_zero() || away > MAX_HOLD {
             return None;
         }
         let last = last.filter(|last| *last <= now);
@@ -183,7 +191,7 @@ impl HeaderLimit {
             return Some(later(last?, slot).min(latest.reset));
         }
         let plain = if left < 1.0 {
-            later(latest.reset, latest.spread)
+            later(latest.reset, seconds(latest.spread * SPREAD))
         } else {
             later(last?, latest.reset.saturating_duration_since(last?).div_f64(left + 1.0))
         };
@@ -197,6 +205,8 @@ impl HeaderLimit {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn secs(seconds: f64) -> Duration {

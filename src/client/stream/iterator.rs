@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::api::ChatChunk;
+use crate::api::{ChatChunk, Usage};
 use crate::client::stream::ChatStream;
 use crate::error::{Error, Result};
 
@@ -20,6 +20,11 @@ impl ChatStream {
     /// Whether the whole answer has arrived.
     pub(super) fn has_finished(&self) -> bool {
         self.end_by.is_some() || self.body.is_none()
+    }
+
+    /// The usage of an answer that has arrived. That of a stream comes at its end, and may be a running total before.
+    pub(super) fn usage(&self) -> Option<&Usage> {
+        self.accumulator.usage().filter(|_| self.body.is_none())
     }
 
     /// Reports the end of the call, if this is the one that the caller holds and it wasn't reported before.
