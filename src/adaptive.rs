@@ -8,6 +8,7 @@ mod latencies;
 mod registry;
 mod request;
 mod state;
+mod stream_place;
 mod wait_queue;
 
 use std::fmt;
@@ -21,9 +22,11 @@ pub use controller::RefusalCause;
 pub(crate) use registry::HandlerRegistry;
 pub(crate) use request::{AcquireRequest, Acquired};
 pub use state::{Snapshot, Tries};
+pub(crate) use stream_place::StreamPlace;
 
 use crate::error::{Reason, Result};
 use crate::policy::backoff::RetryConfig;
+use crate::policy::concurrency::Reader;
 use crate::policy::outcome::{Admitted, Outcome};
 use crate::runtime::cancel::Cancel;
 use crate::runtime::clock::Clock;
@@ -44,6 +47,7 @@ const ASK_AGAIN: Duration = Duration::from_millis(100);
 ///
 /// * **Too many calls in flight.** The call was refused with more others in flight than nearly all granted ones had. Their
 ///   number becomes a cap, which is raised by one now and then and taken back if that is refused. Timeouts lower it too.
+///   A call waits for its place for half a minute at most. A client's stream has a place while it is read, until its end.
 /// * **Chance.** A limit that has just refused a call can't grant a volley of calls a moment later, and a server that
 ///   refuses at random can. When refusals don't depend on the rate, the handler sends four calls at once; after three
 ///   volleys without a failure it ignores such refusals and goes back to the former rate. A volley that fails costs four
@@ -168,13 +172,17 @@ impl AdaptiveHandler {
     }
 
     /// [`record`](AdaptiveHandler::record) that also returns what changed.
-    pub(crate) fn record_outcome(&self, now: Instant, mut permit: Permit, outcome: &Outcome) -> Change {
+    pub(crate) fn record_outcome(&self, now: Instant, permit: Permit, outcome: &Outcome) -> Change {
+        self.learn(now, permit, outcome, None)
+    }
+
+    fn learn(&self, now: Instant, mut permit: Permit, outcome: &Outcome, reader: Option<Reader>) -> Change {
         if !Arc::ptr_eq(&permit.shared, &self.shared) {
             return Change::default();
         }
         permit.recorded = true;
         let mut inner = lock(&self.shared.inner);
-        let change = inner.state.record(now, &permit.call, outcome);
+        let change = inner.state.record(now, &permit.call, outcome, reader);
         inner.queue.notify_head();
         drop(inner);
         if let Some(learned) = change.learned {
@@ -225,7 +233,10 @@ impl AdaptiveHandler {
 
     /// Returns the handler's counters and current limits.
     pub fn snapshot(&self) -> Snapshot {
-        let inner = lock(&self.shared.inner);
+        let mut inner = lock(&self.shared.inner);
+        if let Some(controller) = inner.state.controller() {
+            controller.concurrency.lapse(self.shared.clock.now());
+        }
         inner.state.snapshot(inner.queue.len() + inner.waiting_in_batches)
     }
 

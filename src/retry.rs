@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 pub use self::function::{Retry, retry, retry_if};
 pub(crate) use self::retrier::{CallState, Failure, Retrier, Step};
-use crate::adaptive::{AcquireRequest, Acquired, AdaptiveHandler, Change, Permit, Tries};
+use crate::adaptive::{AcquireRequest, Acquired, AdaptiveHandler, Change, Permit, StreamPlace, Tries};
 use crate::error::{Error, Result};
 use crate::limits::RateLimits;
 use crate::meta::{Attempt, Meta};
@@ -32,6 +32,14 @@ pub(crate) trait Operation {
     fn tokens(&self, _output: &Self::Output) -> Option<u64> {
         None
     }
+
+    /// The inactivity timeout of a success that goes on arriving, so that its call is still in flight.
+    fn inactivity_timeout(&self, _output: &Self::Output) -> Option<Duration> {
+        None
+    }
+
+    /// Takes the place of such a call among those in flight.
+    fn hold(&self, _output: &mut Self::Output, _place: StreamPlace) {}
 
     /// Is told what happens between attempts.
     fn observe(&mut self, _state: &CallState, _progress: Progress<'_, Self::Error>) {}
@@ -218,10 +226,19 @@ impl RetryLoop<'_> {
         limits: RateLimits,
     ) -> Step<O::Output, O::Error> {
         match result {
-            Ok(value) => {
+            Ok(mut value) => {
                 let tokens = operation.tokens(&value);
                 let outcome = Outcome { limits, tokens, ..Outcome::success() };
-                self.record(call, operation, permit, Some(outcome));
+                let timeout = operation.inactivity_timeout(&value);
+                match (permit, timeout) {
+                    (Some(permit), Some(timeout)) => {
+                        let now = self.clock.now();
+                        let (change, place) = self.handler.record_stream(now, permit, &outcome, timeout);
+                        self.observe_change(call, operation, change);
+                        operation.hold(&mut value, place);
+                    }
+                    (permit, _) => self.record(call, operation, permit, Some(outcome)),
+                }
                 Step::Done(Ok(value))
             }
             Err(error) => self.after_failure(call, operation, permit, error, limits),
@@ -263,6 +280,10 @@ impl RetryLoop<'_> {
     ) {
         let (Some(permit), Some(outcome)) = (permit, outcome) else { return };
         let change = self.handler.record_outcome(self.clock.now(), permit, &outcome);
+        self.observe_change(call, operation, change);
+    }
+
+    fn observe_change<O: Operation>(&self, call: &Retrier<O::Error>, operation: &mut O, change: Change) {
         if change != Change::default() {
             operation.observe(&call.state, Progress::Learned(change));
         }

@@ -9,6 +9,7 @@ use crate::adaptive::latencies::Latencies;
 use crate::error::Reason;
 use crate::policy::backoff::RetryConfig;
 use crate::policy::circuit_breaker::BreakerState;
+use crate::policy::concurrency::Reader;
 use crate::policy::outcome::{Admitted, Kind, Outcome};
 use crate::policy::published::{GIVE_UP_AFTER, PublishedRate};
 
@@ -54,7 +55,8 @@ pub struct Snapshot {
     pub consecutive_errors: u32,
     /// The current rate limit; `None` for no limit.
     pub rate_per_minute: Option<f64>,
-    /// Calls in flight: admitted, and neither recorded nor dropped yet.
+    /// Calls in flight: admitted, and neither recorded nor dropped yet; the streams of a client until their end, or until
+    /// they were not read for the client's timeout.
     pub in_flight: u32,
     /// The cap on calls in flight; `None` for no cap.
     pub max_in_flight: Option<u32>,
@@ -138,8 +140,14 @@ impl State {
         Decision::Go(Admitted { number: self.admitted, at: now, others: 0 })
     }
 
-    /// Learns from the outcome of `call`.
-    pub(super) fn record(&mut self, now: Instant, call: &Admitted, outcome: &Outcome) -> Change {
+    /// Learns from the outcome of `call`, which stays in flight if there is a `reader`.
+    pub(super) fn record(
+        &mut self,
+        now: Instant,
+        call: &Admitted,
+        outcome: &Outcome,
+        reader: Option<Reader>,
+    ) -> Change {
         let before = self.breaker();
         let took = now.saturating_duration_since(call.at);
         let is_slow = outcome.kind == Kind::Failed
@@ -159,7 +167,7 @@ impl State {
         }
         match (&mut self.policy, outcome.kind) {
             (Policy::Adaptive(controller), _) => {
-                controller.record(now, call, outcome, is_slow, self.random.f64());
+                controller.record(now, call, outcome, reader, is_slow, self.random.f64());
             }
             (Policy::Published(rate), Kind::Success) => rate.succeeded(),
             (Policy::Published(rate), Kind::Throttled) => rate.throttled(),
@@ -171,8 +179,16 @@ impl State {
 
     /// The outcome of `call` stays unknown.
     pub(super) fn dropped(&mut self, call: &Admitted) {
-        if let Policy::Adaptive(controller) = &mut self.policy {
+        if let Some(controller) = self.controller() {
             controller.dropped(call);
+        }
+    }
+
+    /// The limit on calls in flight, and what else streams need to tell; `None` where nothing is limited by them.
+    pub(super) fn controller(&mut self) -> Option<&mut Controller> {
+        match &mut self.policy {
+            Policy::Adaptive(controller) => Some(controller),
+            Policy::Published(_) | Policy::Off => None,
         }
     }
 

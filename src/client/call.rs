@@ -4,8 +4,9 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::adaptive::{Acquired, AdaptiveHandler};
+use crate::adaptive::{Acquired, AdaptiveHandler, StreamPlace};
 use crate::api::Usage;
+use crate::client::answer::{Answer, Other};
 use crate::client::call_key::CallKey;
 use crate::client::cancellation::Cancellation;
 use crate::client::core::{Core, IdempotencyKeys};
@@ -61,18 +62,14 @@ pub(crate) struct Call<'a> {
     key: CallKey,
 }
 
-/// Finds the usage in an answer.
-pub(crate) type FindUsage<T> = fn(&T) -> Option<&Usage>;
-
 /// A call as the retry loop repeats it: `send` makes one attempt.
-struct Sending<'c, 'a, T, F> {
+struct Sending<'c, 'a, F> {
     core: &'c Core,
     number: u64,
     spec: &'c mut CallSpec<'a>,
     idempotency_key: Option<&'c str>,
     key: &'c mut CallKey,
     send: F,
-    usage: FindUsage<T>,
 }
 
 /// How far a call got with one attempt.
@@ -125,19 +122,19 @@ impl Core {
         &self,
         call: &mut Call<'_>,
         decode: impl Fn(&HttpResponse) -> Result<T>,
-    ) -> Attempt<T> {
-        self.complete(call, |request| self.send_whole(request, &decode), |_| None)
+    ) -> Result<T> {
+        let decode = |response: &HttpResponse| decode(response).map(Other);
+        self.complete(call, |request| self.send_whole(request, decode)).result.map(|Other(value)| value)
     }
 
-    /// Makes a call from its begin to its end, and reports that. `usage` finds the usage in what `send` returns.
-    pub(crate) fn complete<T>(
+    /// Makes a call from its begin to its end, and reports that.
+    pub(crate) fn complete<T: Answer>(
         &self,
         call: &mut Call<'_>,
         send: impl Fn(&HttpRequest<'_>) -> Attempt<T>,
-        usage: FindUsage<T>,
     ) -> Attempt<T> {
-        let attempt = self.run(call, None, send, usage);
-        self.report_end(call.name(), &attempt.meta, attempt.result.as_ref().map(usage));
+        let attempt = self.run(call, None, send);
+        self.report_end(call.name(), &attempt.meta, attempt.result.as_ref().map(T::usage));
         attempt
     }
 
@@ -152,17 +149,16 @@ impl Core {
 
     /// Makes a call: repeats `send` as the retry loop decides. `failed` is the failure of an attempt that had succeeded at
     /// first, where the call goes on after that.
-    pub(crate) fn run<T>(
+    pub(crate) fn run<T: Answer>(
         &self,
         call: &mut Call<'_>,
         failed: Option<Error>,
         send: impl Fn(&HttpRequest<'_>) -> Attempt<T>,
-        usage: FindUsage<T>,
     ) -> Attempt<T> {
         let options = Arc::clone(&call.spec.options);
         let handler = self.handlers.get(&call.spec.model);
         let retry_loop = self.retry_loop(&options, &handler);
-        let (retrier, mut sending) = self.sending(call, send, usage);
+        let (retrier, mut sending) = self.sending(call, send);
         let Attempt { result, meta } = match failed {
             None => retry_loop.run(retrier, &mut sending),
             Some(error) => retry_loop.resume(retrier, &mut sending, error),
@@ -171,21 +167,20 @@ impl Core {
     }
 
     /// Makes one attempt of a call with a permit that was acquired, and reports the end of the call if it is the last.
-    pub(crate) fn attempt<T>(
+    pub(crate) fn attempt<T: Answer>(
         &self,
         call: &mut Call<'_>,
         acquired: Acquired,
         send: impl Fn(&HttpRequest<'_>) -> Attempt<T>,
-        usage: FindUsage<T>,
     ) -> Progressed<T> {
         let options = Arc::clone(&call.spec.options);
         let handler = self.handlers.get(&call.spec.model);
         let retry_loop = self.retry_loop(&options, &handler);
-        let (retrier, mut sending) = self.sending(call, send, usage);
+        let (retrier, mut sending) = self.sending(call, send);
         match retry_loop.attempt(retrier, &mut sending, acquired) {
             (Step::Done(result), meta) => {
                 let attempt = self.ended(&options, &call.spec.model, result, meta);
-                self.report_end(call.name(), &attempt.meta, attempt.result.as_ref().map(usage));
+                self.report_end(call.name(), &attempt.meta, attempt.result.as_ref().map(T::usage));
                 Progressed::Done(attempt)
             }
             (Step::WaitUntil(at), _) => Progressed::WaitUntil(at),
@@ -228,11 +223,10 @@ impl Core {
         &'c self,
         call: &'c mut Call<'a>,
         send: F,
-        usage: FindUsage<T>,
-    ) -> (&'c mut Retrier<Error>, Sending<'c, 'a, T, F>) {
+    ) -> (&'c mut Retrier<Error>, Sending<'c, 'a, F>) {
         let Call { number, spec, idempotency_key, retrier, key } = call;
         let (number, idempotency_key) = (*number, idempotency_key.as_deref());
-        (retrier, Sending { core: self, number, spec, idempotency_key, key, send, usage })
+        (retrier, Sending { core: self, number, spec, idempotency_key, key, send })
     }
 
     /// What a call ended with.
@@ -259,13 +253,13 @@ impl Core {
     }
 }
 
-impl<T, F> Sending<'_, '_, T, F> {
+impl<F> Sending<'_, '_, F> {
     fn name(&self) -> CallName<'_> {
         CallName { number: self.number, model: &self.spec.model }
     }
 }
 
-impl<T, F: Fn(&HttpRequest<'_>) -> Attempt<T>> Operation for Sending<'_, '_, T, F> {
+impl<T: Answer, F: Fn(&HttpRequest<'_>) -> Attempt<T>> Operation for Sending<'_, '_, F> {
     type Output = T;
     type Error = Error;
 
@@ -319,7 +313,15 @@ impl<T, F: Fn(&HttpRequest<'_>) -> Attempt<T>> Operation for Sending<'_, '_, T, 
     }
 
     fn tokens(&self, answer: &T) -> Option<u64> {
-        (self.usage)(answer).and_then(Usage::tokens)
+        answer.usage().and_then(Usage::tokens)
+    }
+
+    fn inactivity_timeout(&self, answer: &T) -> Option<Duration> {
+        answer.inactivity_timeout()
+    }
+
+    fn hold(&self, answer: &mut T, place: StreamPlace) {
+        answer.hold(place);
     }
 
     /// Reports what happens between attempts to the log and to the program.

@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::adaptive::StreamPlace;
 use crate::api::{ChatChunk, ChatResponse};
 use crate::client::call::{Call, CallOptions, CallSpec};
 use crate::client::core::Core;
@@ -15,7 +16,7 @@ use crate::client::report::StreamReport;
 use crate::client::stream::receive::Received;
 use crate::error::{Error, Result, Source};
 use crate::http::body::ResponseBody;
-use crate::http::transport::{HttpResponse, ResponseHead};
+use crate::http::transport::ResponseHead;
 use crate::json::budget::Budget;
 use crate::meta::{Attempt, Meta};
 use crate::runtime::clock::Clock;
@@ -66,6 +67,8 @@ pub struct ChatStream {
     delivered: bool,
     /// It ended with an error, which was returned.
     failed: bool,
+    /// The place of the call among those in flight.
+    place: Option<StreamPlace>,
     /// Reports the end of the call; none before the stream is opened and after the end.
     report: Option<Box<StreamReport>>,
 }
@@ -100,18 +103,13 @@ impl ChatStream {
         report: &mut StreamReport,
     ) -> Result<ChatStream> {
         let options = Arc::clone(call.options());
-        let Attempt { result, meta } = core.run(
-            call,
-            failed,
-            |request| match core.transport.send(request) {
-                Ok(head) => {
-                    let meta = meta(head.status, head.headers.clone());
-                    Attempt { result: ChatStream::start(core, &options, head, &meta, choices), meta }
-                }
-                Err(error) => Err(error).into(),
-            },
-            ChatStream::usage,
-        );
+        let Attempt { result, meta } = core.run(call, failed, |request| match core.transport.send(request) {
+            Ok(head) => {
+                let meta = meta(head.status, head.headers.clone());
+                Attempt { result: ChatStream::start(core, &options, head, &meta, choices), meta }
+            }
+            Err(error) => Err(error).into(),
+        });
         report.opened(&meta, result.as_ref().map(ChatStream::has_finished));
         result.map(|stream| ChatStream { meta, ..stream })
     }
@@ -156,18 +154,9 @@ impl ChatStream {
             end_by: None,
             delivered: false,
             failed: false,
+            place: None,
             report: None,
         }
-    }
-
-    /// A stream of the one chunk of a service that sends the whole answer at once.
-    fn of_whole(core: &Arc<Core>, options: &Arc<CallOptions>, response: &HttpResponse) -> Result<ChatStream> {
-        let mut chunk = options.decoder.decode_chunk(response)?;
-        let mut stream = ChatStream::new(core, options, None, response.headers.clone());
-        stream.accumulator.add(&mut chunk).map_err(too_large)?;
-        stream.accumulator.end();
-        stream.ready.push_back(chunk);
-        Ok(stream)
     }
 
     /// The text of the first answer so far: of the chunks that were returned, also after an error.
