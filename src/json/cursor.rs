@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::json::bounded::Bounded;
 use crate::json::budget::Budget;
-use crate::json::lenient::to_count;
+use crate::json::lenient::{decimal, to_count};
 use crate::json::{parse, parse_bounded};
 
 /// A position in a JSON text.
@@ -237,11 +237,8 @@ impl<'a> RawValue<'a> {
     #[inline]
     pub(crate) fn count(self) -> Option<u64> {
         match self {
-            // The fast path is for integers that certainly fit.
-            RawValue::Other(json) if (1..19).contains(&json.len()) && json.iter().all(u8::is_ascii_digit) => {
-                Some(json.iter().fold(0, |count, digit| count * 10 + u64::from(digit - b'0')))
-            }
-            _ => to_count(&self.scalar()?),
+            RawValue::Other(json) => decimal(json).or_else(|| to_count(&self.scalar()?)),
+            RawValue::Text(_) | RawValue::Escaped(_) => to_count(&self.scalar()?),
         }
     }
 

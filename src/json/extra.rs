@@ -3,7 +3,7 @@
 use std::fmt;
 use std::num::NonZeroU32;
 use std::ops::{Deref, Range};
-use std::sync::OnceLock;
+use std::sync::{LazyLock, OnceLock};
 
 use serde::ser::{Serialize, Serializer};
 use serde_json::{Map, Value};
@@ -136,6 +136,11 @@ impl Deref for Extra {
     type Target = Map<String, Value>;
 
     fn deref(&self) -> &Map<String, Value> {
+        // Shared, because to initialise a map costs more than to write a short message.
+        static EMPTY: LazyLock<Map<String, Value>> = LazyLock::new(Map::new);
+        if self.json.is_empty() {
+            return self.map.get().unwrap_or(&EMPTY);
+        }
         self.map.get_or_init(|| self.parse())
     }
 }

@@ -29,6 +29,18 @@ pub(crate) fn to_count(value: &Value) -> Option<u64> {
     }
 }
 
+/// Parses an integer of 1 to 18 decimal digits, which a `u64` and an `i64` can hold, without a sign.
+#[inline]
+pub(crate) fn decimal(digits: &[u8]) -> Option<u64> {
+    if !(1..=18).contains(&digits.len()) {
+        return None;
+    }
+    digits.iter().try_fold(0, |sum, byte| {
+        let digit = byte.wrapping_sub(b'0');
+        if digit < 10 { Some(sum * 10 + u64::from(digit)) } else { None }
+    })
+}
+
 fn round(number: f64) -> Option<u64> {
     // Floats beyond 2^53 can't represent every integer, and no count here is that large.
     (0.0..=9_007_199_254_740_992.0).contains(&number).then(|| number.round() as u64)

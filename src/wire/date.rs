@@ -1,5 +1,7 @@
 //! Parses dates of HTTP, in its three forms (RFC 9110 section 5.6.7), and of RFC 3339 into seconds since 1970.
 
+use crate::json::lenient::decimal;
+
 /// Parses a date in one of the three forms, which are all in UTC.
 ///
 /// `Sun, 06 Nov 1994 08:49:37 GMT`, `Sunday, 06-Nov-94 08:49:37 GMT`, `Sun Nov  6 08:49:37 1994`. `now` (seconds
@@ -66,7 +68,7 @@ fn digits(word: &str) -> Option<i64> {
 
 /// Parses digits; a sign is refused.
 fn number(word: &str) -> Option<i64> {
-    if word.bytes().all(|b| b.is_ascii_digit()) { word.parse().ok() } else { None }
+    decimal(word.as_bytes())?.try_into().ok()
 }
 
 /// The year of two digits: the latest one that is at most 50 years ahead.
