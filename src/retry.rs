@@ -64,7 +64,7 @@ impl RetryLoop<'_> {
         self.run_from(Step::WaitForTurn, call, operation)
     }
 
-    /// Goes on with a call whose last attempt failed after it had succeeded at first.
+    /// Resumes a call after an attempt that succeeded at first and failed later: a stream that broke before its first chunk.
     pub(crate) fn resume<O: Operation>(
         &self,
         call: &mut Retrier<O::Error>,
@@ -81,72 +81,40 @@ impl RetryLoop<'_> {
         call: &mut Retrier<O::Error>,
         operation: &mut O,
     ) -> Attempt<O::Output, Failure<O::Error>> {
-        let (mut permit, mut meta) = (None, Meta::default());
+        let mut meta = Meta::default();
         loop {
             step = match step {
-                Step::WaitForTurn => match self.acquire(call, operation) {
-                    // At once, because to go round the loop moves a step, which is as large as an answer.
-                    Ok(acquired) => match self.granted(call, operation, acquired, &mut permit) {
-                        Step::Send => match self.send(call, operation, permit.take(), &mut meta) {
-                            Step::Done(result) => return self.done(call, result, meta),
-                            step => step,
-                        },
-                        step => step,
-                    },
+                Step::Done(result) => {
+                    self.set_times(call, &mut meta);
+                    return Attempt { result, meta };
+                }
+                Step::WaitUntil(at) if !self.wait_until(call, operation, at) => {
+                    call.rejected(Error::Shutdown)
+                }
+                Step::WaitUntil(_) | Step::WaitForTurn => match self.acquire(call, operation) {
                     Err(by) => call.rejected(by),
+                    Ok(acquired) => match self.attempt(call, operation, acquired) {
+                        (Step::Done(result), meta) => return Attempt { result, meta },
+                        (step, failed) => {
+                            meta = failed;
+                            step
+                        }
+                    },
                 },
-                Step::WaitUntil(at) if self.wait_until(call, operation, at) => Step::WaitForTurn,
-                Step::WaitUntil(_) => call.rejected(Error::Shutdown),
-                Step::Send => self.send(call, operation, permit.take(), &mut meta),
-                Step::Done(result) => return self.done(call, result, meta),
             };
         }
     }
 
-    fn done<T, E>(
-        &self,
-        call: &Retrier<E>,
-        result: Result<T, Failure<E>>,
-        mut meta: Meta,
-    ) -> Attempt<T, Failure<E>> {
-        meta.attempts = call.state.attempts;
-        meta.waited = call.state.waited;
-        meta.elapsed = self.clock.now().saturating_duration_since(call.state.started);
-        Attempt { result, meta }
-    }
-
-    /// Makes one attempt with a permit that was acquired, and returns what comes next.
+    /// Makes one attempt with a permit, and returns what the call needs next.
     pub(crate) fn attempt<O: Operation>(
         &self,
         call: &mut Retrier<O::Error>,
         operation: &mut O,
         acquired: Acquired,
     ) -> (Step<O::Output, O::Error>, Meta) {
-        let (mut permit, mut meta) = (None, Meta::default());
-        let step = match self.granted(call, operation, acquired, &mut permit) {
-            Step::Send => self.send(call, operation, permit.take(), &mut meta),
-            step => step,
-        };
-        if let Step::WaitUntil(at) = step {
-            self.announce(call, operation, at.saturating_duration_since(self.clock.now()));
-        }
-        meta.attempts = call.state.attempts;
-        meta.waited = call.state.waited;
-        meta.elapsed = self.clock.now().saturating_duration_since(call.state.started);
-        (step, meta)
-    }
-
-    fn granted<O: Operation>(
-        &self,
-        call: &mut Retrier<O::Error>,
-        operation: &mut O,
-        acquired: Acquired,
-        permit: &mut Option<Permit>,
-    ) -> Step<O::Output, O::Error> {
-        let Acquired { permit: granted, waited, breaker, is_probe } = acquired;
+        let Acquired { permit, waited, breaker, is_probe } = acquired;
         self.announce(call, operation, waited);
-        *permit = Some(granted);
-        let step = call.granted(waited, is_probe);
+        call.granted(waited, is_probe);
         if !waited.is_zero() {
             operation.observe(&call.state, Progress::Paced(waited));
         }
@@ -154,19 +122,27 @@ impl RetryLoop<'_> {
             let change = Change { breaker, ..Change::default() };
             operation.observe(&call.state, Progress::Learned(change));
         }
-        step
+        let Attempt { result, mut meta } = operation.attempt(&call.state);
+        let step = match result {
+            Ok(value) => {
+                let outcome = Outcome::success().limits(meta.rate_limits);
+                self.record(call, operation, Some(permit), Some(outcome));
+                Step::Done(Ok(value))
+            }
+            Err(error) => self.after_failure(call, operation, Some(permit), error, meta.rate_limits),
+        };
+        if let Step::WaitUntil(at) = step {
+            self.announce(call, operation, at.saturating_duration_since(self.clock.now()));
+        }
+        self.set_times(call, &mut meta);
+        (step, meta)
     }
 
-    fn send<O: Operation>(
-        &self,
-        call: &mut Retrier<O::Error>,
-        operation: &mut O,
-        permit: Option<Permit>,
-        meta: &mut Meta,
-    ) -> Step<O::Output, O::Error> {
-        let attempt = operation.attempt(&call.state);
-        *meta = attempt.meta;
-        self.after_attempt(call, operation, permit, attempt.result, meta.rate_limits)
+    /// Adds how the call went so far to what is known of its last attempt.
+    fn set_times<E>(&self, call: &Retrier<E>, meta: &mut Meta) {
+        meta.attempts = call.state.attempts;
+        meta.waited = call.state.waited;
+        meta.elapsed = self.clock.now().saturating_duration_since(call.state.started);
     }
 
     /// Waits for the turn of the next attempt. A retry that wasn't announced is announced as soon as its wait is known.
@@ -203,24 +179,7 @@ impl RetryLoop<'_> {
         }
     }
 
-    /// Tells the handler how the attempt ended, and decides what comes next.
-    fn after_attempt<O: Operation>(
-        &self,
-        call: &mut Retrier<O::Error>,
-        operation: &mut O,
-        permit: Option<Permit>,
-        result: Result<O::Output, O::Error>,
-        limits: RateLimits,
-    ) -> Step<O::Output, O::Error> {
-        match result {
-            Ok(value) => {
-                self.record(call, operation, permit, Some(Outcome::success().limits(limits)));
-                Step::Done(Ok(value))
-            }
-            Err(error) => self.after_failure(call, operation, permit, error, limits),
-        }
-    }
-
+    /// Tells the handler how the attempt failed, and decides what the call needs next.
     fn after_failure<O: Operation>(
         &self,
         call: &mut Retrier<O::Error>,

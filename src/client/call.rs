@@ -184,7 +184,7 @@ impl Core {
                 Progressed::Done(attempt)
             }
             (Step::WaitUntil(at), _) => Progressed::WaitUntil(at),
-            (Step::WaitForTurn | Step::Send, _) => Progressed::WaitForTurn,
+            (Step::WaitForTurn, _) => Progressed::WaitForTurn,
         }
     }
 

@@ -1,12 +1,13 @@
-//! The state of one call and what comes next in it. Pure: no clock, no lock, no sleep, no I/O.
+//! The state of one call, and the decision about its next step. Pure: no clock, no lock, no sleep, no I/O.
 //!
 //! ```text
-//!                  granted              attempt ended
-//! WaitForTurn ───────────────► Send ──────────────────► Done
-//!   ▲    ▲ │                    │                        ▲
-//!   │    │ └── rejected ────────┼────────────────────────┤
-//!   │    └── at once ───────────┤                        │
-//!   └── woke ── WaitUntil ◄─────┘ ── interrupted ────────┘
+//!   ┌── granted, the attempt succeeded or was the last ────────┐
+//!   │                                                          ▼
+//! WaitForTurn ── rejected ──────────────────────────────────► Done
+//!   ▲ │  ▲                                                     ▲
+//!   │ │  └── granted, the attempt failed, retry at once        │
+//!   │ └───── granted, the attempt failed ──► WaitUntil ────────┘
+//!   └─────── the wait is over ───────────────────┘ interrupted
 //! ```
 
 use std::time::{Duration, Instant};
@@ -21,16 +22,14 @@ use crate::policy::later;
 /// because it may be the call itself that breaks the service.
 const FREE_PROBES: u32 = 30;
 
-/// What a call needs next.
+/// The next step of a call.
 #[derive(Debug)]
 pub(crate) enum Step<T, E> {
-    /// A permit of the handler.
+    /// Acquire a permit from the handler, and make an attempt.
     WaitForTurn,
-    /// To wait until this moment, and then for its turn.
+    /// Wait until this moment, then acquire a permit.
     WaitUntil(Instant),
-    /// To be sent.
-    Send,
-    /// Nothing: it has ended.
+    /// The call has ended.
     Done(Result<T, Failure<E>>),
 }
 
@@ -128,8 +127,9 @@ impl<E> Retrier<E> {
         }
     }
 
-    /// The handler granted the turn after this wait; `probes` says that the call probes a service that was down.
-    pub(crate) fn granted<T>(&mut self, waited: Duration, probes: bool) -> Step<T, E> {
+    /// The handler granted a permit after this wait, and the attempt follows; `probes` says that it probes a service that
+    /// was down.
+    pub(crate) fn granted(&mut self, waited: Duration, probes: bool) {
         if self.background {
             self.state.due = self.state.due.and_then(|due| due.checked_add(waited));
         }
@@ -137,7 +137,6 @@ impl<E> Retrier<E> {
         self.probes += u32::from(self.is_probe);
         self.state.waited += waited;
         self.state.attempts += 1;
-        Step::Send
     }
 
     /// The next attempt isn't permitted.
@@ -226,8 +225,7 @@ mod tests {
     /// A call with a deadline of 10 s that was granted its turn.
     fn sent(now: Instant, background: bool) -> Retrier<&'static str> {
         let mut call = Retrier::new(now, Some(10 * SECOND), background, 2);
-        let step: Ended = call.granted(Duration::ZERO, false);
-        assert!(matches!(step, Step::Send));
+        call.granted(Duration::ZERO, false);
         call
     }
 
@@ -248,8 +246,7 @@ mod tests {
         let step = after(&mut call, now, &retry, 3 * SECOND);
         assert!(matches!(step, Step::WaitUntil(at) if at == now + 3 * SECOND), "{step:?}");
         assert_eq!((call.state.waited, call.state.attempts, call.last()), (3 * SECOND, 1, Some(&"failed")));
-        let step: Ended = call.granted(SECOND, false);
-        assert!(matches!(step, Step::Send));
+        call.granted(SECOND, false);
         assert_eq!((call.state.waited, call.state.attempts), (4 * SECOND, 2));
         let step = after(&mut call, now, &retry, Duration::ZERO);
         assert!(matches!(step, Step::WaitForTurn), "{step:?}");
@@ -322,10 +319,10 @@ mod tests {
     fn the_deadline_of_a_background_call_stands_still_while_it_waits_for_its_turn() {
         let now = Instant::now();
         let mut call = sent(now, true);
-        let _: Ended = call.granted(5 * SECOND, false);
+        call.granted(5 * SECOND, false);
         assert_eq!(call.state.due, Some(now + 15 * SECOND));
         let mut call = sent(now, false);
-        let _: Ended = call.granted(5 * SECOND, false);
+        call.granted(5 * SECOND, false);
         assert_eq!(call.state.due, Some(now + 10 * SECOND));
     }
 
@@ -335,7 +332,7 @@ mod tests {
         for background in [true, false] {
             let mut call = sent(now, background);
             let uncharged = (0..2 * FREE_PROBES).filter(|_| {
-                let _: Ended = call.granted(Duration::ZERO, true);
+                call.granted(Duration::ZERO, true);
                 call.is_probe
             });
             assert_eq!(uncharged.count() as u32, if background { FREE_PROBES } else { 0 });
