@@ -146,7 +146,7 @@ impl Client {
         let send = |sent: &HttpRequest<'_>| self.send_embeddings(request, sent);
         let Attempt { result, meta } =
             self.core.complete(&mut call, send, |response| response.usage.as_ref());
-        result.map(|response| EmbeddingResponse { meta, ..response })
+        result.map(|response| EmbeddingResponse { meta, ..*response })
     }
 
     /// The models that the service offers.
@@ -308,7 +308,7 @@ impl Client {
     }
 
     /// Makes an attempt of a chat.
-    fn send_chat(&self, request: &ChatRequest, sent: &HttpRequest<'_>) -> Attempt<ChatResponse> {
+    fn send_chat(&self, request: &ChatRequest, sent: &HttpRequest<'_>) -> Attempt<Box<ChatResponse>> {
         ChatStream::whole(&self.core, &self.options, sent, request.answers())
     }
 
@@ -322,9 +322,9 @@ impl Client {
         &self,
         request: &EmbeddingRequest,
         sent: &HttpRequest<'_>,
-    ) -> Attempt<EmbeddingResponse> {
+    ) -> Attempt<Box<EmbeddingResponse>> {
         let decoder = &self.options.decoder;
-        self.core.send_whole(sent, |response| decoder.decode_embeddings(response, request))
+        self.core.send_whole(sent, |response| decoder.decode_embeddings(response, request).map(Box::new))
     }
 
     fn spec<'a>(&self, model: &'a str, path: &'a str, body: Option<Vec<u8>>) -> CallSpec<'a> {

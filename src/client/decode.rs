@@ -120,10 +120,12 @@ impl ResponseDecoder {
     }
 
     /// Decodes a chat completion, unless the answer is an error.
-    pub(crate) fn decode_chat(&self, response: &HttpResponse) -> Result<ChatResponse> {
+    pub(crate) fn decode_chat(&self, response: &HttpResponse) -> Result<Box<ChatResponse>> {
         let (budget, read) = (Budget::of_answer, decode_response);
-        let is_answer = ChatResponse::has_content;
-        self.decode(response, &Expected { list: Some("choices"), budget, read, is_answer })
+        self.decode(
+            response,
+            &Expected { list: Some("choices"), budget, read, is_answer: |response| response.has_content() },
+        )
     }
 
     /// Decodes a whole answer to the request for a stream, unless it is an error.

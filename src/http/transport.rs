@@ -1,12 +1,12 @@
 //! One exchange with the server by ureq, which treats no status as an error, follows no redirect and retries nothing.
 
 use std::io::Read;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ureq::http::uri::{PathAndQuery, Uri};
-use ureq::http::{self, HeaderName, HeaderValue, Method};
-use ureq::{Agent, Body};
+use ureq::http::{self, HeaderMap, HeaderName, HeaderValue};
+use ureq::{Agent, Body, RequestBuilder};
 
 use crate::error::{Error, Phase, Result, excerpt};
 use crate::http::answer_headers;
@@ -20,6 +20,7 @@ use crate::http::request::{HttpRequest, Limits, RequestHeaders};
 use crate::runtime::background::Background;
 use crate::runtime::cancel::{Cancel, Subscription};
 use crate::runtime::clock::Clock;
+use crate::runtime::sync::lock;
 use crate::wire::base_url::with_query;
 use crate::wire::headers::Headers;
 use crate::wire::raw_head;
@@ -79,6 +80,8 @@ pub(crate) struct Transport {
     base: Uri,
     /// The query that every request has, with placeholders for its values.
     query: String,
+    /// The last path that was requested, and its address: most clients request the same path again and again.
+    last_uri: Mutex<Option<(String, Uri)>>,
     secrets: Arc<Secrets>,
     timeout: Duration,
     max_response_bytes: u64,
@@ -128,6 +131,7 @@ impl Transport {
             connections,
             base,
             query,
+            last_uri: Mutex::default(),
             secrets,
             timeout: options.timeout,
             max_response_bytes: options.max_response_bytes,
@@ -151,6 +155,7 @@ impl Transport {
             drains: self.drains.clone(),
             base: self.base.clone(),
             query: self.query.clone(),
+            last_uri: Mutex::default(),
             secrets: Arc::clone(&self.secrets),
             clock: self.clock.clone(),
             failures: FailureContext { cancel, ..self.failures.clone() },
@@ -247,45 +252,53 @@ impl Transport {
     }
 
     fn run(&self, request: &HttpRequest<'_>) -> Result<http::Response<Body>, ureq::Error> {
-        let mut message = http::Request::new(request.body.unwrap_or_default());
-        *message.uri_mut() = self.uri(request.path)?;
-        if request.body.is_some() {
-            *message.method_mut() = Method::POST;
-        }
-        let headers = message.headers_mut();
-        headers.clone_from(&request.headers.fields);
-        match (request.body, request.idempotency_key) {
-            (Some(_), Some(key)) => {
-                headers.insert(IDEMPOTENCY_KEY, HeaderValue::from_str(key).map_err(http::Error::from)?);
-            }
-            (Some(_), None) => drop(headers.remove(IDEMPOTENCY_KEY)),
-            (None, _) => {
-                headers.remove(IDEMPOTENCY_KEY);
-                headers.remove(http::header::CONTENT_TYPE);
-            }
-        }
+        let uri = self.uri(request.path)?;
         let agent = self.connections.agent();
-        let Limits { timeout, deadline, .. } = request.limits;
-        if request.fresh_connection || deadline.is_some() || timeout != self.timeout {
-            let mut config = agent
-                .configure_request(message)
-                .timeout_global(deadline.map(|deadline| deadline.remaining))
-                .timeout_recv_response(Some(timeout))
-                .timeout_per_read(Some(timeout))
-                .timeout_per_write(Some(timeout));
-            if request.fresh_connection {
-                config = config.max_idle_age(Duration::ZERO);
+        let mut fields = request.headers.fields.clone();
+        let Some(body) = request.body else {
+            fields.remove(IDEMPOTENCY_KEY);
+            fields.remove(http::header::CONTENT_TYPE);
+            return self.prepare(agent.get(uri), fields, request).call();
+        };
+        match request.idempotency_key {
+            Some(key) => {
+                fields.insert(IDEMPOTENCY_KEY, HeaderValue::from_str(key).map_err(http::Error::from)?);
             }
-            message = config.build();
+            None => drop(fields.remove(IDEMPOTENCY_KEY)),
         }
-        if request.body.is_some() {
-            return agent.run(message);
-        }
-        agent.run(message.map(|_| ()))
+        self.prepare(agent.post(uri), fields, request).send(body)
     }
 
-    /// The address of a path. Only the path is parsed for each request.
+    /// Adds the headers, and the limits where they differ from those of the agent.
+    fn prepare<B>(
+        &self,
+        mut message: RequestBuilder<B>,
+        fields: HeaderMap,
+        request: &HttpRequest<'_>,
+    ) -> RequestBuilder<B> {
+        if let Some(headers) = message.headers_mut() {
+            *headers = fields;
+        }
+        let Limits { timeout, deadline, .. } = request.limits;
+        if !request.fresh_connection && deadline.is_none() && timeout == self.timeout {
+            return message;
+        }
+        let config = message
+            .config()
+            .timeout_global(deadline.map(|deadline| deadline.remaining))
+            .timeout_recv_response(Some(timeout))
+            .timeout_per_read(Some(timeout))
+            .timeout_per_write(Some(timeout));
+        if request.fresh_connection { config.max_idle_age(Duration::ZERO).build() } else { config.build() }
+    }
+
+    /// The address of a path.
     fn uri(&self, path: &str) -> Result<Uri, http::Error> {
+        let mut last = lock(&self.last_uri);
+        match &*last {
+            Some((known, uri)) if known == path => return Ok(uri.clone()),
+            _ => {}
+        }
         let mut parts = self.base.clone().into_parts();
         let base = parts.path_and_query.as_ref().map_or("", |base| base.path().trim_end_matches('/'));
         let target = match self.query.as_str() {
@@ -293,7 +306,9 @@ impl Transport {
             query => [base, &with_query(path, query)].concat(),
         };
         parts.path_and_query = Some(PathAndQuery::try_from(target)?);
-        Ok(Uri::from_parts(parts)?)
+        let uri = Uri::from_parts(parts)?;
+        *last = Some((path.to_owned(), uri.clone()));
+        Ok(uri)
     }
 
     /// Reads the body of a success, which must be complete.

@@ -27,18 +27,20 @@ pub(crate) struct DecodedChunk {
     pub(crate) error: Option<Value>,
 }
 
-/// Decodes the body of an answer, which may have no choices. A body that carries an error is refused.
-pub(crate) fn decode_response(body: &[u8], budget: &Budget) -> serde_json::Result<ChatResponse> {
+/// Decodes the body of an answer, which may have no choices. A body that carries an error is refused. The response is boxed,
+/// because it is large and is moved a dozen times on its way through the retry loop.
+pub(crate) fn decode_response(body: &[u8], budget: &Budget) -> serde_json::Result<Box<ChatResponse>> {
     let body = json::without_bom(body);
-    let Completion { choices, usage, id, model, created, has_unread_usage, .. } =
-        Completion::read_answer(body, budget)?;
+    let mut completion = Completion::default();
+    completion.read_answer(body, budget)?;
+    let Completion { choices, usage, id, model, created, has_unread_usage, .. } = completion;
     let string = |field: Option<Field<'_>>| {
         let value = field?.value;
         value.text().ok()?.map(Cow::into_owned).or_else(|| text(value.scalar()?).ok()?)
     };
     let mut extra = unknown_fields(body.to_vec(), has_unread_usage);
     extra.bound(budget);
-    Ok(ChatResponse {
+    Ok(Box::new(ChatResponse {
         id: string(id).unwrap_or_default(),
         model: string(model).unwrap_or_default(),
         created: created.and_then(|field| field.value.count()),
@@ -46,13 +48,14 @@ pub(crate) fn decode_response(body: &[u8], budget: &Budget) -> serde_json::Resul
         usage,
         extra,
         meta: Meta::default(),
-    })
+    }))
 }
 
 /// Decodes the body of a complete answer as the one chunk of a stream, under the rules of [`decode_response`].
 pub(crate) fn decode_response_as_chunk(body: &[u8], budget: &Budget) -> serde_json::Result<ChatChunk> {
     let body = json::without_bom(body);
-    let completion = Completion::read_answer(body, budget)?;
+    let mut completion = Completion::default();
+    completion.read_answer(body, budget)?;
     let head = completion.head();
     let Completion { choices, usage, has_unread_usage, .. } = completion;
     let mut extra = unknown_fields(body.to_vec(), has_unread_usage);
@@ -65,7 +68,10 @@ pub(crate) fn decode_chunk(
     json: Vec<u8>,
     budget: &Budget,
 ) -> Result<DecodedChunk, (serde_json::Error, Vec<u8>)> {
-    let Ok(completion) = Completion::read(&json, budget) else { return Err((parse_error(&json), json)) };
+    let mut completion = Completion::default();
+    if completion.read(&json, budget).is_err() {
+        return Err((parse_error(&json), json));
+    }
     let head = completion.head();
     let Completion { choices, usage, error, has_unread_usage, .. } = completion;
     let extra = unknown_fields(json, has_unread_usage);
@@ -121,9 +127,8 @@ fn is_known_except_usage(name: &[u8]) -> bool {
 }
 
 impl<'a> Completion<'a> {
-    /// Reads a completion; unknown fields are skipped.
-    fn read(json: &'a [u8], budget: &Budget) -> Result<Completion<'a>, SyntaxError> {
-        let mut completion = Completion::default();
+    /// Reads a completion in place; unknown fields are skipped.
+    fn read(&mut self, json: &'a [u8], budget: &Budget) -> Result<(), SyntaxError> {
         let mut cursor = JsonCursor::new(json);
         if !cursor.enter(b'{')? {
             return Err(SyntaxError);
@@ -134,29 +139,28 @@ impl<'a> Completion<'a> {
         };
         while let Some(name) = cursor.next_name()? {
             match &*name {
-                b"choices" => completion.read_choices(&mut cursor, budget)?,
-                b"id" => completion.id = field(&mut cursor)?,
-                b"model" => completion.model = field(&mut cursor)?,
-                b"created" => completion.created = field(&mut cursor)?,
-                b"usage" => completion.read_usage(&mut cursor, budget)?,
-                b"error" => completion.error = not_null(cursor.value()?, budget)?.or(completion.error),
+                b"choices" => self.read_choices(&mut cursor, budget)?,
+                b"id" => self.id = field(&mut cursor)?,
+                b"model" => self.model = field(&mut cursor)?,
+                b"created" => self.created = field(&mut cursor)?,
+                b"usage" => self.read_usage(&mut cursor, budget)?,
+                b"error" => self.error = not_null(cursor.value()?, budget)?.or(self.error.take()),
                 other => {
-                    let length = other.len() as u32;
-                    completion.unknown_names = completion.unknown_names.wrapping_add(length);
+                    self.unknown_names = self.unknown_names.wrapping_add(other.len() as u32);
                     cursor.value()?;
                 }
             }
         }
-        cursor.expect_end().map(|()| completion)
+        cursor.expect_end()
     }
 
-    /// Reads a complete answer.
-    fn read_answer(json: &'a [u8], budget: &Budget) -> serde_json::Result<Completion<'a>> {
-        let completion = Completion::read(json, budget).map_err(|SyntaxError| parse_error(json))?;
-        if completion.error.as_ref().is_some_and(is_filled) {
+    /// Reads a complete answer in place.
+    fn read_answer(&mut self, json: &'a [u8], budget: &Budget) -> serde_json::Result<()> {
+        self.read(json, budget).map_err(|SyntaxError| parse_error(json))?;
+        if self.error.as_ref().is_some_and(is_filled) {
             return Err(Error::custom("the answer carries an error"));
         }
-        Ok(completion)
+        Ok(())
     }
 
     fn head(&self) -> ChunkHead {
@@ -356,7 +360,7 @@ mod tests {
     use serde_json::json;
 
     fn response(body: &str) -> ChatResponse {
-        decode_response(body.as_bytes(), &Budget::unlimited()).unwrap()
+        *decode_response(body.as_bytes(), &Budget::unlimited()).unwrap()
     }
 
     #[test]

@@ -16,7 +16,8 @@ impl<'de> Deserialize<'de> for ChatResponse {
             return Err(D::Error::custom("there are no choices"));
         }
         let json = Value::Object(fields).to_string();
-        decode_response(json.as_bytes(), &Budget::unlimited()).map_err(D::Error::custom)
+        let response = decode_response(json.as_bytes(), &Budget::unlimited());
+        response.map(|response| *response).map_err(D::Error::custom)
     }
 }
 

@@ -222,8 +222,14 @@ where
     fn send(&self, mut task: Task<I::Item>, acquired: Acquired) -> bool {
         let core = &self.client.core;
         let Task { request, call, .. } = &mut task;
-        let attempt =
-            || core.attempt(call, acquired, |sent| request.send(&self.client, sent), I::Item::usage);
+        let attempt = || {
+            core.attempt(
+                call,
+                acquired,
+                |sent| request.send(&self.client, sent),
+                |answer| I::Item::usage(answer),
+            )
+        };
         let progressed = catch_unwind(AssertUnwindSafe(attempt));
         let (result, unpaced) = match progressed {
             Ok(Progressed::WaitForTurn) => {
@@ -237,7 +243,7 @@ where
             }
             Ok(Progressed::Done(Attempt { result, meta })) => {
                 let unpaced = result.is_ok() && meta.waited.is_zero();
-                (result.map(|response| I::Item::with_meta(response, meta)), unpaced)
+                (result.map(|response| I::Item::with_meta(*response, meta)), unpaced)
             }
             Err(_) => (Err(Error::Panicked), false),
         };

@@ -17,7 +17,7 @@ pub trait Sendable {
 
     fn begin(&self, client: &Client) -> Result<Call<'static>>;
     /// Makes an attempt.
-    fn send(&self, client: &Client, sent: &HttpRequest<'_>) -> Attempt<Self::Answer>;
+    fn send(&self, client: &Client, sent: &HttpRequest<'_>) -> Attempt<Box<Self::Answer>>;
     fn usage(answer: &Self::Answer) -> Option<&Usage>;
     fn with_meta(answer: Self::Answer, meta: Meta) -> Self::Answer;
 }
@@ -29,7 +29,7 @@ impl Sendable for ChatRequest {
         client.begin_chat(self).map(Call::into_owned)
     }
 
-    fn send(&self, client: &Client, sent: &HttpRequest<'_>) -> Attempt<ChatResponse> {
+    fn send(&self, client: &Client, sent: &HttpRequest<'_>) -> Attempt<Box<ChatResponse>> {
         client.send_chat(self, sent)
     }
 
@@ -49,7 +49,7 @@ impl Sendable for EmbeddingRequest {
         client.begin_embeddings(self).map(Call::into_owned)
     }
 
-    fn send(&self, client: &Client, sent: &HttpRequest<'_>) -> Attempt<EmbeddingResponse> {
+    fn send(&self, client: &Client, sent: &HttpRequest<'_>) -> Attempt<Box<EmbeddingResponse>> {
         client.send_embeddings(self, sent)
     }
 

@@ -34,7 +34,7 @@ impl ChatStream {
         options: &Arc<CallOptions>,
         request: &HttpRequest<'_>,
         choices: u64,
-    ) -> Attempt<ChatResponse> {
+    ) -> Attempt<Box<ChatResponse>> {
         let head = match core.transport.send(request) {
             Ok(head) => head,
             Err(error) => return Err(error).into(),
@@ -156,10 +156,10 @@ impl ChatStream {
 
 impl Received {
     /// The whole answer.
-    fn assemble(self, options: &CallOptions) -> Result<ChatResponse> {
+    fn assemble(self, options: &CallOptions) -> Result<Box<ChatResponse>> {
         match self {
             Received::Document(response) => options.decoder.decode_chat(&response),
-            Received::Events(stream) => stream.assemble(),
+            Received::Events(stream) => stream.assemble().map(Box::new),
         }
     }
 }
