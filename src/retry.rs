@@ -17,7 +17,7 @@ use crate::policy::outcome::Outcome;
 use crate::runtime::cancel::Cancel;
 use crate::runtime::clock::Clock;
 
-/// What the retry loop repeats.
+/// An operation that the retry loop repeats.
 pub(crate) trait Operation {
     type Output;
     type Error;
@@ -25,16 +25,16 @@ pub(crate) trait Operation {
     /// Makes one attempt.
     fn attempt(&mut self, state: &CallState) -> Attempt<Self::Output, Self::Error>;
 
-    /// Says what a failure means.
+    /// Classifies a failure.
     fn classify(&mut self, error: &Self::Error) -> Classification;
 
-    /// Is told what happens between attempts.
+    /// Is called with what happens between attempts.
     fn observe(&mut self, _state: &CallState, _progress: Progress<'_, Self::Error>) {}
 }
 
 /// What happens between attempts.
 pub(crate) enum Progress<'a, E> {
-    /// The attempt that is about to be made waited this long for its turn.
+    /// The next attempt waited this long for a permit.
     Paced(Duration),
     /// The handler learned something.
     Learned(Change),
@@ -42,7 +42,7 @@ pub(crate) enum Progress<'a, E> {
     Retrying { error: &'a E, wait: Duration },
 }
 
-/// What the retry loop works with.
+/// The retry loop with its settings and dependencies.
 pub(crate) struct RetryLoop<'a> {
     pub(crate) retry: &'a RetryConfig,
     /// Paces the attempts, rejects them while the service is down, and decides how long to wait between them.
@@ -64,7 +64,7 @@ impl RetryLoop<'_> {
         self.run_from(Step::WaitForTurn, call, operation)
     }
 
-    /// Goes on with a call whose last attempt failed after it had succeeded at first.
+    /// Resumes a call whose last attempt had succeeded at first and then failed.
     pub(crate) fn resume<O: Operation>(
         &self,
         call: &mut Retrier<O::Error>,
@@ -85,7 +85,7 @@ impl RetryLoop<'_> {
         loop {
             step = match step {
                 Step::WaitForTurn => match self.acquire(call, operation) {
-                    // At once, because to go round the loop moves a step, which is as large as an answer.
+                    // Sent here, because another iteration would move the step, which is as large as a response.
                     Ok(acquired) => match self.granted(call, operation, acquired, &mut permit) {
                         Step::Send => match self.send(call, operation, permit.take(), &mut meta) {
                             Step::Done(result) => return self.done(call, result, meta),
@@ -115,7 +115,7 @@ impl RetryLoop<'_> {
         Attempt { result, meta }
     }
 
-    /// Makes one attempt with a permit that was acquired, and returns what comes next.
+    /// Makes one attempt with an acquired permit, and returns the next step.
     pub(crate) fn attempt<O: Operation>(
         &self,
         call: &mut Retrier<O::Error>,
@@ -169,7 +169,8 @@ impl RetryLoop<'_> {
         self.after_attempt(call, operation, permit, attempt.result, meta.rate_limits)
     }
 
-    /// Waits for the turn of the next attempt. A retry that wasn't announced is announced as soon as its wait is known.
+    /// Waits for a permit for the next attempt. A retry that wasn't announced is announced as soon as its wait is
+    /// known.
     fn acquire<O: Operation>(&self, call: &mut Retrier<O::Error>, operation: &mut O) -> Result<Acquired> {
         let request = AcquireRequest {
             clock: self.clock,
@@ -194,7 +195,7 @@ impl RetryLoop<'_> {
         self.cancel.sleep_until(self.clock, at)
     }
 
-    /// Tells that another attempt follows the last failure after this wait, unless that was told before.
+    /// Reports that another attempt follows the last failure after this wait, unless that was reported before.
     fn announce<O: Operation>(&self, call: &mut Retrier<O::Error>, operation: &mut O, wait: Duration) {
         if std::mem::take(&mut call.state.is_unannounced) {
             if let Some(error) = call.last() {
@@ -203,7 +204,7 @@ impl RetryLoop<'_> {
         }
     }
 
-    /// Tells the handler how the attempt ended, and decides what comes next.
+    /// Records the outcome of the attempt, and decides on the next step.
     fn after_attempt<O: Operation>(
         &self,
         call: &mut Retrier<O::Error>,
@@ -233,7 +234,8 @@ impl RetryLoop<'_> {
         let learned = failure.learned().map(|outcome| outcome.limits(limits));
         let retry_delay =
             |tries: &mut Tries| self.handler.next_delay(self.retry, tries, &failure.outcome, self.background);
-        // A stale connection says nothing about the service, unless the retry that would tell isn't made.
+        // A stale connection says nothing about the service, so its failure is recorded only if no immediate retry
+        // follows.
         if call.immediate_retry(&failure) == Some(Immediate::FreshConnection) {
             let step = call.failed(self.clock.now(), error, &failure, retry_delay);
             if matches!(step, Step::Done(_)) {
@@ -246,7 +248,7 @@ impl RetryLoop<'_> {
         }
     }
 
-    /// Tells the handler an outcome, if there is one to tell; otherwise the permit is released without effect.
+    /// Records an outcome, if there is one; otherwise the permit is released without effect.
     fn record<O: Operation>(
         &self,
         call: &Retrier<O::Error>,
@@ -262,7 +264,7 @@ impl RetryLoop<'_> {
     }
 }
 
-/// Retry settings that work: the nearest ones, with a warning in the log, where these don't.
+/// Replaces invalid retry settings by the nearest valid ones, with a warning in the log.
 pub(crate) fn clamped(retry: RetryConfig) -> RetryConfig {
     if let Err(error) = retry.check() {
         log::warn!("{error}; continuing with the nearest allowed value");
