@@ -362,7 +362,7 @@ mod tests {
             ),
             (
                 built(|b| b.retry(RetryConfig::default().base_delay(Duration::from_secs(33)))),
-                "base_delay: 33s is above max_delay, 32s; lower one or raise the other",
+                "base_delay: 33s exceeds max_delay, 32s; lower it or raise max_delay",
             ),
             (
                 built(|b| b.header("x y", "z")),
