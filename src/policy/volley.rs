@@ -17,28 +17,28 @@ const SENDING_TIME: Duration = Duration::from_millis(50);
 /// A call of the volley counts as granted if it isn't refused within this many times the duration of a refusal, and at
 /// least this time: refusals are fast, but a response may take a minute.
 const ROUND_TRIPS: u32 = 4;
-const AT_LEAST: Duration = Duration::from_millis(500);
+const MIN_SETTLING_TIME: Duration = Duration::from_millis(500);
 
 /// The longest duration of a refusal that is taken as an estimate for the next one.
 const MAX_ROUND_TRIP: Duration = Duration::from_secs(5);
 
-/// A logarithmic growth of the rate since the last cut that explains a refusal.
-const GROWN: f64 = 0.02;
+/// The minimum logarithmic growth of the rate since the last cut that explains a refusal.
+const MIN_GROWTH: f64 = 0.02;
 
 /// Consecutive refusals without such growth before a volley is sent: a cut can be too shallow twice.
-const DOUBTFUL: u32 = 3;
+const MIN_DOUBTFUL: u32 = 3;
 
 /// The maximum number of refusals ignored between two volleys.
 const MAX_TRUST: u32 = 8;
 
 /// Consecutive successful volleys that prove chance. A single one is often wrong if twenty fast clients share a quota
 /// that refills within the network's jitter: with two, 5.3 % of their calls are refused, not 3 %.
-const CONVINCING: u32 = 3;
+const MIN_PASSED: u32 = 3;
 
 /// After each failed volley the number of refusals to skip before the next one grows by this factor, up to the maximum.
-/// A failed volley costs four refusals: with a factor of 2 up to 32, 0.2 % more of the calls in the simulated scenarios
+/// A failed volley costs up to four refusals: with a factor of 2 up to 32, 0.2 % more of the calls in the simulated scenarios
 /// are refused.
-const RARER: u32 = 3;
+const SKIP_FACTOR: u32 = 3;
 const MAX_SKIPPED: u32 = 81;
 
 /// The maximum for bare 503s, whose cause may change from a limiter to an outage within a minute.
@@ -160,7 +160,7 @@ impl VolleyTest {
         if self.passed > 0 {
             return true;
         }
-        if growth >= GROWN && !bare {
+        if growth >= MIN_GROWTH && !bare {
             self.limited = true;
             self.doubtful = 0;
             return false;
@@ -169,7 +169,7 @@ impl VolleyTest {
             self.began_at = rate;
         }
         self.doubtful += 1;
-        if self.doubtful < DOUBTFUL && !bare {
+        if self.doubtful < MIN_DOUBTFUL && !bare {
             return false;
         }
         let skip = if bare { self.skip.min(MAX_BARE_SKIPPED) } else { self.skip };
@@ -196,7 +196,7 @@ impl VolleyTest {
             self.bare_limited |= bare;
             self.spare = if self.bare_limited { 0.0 } else { self.spare };
             (self.passed, self.trust, self.skip) = (0, 0, self.interval);
-            self.interval = (RARER * self.interval).min(MAX_SKIPPED);
+            self.interval = (SKIP_FACTOR * self.interval).min(MAX_SKIPPED);
             return Some(VolleyResult::Limit { hold, bare });
         }
         if bare {
@@ -207,8 +207,8 @@ impl VolleyTest {
             return Some(VolleyResult::Unknown);
         }
         (self.passed, self.skip, self.interval) = (self.passed + 1, 0, 1);
-        if self.passed >= CONVINCING {
-            self.trust = (SIZE * (self.passed - CONVINCING + 1)).min(MAX_TRUST);
+        if self.passed >= MIN_PASSED {
+            self.trust = (SIZE * (self.passed - MIN_PASSED + 1)).min(MAX_TRUST);
         } else if !bare {
             return Some(VolleyResult::Unknown);
         }
@@ -254,7 +254,7 @@ impl Volley {
         let sent = self.sent();
         let most = if self.bare { sent / 2 } else { sent / 4 };
         let exceeded = self.refused > most && (self.left == 0 || self.refused >= 2 && !self.bare);
-        let latest = AT_LEAST.max(round_trip.min(MAX_ROUND_TRIP) * ROUND_TRIPS);
+        let latest = MIN_SETTLING_TIME.max(round_trip.min(MAX_ROUND_TRIP) * ROUND_TRIPS);
         let is_over = self.left == 0 && (self.refused + self.granted >= sent || age > latest);
         (exceeded || is_over).then_some(exceeded || self.was_refused_before)
     }

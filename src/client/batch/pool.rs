@@ -73,7 +73,7 @@ where
         Arc::new(WorkerPool { client: client.child(ended), input, shared })
     }
 
-    /// Adds a worker, unless there are enough. If no thread can be started, none is tried again.
+    /// Adds a worker, unless there are enough. If a thread cannot be started, no more are tried.
     pub(super) fn spawn_worker(self: &Arc<Self>) {
         let mut state = lock(&self.shared.state);
         if state.threads >= state.limits.threads {
