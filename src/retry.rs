@@ -17,7 +17,7 @@ use crate::policy::outcome::Outcome;
 use crate::runtime::cancel::Cancel;
 use crate::runtime::clock::Clock;
 
-/// What the retry loop repeats.
+/// An operation that the retry loop repeats.
 pub(crate) trait Operation {
     type Output;
     type Error;
@@ -25,16 +25,16 @@ pub(crate) trait Operation {
     /// Makes one attempt.
     fn attempt(&mut self, state: &CallState) -> Attempt<Self::Output, Self::Error>;
 
-    /// Says what a failure means.
+    /// Classifies a failure.
     fn classify(&mut self, error: &Self::Error) -> Classification;
 
-    /// Is told what happens between attempts.
+    /// Is called with what happens between attempts.
     fn observe(&mut self, _state: &CallState, _progress: Progress<'_, Self::Error>) {}
 }
 
 /// What happens between attempts.
 pub(crate) enum Progress<'a, E> {
-    /// The attempt that is about to be made waited this long for its turn.
+    /// The next attempt waited this long for a permit.
     Paced(Duration),
     /// The handler learned something.
     Learned(Change),
@@ -42,7 +42,7 @@ pub(crate) enum Progress<'a, E> {
     Retrying { error: &'a E, wait: Duration },
 }
 
-/// What the retry loop works with.
+/// The retry loop with its settings and dependencies.
 pub(crate) struct RetryLoop<'a> {
     pub(crate) retry: &'a RetryConfig,
     /// Paces the attempts, rejects them while the service is down, and decides how long to wait between them.
@@ -105,7 +105,7 @@ impl RetryLoop<'_> {
         }
     }
 
-    /// Makes one attempt with a permit, and returns what the call needs next.
+    /// Makes one attempt with an acquired permit, and returns the next step.
     pub(crate) fn attempt<O: Operation>(
         &self,
         call: &mut Retrier<O::Error>,
@@ -138,14 +138,15 @@ impl RetryLoop<'_> {
         (step, meta)
     }
 
-    /// Adds how the call went so far to what is known of its last attempt.
+    /// Sets the times and the number of attempts of the whole call.
     fn set_times<E>(&self, call: &Retrier<E>, meta: &mut Meta) {
         meta.attempts = call.state.attempts;
         meta.waited = call.state.waited;
         meta.elapsed = self.clock.now().saturating_duration_since(call.state.started);
     }
 
-    /// Waits for the turn of the next attempt. A retry that wasn't announced is announced as soon as its wait is known.
+    /// Waits for a permit for the next attempt. A retry that wasn't announced is announced as soon as its wait is
+    /// known.
     fn acquire<O: Operation>(&self, call: &mut Retrier<O::Error>, operation: &mut O) -> Result<Acquired> {
         let request = AcquireRequest {
             clock: self.clock,
@@ -170,7 +171,7 @@ impl RetryLoop<'_> {
         self.cancel.sleep_until(self.clock, at)
     }
 
-    /// Tells that another attempt follows the last failure after this wait, unless that was told before.
+    /// Reports that another attempt follows the last failure after this wait, unless that was reported before.
     fn announce<O: Operation>(&self, call: &mut Retrier<O::Error>, operation: &mut O, wait: Duration) {
         if std::mem::take(&mut call.state.is_unannounced) {
             if let Some(error) = call.last() {
@@ -179,7 +180,7 @@ impl RetryLoop<'_> {
         }
     }
 
-    /// Tells the handler how the attempt failed, and decides what the call needs next.
+    /// Records the failure of the attempt, and decides on the next step.
     fn after_failure<O: Operation>(
         &self,
         call: &mut Retrier<O::Error>,
@@ -192,7 +193,8 @@ impl RetryLoop<'_> {
         let learned = failure.learned().map(|outcome| outcome.limits(limits));
         let retry_delay =
             |tries: &mut Tries| self.handler.next_delay(self.retry, tries, &failure.outcome, self.background);
-        // A stale connection says nothing about the service, unless the retry that would tell isn't made.
+        // A stale connection says nothing about the service, so its failure is recorded only if no immediate retry
+        // follows.
         if call.immediate_retry(&failure) == Some(Immediate::FreshConnection) {
             let step = call.failed(self.clock.now(), error, &failure, retry_delay);
             if matches!(step, Step::Done(_)) {
@@ -205,7 +207,7 @@ impl RetryLoop<'_> {
         }
     }
 
-    /// Tells the handler an outcome, if there is one to tell; otherwise the permit is released without effect.
+    /// Records an outcome, if there is one; otherwise the permit is released without effect.
     fn record<O: Operation>(
         &self,
         call: &Retrier<O::Error>,
@@ -221,7 +223,7 @@ impl RetryLoop<'_> {
     }
 }
 
-/// Retry settings that work: the nearest ones, with a warning in the log, where these don't.
+/// Replaces invalid retry settings by the nearest valid ones, with a warning in the log.
 pub(crate) fn clamped(retry: RetryConfig) -> RetryConfig {
     if let Err(error) = retry.check() {
         log::warn!("{error}; continuing with the nearest allowed value");
