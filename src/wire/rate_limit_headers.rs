@@ -219,7 +219,7 @@ fn parameters(value: &str) -> impl Iterator<Item = (&str, &str)> {
     parts.map(|(key, value)| (key.trim(), value.trim()))
 }
 
-/// The text before and after the byte at this offset; everything is before it where there is none.
+/// The text before and after the byte at this offset; the whole text and nothing if there is none.
 fn split_at_byte(text: &str, at: Option<usize>) -> (&str, &str) {
     at.map_or((text, ""), |at| (&text[..at], &text[at + 1..]))
 }
