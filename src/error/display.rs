@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn every_message_is_one_line_without_its_cause() {
+    fn every_message_is_one_line_that_does_not_repeat_its_source() {
         let timeout = |phase| Error::Timeout { phase, after: Duration::from_secs(60) };
         let cases = [
             (Error::config("timeout", "is zero"), "timeout: is zero"),

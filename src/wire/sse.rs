@@ -237,6 +237,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
+    use crate::json::base64;
 
     /// The type and the data of an event.
     type Seen = (String, String);
@@ -417,7 +418,8 @@ mod tests {
         for case in cases["cases"].as_array().unwrap().iter().filter(follows) {
             let name = case["name"].as_str().unwrap();
             let pieces = case["chunks_b64"].as_array().unwrap().iter();
-            let pieces: Vec<Vec<u8>> = pieces.map(|piece| base64(piece.as_str().unwrap())).collect();
+            let pieces: Vec<Vec<u8>> =
+                pieces.map(|piece| base64::decode(piece.as_str().unwrap()).unwrap()).collect();
             let expected = case["events"].as_array().unwrap().iter().map(|event| {
                 let word = |name: &str| event[name].as_str().unwrap().to_owned();
                 let kind = word("event");
@@ -430,17 +432,5 @@ mod tests {
             passed += 1;
         }
         assert_eq!(passed, 92);
-    }
-
-    fn base64(text: &str) -> Vec<u8> {
-        let value = |c: u8| {
-            b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/".iter().position(|x| *x == c)
-        };
-        let bits: Vec<usize> = text.bytes().map_while(value).collect();
-        let group = |four: &[usize]| {
-            let word = four.iter().fold(0, |word, six| word << 6 | six) << (6 * (4 - four.len()));
-            (word as u32).to_be_bytes()[1..four.len()].to_vec()
-        };
-        bits.chunks(4).flat_map(group).collect()
     }
 }
