@@ -18,8 +18,8 @@ use crate::http::transport::HttpResponse;
 use crate::json;
 use crate::json::bounded::Bounded;
 use crate::json::budget::Budget;
+use crate::json::empty_body::EmptyBody;
 use crate::json::lenient::is_filled;
-use crate::json::nothing::Nothing;
 use crate::meta::Meta;
 use crate::wire::completion::{decode_response, decode_response_as_chunk};
 use crate::wire::error_body::ErrorBody;
@@ -298,7 +298,7 @@ fn undecodable(response: &HttpResponse, error: serde_json::Error) -> Error {
     let request_id = headers.request_id.as_deref();
     let document = json::without_bom(body).trim_ascii_start();
     if !document.starts_with(b"<") {
-        return json::broken(body, *status, request_id, error);
+        return json::malformed_body(body, *status, request_id, error);
     }
     let page = ErrorBody::parse(document).message.unwrap_or_default();
     Error::Decode {
@@ -327,7 +327,7 @@ fn lacks(body: &[u8], list: &str) -> bool {
 /// The value of an empty body: that of null for 204 and 205, which have no content (RFC 9110, sections 15.3.5 and
 /// 15.3.6), otherwise `()` or the `None` of an `Option`. Other types have none.
 fn nothing<R: DeserializeOwned>(status: u16) -> Option<R> {
-    if matches!(status, 204 | 205) { json::parse(b"null").ok() } else { R::deserialize(Nothing).ok() }
+    if matches!(status, 204 | 205) { json::parse(b"null").ok() } else { R::deserialize(EmptyBody).ok() }
 }
 
 /// The name of a status, for a server that sends no message.

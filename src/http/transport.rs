@@ -1,4 +1,4 @@
-//! One exchange with the server by ureq, which treats no status as an error, follows no redirect and retries nothing.
+//! Sends one request through ureq, which is configured not to treat statuses as errors, follow redirects or retry.
 
 use std::io::Read;
 use std::sync::{Arc, Mutex};
@@ -37,7 +37,7 @@ pub(super) const MAX_BODY_TIME: Duration = Duration::from_secs(60 * 60);
 const INPUT_BUFFER: usize = 16 * 1024;
 
 /// The output buffer in bytes: each line of a head fits, because their lengths are checked. A body goes out in parts. As
-/// much as for input would cost 512 connections 3.5 MiB more.
+/// large as the input buffer, it would cost 512 connections 3.5 MiB more.
 const OUTPUT_BUFFER: usize = MAX_LINE + 1024;
 
 /// How long a connection may idle: shorter than the 60 s after which common load balancers close theirs.
@@ -45,7 +45,7 @@ const MAX_IDLE_AGE: Duration = Duration::from_secs(55);
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// The most streams whose end is awaited in the background at the same time; of others the connection is closed.
+/// The most streams that are drained in the background at the same time. The connections of others are closed.
 const MAX_DRAINS: usize = 4;
 
 /// The most that is allocated in advance for a body that states its length, in bytes: it may state anything.
@@ -67,7 +67,7 @@ pub(crate) struct HttpResponse {
 }
 
 impl ResponseHead {
-    /// An answer that was read, as one that is still to be read.
+    /// Converts a response that was read into one with an unread body.
     pub(crate) fn of(response: HttpResponse, limits: Limits) -> ResponseHead {
         let HttpResponse { status, headers, body } = response;
         ResponseHead { status, headers, body: Body::builder().data(body), limits }
@@ -145,7 +145,7 @@ impl Transport {
         })
     }
 
-    /// The same service with connections of its own, which `cancel` shuts down alone.
+    /// A transport to the same service with connections of its own, which `cancel` shuts down separately.
     pub(crate) fn child(&self, cancel: Cancel) -> Transport {
         let connector = self.connections.connector().under(cancel.clone());
         let connections = Arc::new(self.connections.with_connector(connector));
@@ -190,7 +190,7 @@ impl Transport {
         }
     }
 
-    /// The answer whose head ureq refused, if it is an error: its status and what it asks for still count.
+    /// The response whose head ureq rejected, if it is an error: its status and `Retry-After` still count.
     fn without_body(&self, error: ureq::Error, limits: &Limits, secrets: &Secrets) -> Result<ResponseHead> {
         let head = take_unparsed_head();
         let is_too_large = head.len() >= MAX_HEAD;
@@ -237,7 +237,7 @@ impl Transport {
         &self.failures.host
     }
 
-    /// What an error of ureq's means here.
+    /// Maps ureq's errors.
     pub(super) fn failures(&self) -> &FailureContext {
         &self.failures
     }
@@ -324,7 +324,7 @@ impl Transport {
     }
 }
 
-/// An answer whose body is compressed although the request allowed no compression: of an error the status still counts.
+/// A response with a body that is compressed although the request didn't allow it: the status of an error still counts.
 fn unasked_coding(status: u16, headers: &Headers, coding: &str) -> Result<HttpResponse> {
     if !(200..300).contains(&status) {
         return Ok(HttpResponse { status, headers: headers.clone(), body: Vec::new() });
@@ -348,7 +348,7 @@ fn shut_down_with(cancel: &Cancel, connections: &Arc<Connections>) -> Subscripti
     cancel.subscribe(move || connections.shut_down())
 }
 
-/// Reads the beginning of an error's body, as far as it arrives in this time: the status says enough without it.
+/// Reads as much of an error's body as arrives in this time: the status suffices without it.
 fn read_excerpt(body: Body, limit: Duration) -> Vec<u8> {
     let mut bytes = Vec::new();
     let _limit = ReadLimit::new(limit);

@@ -1,4 +1,4 @@
-//! Implements serde's `Deserialize` for the types that are read by a cursor, for programs that keep answers as JSON.
+//! Implements serde's `Deserialize` for the types that a cursor reads, for programs that store responses as JSON.
 
 use serde::de::{Deserialize, Deserializer, Error};
 use serde_json::{Map, Value};

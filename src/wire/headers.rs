@@ -17,7 +17,7 @@ pub(crate) struct Headers {
     pub(crate) should_retry: Option<bool>,
     /// The server's id of the request.
     pub(crate) request_id: Option<String>,
-    /// How the body is compressed, where it is.
+    /// The encoding of the body, if it is compressed.
     pub(crate) content_encoding: Option<String>,
     /// The target of a redirect.
     pub(crate) location: Option<String>,
@@ -90,7 +90,7 @@ impl Headers {
 }
 
 impl Headers {
-    /// Redacts secrets that the server repeats. The other headers become numbers.
+    /// Redacts secrets that the server repeats. All other headers are parsed into numbers.
     pub(crate) fn redact(&mut self, secrets: &Secrets) {
         for text in
             [&mut self.request_id, &mut self.content_encoding, &mut self.location].into_iter().flatten()
