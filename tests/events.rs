@@ -295,12 +295,12 @@ fn what_the_handler_learned_is_told_when_it_changed_and_logged_in_one_line() {
     assert!(distrusted.0 > refused.0, "the call from which it was learned");
     let text = |rate: f64| {
         format!(
-            "INFO learner: the last refusals are taken for a rate limit; at most {rate:.1} calls a minute; no limit on calls in flight"
+            "INFO learner: the last refusals are attributed to a rate limit; at most {rate:.1} calls a minute; no limit on calls in flight"
         )
     };
     let lines = LOGGED.lock().unwrap().clone();
     let lines: Vec<_> = lines.iter().filter(|line| line.starts_with("INFO learner: ")).collect();
-    let distrust = text(distrusted.2) + "; the rate limit headers are not believed";
+    let distrust = text(distrusted.2) + "; the rate limit headers are ignored";
     assert_eq!(lines, [&text(refused.2), &distrust]);
 }
 

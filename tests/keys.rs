@@ -193,7 +193,7 @@ fn a_function_that_blocks_ends_with_the_deadline_the_timeout_and_the_token() {
     let error = ask(&client.with_deadline(Some(Duration::from_millis(1)))).unwrap_err();
     assert!(matches!(error, Error::Deadline { .. }) && error.attempts() == 0, "{error:?}");
     let error = ask(&client.with_timeout(Duration::from_millis(1))).unwrap_err();
-    let text = "api_key_from: the function has not returned within the timeout of 1ms; limit the time of what it does";
+    let text = "api_key_from: the function did not return within the timeout of 1ms; give it a shorter timeout of its own";
     assert_eq!(error.to_string(), text);
     begins.recv().unwrap();
 

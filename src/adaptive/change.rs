@@ -34,8 +34,8 @@ impl Default for Learned {
 impl fmt::Display for Learned {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.refused_for {
-            Some(cause) => write!(f, "the last refusals are taken for {cause}")?,
-            None => f.write_str("nothing was refused yet")?,
+            Some(cause) => write!(f, "the last refusals are attributed to {cause}")?,
+            None => f.write_str("no call was refused yet")?,
         }
         match self.rate_per_minute {
             Some(rate) => write!(f, "; at most {rate:.1} calls a minute")?,
@@ -45,7 +45,7 @@ impl fmt::Display for Learned {
             Some(cap) => write!(f, "; at most {cap} calls in flight")?,
             None => f.write_str("; no limit on calls in flight")?,
         }
-        f.write_str(if self.headers_believed { "" } else { "; the rate limit headers are not believed" })
+        f.write_str(if self.headers_believed { "" } else { "; the rate limit headers are ignored" })
     }
 }
 
@@ -54,23 +54,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_learned_is_told_in_one_line() {
+    fn what_was_learned_is_shown_in_one_line() {
         let nothing = Learned::default();
         let (rate_per_minute, max_in_flight) = (Some(58.25), Some(4));
         for (learned, text) in [
-            (nothing, "nothing was refused yet; no limit on the rate; no limit on calls in flight"),
+            (nothing, "no call was refused yet; no limit on the rate; no limit on calls in flight"),
             (
                 Learned { refused_for: Some(RefusalCause::Rate), rate_per_minute, ..nothing },
-                "the last refusals are taken for a rate limit; at most 58.2 calls a minute; no limit on calls in flight",
+                "the last refusals are attributed to a rate limit; at most 58.2 calls a minute; no limit on calls in flight",
             ),
             (
                 Learned { refused_for: Some(RefusalCause::Concurrency), max_in_flight, ..nothing },
-                "the last refusals are taken for a limit on calls in flight; no limit on the rate; at most 4 calls in flight",
+                "the last refusals are attributed to a limit on calls in flight; no limit on the rate; at most 4 calls in flight",
             ),
             (
                 Learned { refused_for: Some(RefusalCause::Chance), headers_believed: false, ..nothing },
-                "the last refusals are taken for chance; no limit on the rate; no limit on calls in flight; \
-                 the rate limit headers are not believed",
+                "the last refusals are attributed to chance; no limit on the rate; no limit on calls in flight; \
+                 the rate limit headers are ignored",
             ),
         ] {
             assert_eq!(learned.to_string(), text);

@@ -5,7 +5,8 @@ use std::sync::Mutex;
 use crate::adaptive::{AdaptiveConfig, AdaptiveHandler};
 use crate::runtime::sync::lock;
 
-/// The most models whose handlers are kept: more than a program uses, at a few kilobytes each.
+/// The number of handlers from which on unused ones are evicted: more models than a program uses, at a few kilobytes
+/// each.
 const MAX_MODELS: usize = 64;
 
 /// The handlers of a client.

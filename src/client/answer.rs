@@ -32,6 +32,12 @@ impl Answer for EmbeddingResponse {
     }
 }
 
+impl<T: Answer> Answer for Box<T> {
+    fn usage(&self) -> Option<&Usage> {
+        (**self).usage()
+    }
+}
+
 /// An answer of any type, of which nothing else is known.
 pub(crate) struct Other<T>(pub(crate) T);
 

@@ -1,10 +1,10 @@
 //! The concurrency limiter: a learned cap on the calls in flight, for servers that limit how many they serve at once.
 //!
-//! A call that is refused while more others are in flight than with nearly all granted calls was refused because of
-//! them, not because of the rate. Then their number is the cap, and the rate stays as it is.
+//! If a call is refused while more others are in flight than with nearly all granted calls, they are the cause, not the
+//! rate. Their number becomes the cap, and the rate stays as it is.
 //!
-//! A call is in flight until its answer has arrived. A stream may also be abandoned, or be held by the thread that waits for
-//! a place, so it keeps its place only while it is read.
+//! A call is in flight until its answer has arrived. A stream may also be abandoned, or be held by the thread that waits
+//! for a place, so it keeps its place only while it is read.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -12,28 +12,29 @@ use std::time::{Duration, Instant};
 use crate::policy::later;
 use crate::policy::outcome::Admitted;
 
-/// The granted calls that are remembered, with the number of other calls in flight when each was answered.
+/// The granted calls that are remembered, each with the number of other calls in flight at its end.
 const MEMORY: usize = 64;
 
-/// No cap is concluded from fewer granted calls: the first burst of a program looks like a limit.
-const ENOUGH: usize = 16;
+/// The minimum number of granted calls before a cap is set: the first burst of a program looks like a limit.
+const MIN_GRANTED: usize = 16;
 
-/// A refusal concerns the cap if at most one granted call in so many had as many others in flight.
+/// A refusal is attributed to the calls in flight if at most one granted call in this many had as many others in
+/// flight.
 const RARE: usize = 48;
 
-/// So many granted calls at the cap, and one more for each call that the cap allows, try one more call in flight. With
-/// fewer, a failed trial costs more than 2 to 4 % of the calls.
+/// The cap is raised by one after this many granted calls at the cap, plus one for each call that the cap allows. With
+/// fewer, failed trials cost more than 2 to 4 % of the calls.
 const RAISE_AFTER: u32 = 50;
 
-/// A raised cap is taken back by a refusal unless so many calls were granted at it.
+/// A refusal reverts a raised cap unless this many calls were granted at it.
 const PROVEN: u32 = 3;
 
-/// What a timeout leaves of the calls in flight. One half reacts no better and takes longer to recover.
+/// The factor by which a timeout reduces the calls in flight. One half reacts no better and takes longer to recover.
 const AFTER_TIMEOUT: f64 = 0.7;
 
-/// The longest wait for a place. After it the oldest call is taken for lost, because a program may leak a permit, or wait
-/// for a permit while it holds another one.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// The longest wait at the cap. After it one call is presumed lost, because a program may leak a permit, or wait for a
+/// permit while it holds another one.
+const MAX_WAIT: Duration = Duration::from_secs(30);
 
 /// The thread that reads a stream, and how long the stream keeps its place without being read.
 #[derive(Debug, Clone, Copy)]
@@ -42,14 +43,14 @@ pub(crate) struct Reader {
     pub(crate) timeout: Duration,
 }
 
-/// The place of a stream, which it loses at the time `until` unless it is read before.
+/// The place of a stream, which is released at the time `until` unless the stream is read before.
 #[derive(Debug)]
 struct StreamPlace {
     thread: u64,
     until: Instant,
 }
 
-/// The calls in flight, their cap, and the memory from which it is learned.
+/// The calls in flight, their cap, and the history from which it is learned.
 #[derive(Debug)]
 pub(crate) struct Concurrency {
     in_flight: u32,
@@ -93,74 +94,74 @@ impl Concurrency {
         self.cap
     }
 
-    /// The longest wait for a place, or `None` if there is one.
+    /// The longest wait at the cap, or `None` if a call may be admitted now.
     pub(crate) fn wait(&mut self, now: Instant) -> Option<Duration> {
         let cap = self.cap.filter(|cap| self.in_flight >= *cap)?;
-        self.lapse(now);
+        self.release_unread(now);
         if self.in_flight < cap {
             return None;
         }
-        // A clock that was set back begins the wait anew.
+        // If the clock was set back, the wait starts again.
         self.moved = self.moved.min(Some(now));
         let waited = self.moved.map_or(Duration::ZERO, |moved| now.saturating_duration_since(moved));
-        let left = Some(PATIENCE.saturating_sub(waited)).filter(|left| !left.is_zero())?;
-        let lapses = self.streams.values().map(|place| place.until.saturating_duration_since(now)).min();
-        Some(lapses.map_or(left, |lapses| lapses.min(left)))
+        let left = Some(MAX_WAIT.saturating_sub(waited)).filter(|left| !left.is_zero())?;
+        let released = self.streams.values().map(|place| place.until.saturating_duration_since(now)).min();
+        Some(released.map_or(left, |released| released.min(left)))
     }
 
     pub(crate) fn admitted(&mut self, now: Instant) {
-        // Over the cap, the call takes the place of one that is taken for lost. Streams that are read are not.
+        // At the cap, the call replaces one that is presumed lost. A stream that is read isn't.
         let none_is_lost = self.in_flight as usize <= self.streams.len();
         self.in_flight += u32::from(self.cap.is_none_or(|cap| self.in_flight < cap || none_is_lost));
         self.moved = Some(now);
     }
 
-    /// A call ended in whatever way. Returns how many others are in flight.
+    /// Records that a call ended, whatever its outcome. Returns how many others are in flight.
     pub(crate) fn ended(&mut self, now: Instant) -> u32 {
         self.in_flight = self.in_flight.saturating_sub(1);
         self.moved = Some(now);
         self.in_flight
     }
 
-    /// A call succeeded whose answer goes on arriving. Returns how many others are in flight.
+    /// Records that the answer to `call` began to arrive. Returns how many others are in flight.
     pub(crate) fn began_stream(&mut self, now: Instant, call: u64, reader: Reader) -> u32 {
-        self.lapse(now); // also without a cap, so that streams that are never dropped don't pile up
+        self.release_unread(now); // also without a cap, so that streams that are never dropped don't accumulate
         self.streams.insert(call, StreamPlace::of(now, reader));
         self.in_flight.saturating_sub(1)
     }
 
-    /// A stream is read, and takes its place again if it had lost it.
+    /// Records that a stream is read. It takes its place again if that was released.
     pub(crate) fn read_stream(&mut self, now: Instant, call: u64, reader: Reader) {
-        let lost = self.streams.insert(call, StreamPlace::of(now, reader)).is_none();
-        self.in_flight += u32::from(lost);
+        let released = self.streams.insert(call, StreamPlace::of(now, reader)).is_none();
+        self.in_flight += u32::from(released);
     }
 
-    /// A stream ended or was dropped.
+    /// Records that a stream ended or was dropped.
     pub(crate) fn ended_stream(&mut self, call: u64) {
         let held = self.streams.remove(&call).is_some();
         self.in_flight = self.in_flight.saturating_sub(u32::from(held));
     }
 
-    /// This thread begins to wait, so that it can't read its streams: they lose their places. Returns whether there were any
-    /// that mattered.
-    pub(crate) fn give_up_places(&mut self, thread: u64) -> bool {
+    /// Releases the places of the streams of a thread that begins to wait, and so can't read them. Returns whether another
+    /// call may go because of that.
+    pub(crate) fn release_of_thread(&mut self, thread: u64) -> bool {
         self.cap.is_some() && self.retain_streams(|place| place.thread != thread)
     }
 
-    /// Streams that weren't read for too long lose their places.
-    pub(crate) fn lapse(&mut self, now: Instant) {
+    /// Releases the places of streams that weren't read for too long.
+    pub(crate) fn release_unread(&mut self, now: Instant) {
         self.retain_streams(|place| now < place.until);
     }
 
     fn retain_streams(&mut self, keep: impl Fn(&StreamPlace) -> bool) -> bool {
         let before = self.streams.len();
         self.streams.retain(|_, place| keep(place));
-        let lost = before - self.streams.len();
-        self.in_flight = self.in_flight.saturating_sub(lost as u32);
-        lost > 0
+        let released = before - self.streams.len();
+        self.in_flight = self.in_flight.saturating_sub(released as u32);
+        released > 0
     }
 
-    /// `call` was granted, with this many others in flight at the end.
+    /// Records that `call` was granted, with this many others in flight at its end.
     pub(crate) fn granted(&mut self, call: &Admitted, newest: u64, others: u32) {
         self.granted[self.count % MEMORY] = others;
         self.count += 1;
@@ -177,26 +178,26 @@ impl Concurrency {
         }
     }
 
-    /// Whether a refusal of `call` is due to the calls in flight; sets the cap then.
+    /// Whether a refusal of `call` is due to the calls in flight; if so, sets the cap.
     pub(crate) fn refused(&mut self, call: &Admitted, newest: u64, others: u32) -> bool {
         let Some(cap) = self.cap else {
             let filled = self.count.min(MEMORY);
             let as_many = self.granted[..filled].iter().filter(|granted| **granted >= others).count();
-            let is_full = others > 0 && filled >= ENOUGH && as_many * RARE <= filled;
+            let is_full = others > 0 && filled >= MIN_GRANTED && as_many * RARE <= filled;
             if is_full {
                 self.set(others, newest);
             }
             return is_full;
         };
         if call.number <= self.changed {
-            // Sent before the cap was set: where others were refused with it, even fewer fit.
+            // Sent before the cap changed. Unless it was raised then, even fewer calls fit.
             if self.proven.is_none() {
                 self.cap = Some(cap.min(others).max(1));
             }
             return true;
         }
         if call.others >= cap {
-            return true; // it was one more than the cap allows
+            return true; // the call was one more than the cap allows
         }
         let failed_trial = self.proven.is_some_and(|proven| proven < PROVEN) && call.others + 1 >= cap;
         if failed_trial {
@@ -207,7 +208,7 @@ impl Concurrency {
         failed_trial
     }
 
-    /// `call` timed out: if others were in flight, the server has more calls than it can answer in time.
+    /// Records that `call` timed out: if others were in flight, there are more than the server can serve in time.
     pub(crate) fn timed_out(&mut self, call: &Admitted, newest: u64, others: u32) {
         if call.number > self.timed_out && others > 0 {
             let fewer = (AFTER_TIMEOUT * f64::from(others + 1)).max(1.0) as u32;
@@ -231,8 +232,8 @@ impl StreamPlace {
 mod tests {
     use super::*;
 
-    /// A server that answers `slots` calls at once and refuses others, with `callers` that always have a call in flight if
-    /// they may. Returns what was learned, and the share of calls refused in the second half.
+    /// Simulates a server that serves `slots` calls at once and refuses others, and `callers` that each make a call
+    /// whenever one is admitted. Returns the learned cap, and the fraction of calls refused in the second half.
     fn run(slots: u32, callers: u32) -> (Option<u32>, f64) {
         let (mut limiter, now) = (Concurrency::new(), Instant::now());
         let (mut serving, mut newest, mut refused, mut granted) =
@@ -270,22 +271,22 @@ mod tests {
     }
 
     #[test]
-    fn where_all_callers_fit_there_is_no_cap() {
+    fn there_is_no_cap_if_all_callers_fit() {
         assert_eq!(run(16, 16), (None, 0.0));
     }
 
     #[test]
-    fn a_place_is_waited_for_half_a_minute_at_most() {
+    fn the_wait_at_the_cap_ends_after_half_a_minute() {
         let (mut limiter, now) = (Concurrency::new(), Instant::now());
         let call = |number| Admitted { number, at: now, others: 1 };
         limiter.admitted(now);
         limiter.admitted(now);
         let others = limiter.ended(now);
         limiter.timed_out(&call(2), 2, others);
-        assert_eq!((limiter.cap(), limiter.wait(now)), (Some(1), Some(PATIENCE)));
-        assert_eq!(limiter.wait(now + PATIENCE), None, "the call that holds it is taken for lost");
-        limiter.admitted(now + PATIENCE);
-        assert_eq!(limiter.wait(now + PATIENCE), Some(PATIENCE));
+        assert_eq!((limiter.cap(), limiter.wait(now)), (Some(1), Some(MAX_WAIT)));
+        assert_eq!(limiter.wait(now + MAX_WAIT), None, "one call is presumed lost");
+        limiter.admitted(now + MAX_WAIT);
+        assert_eq!(limiter.wait(now + MAX_WAIT), Some(MAX_WAIT));
     }
 
     /// A limiter with a cap of two calls in flight, and two streams: of thread 1 and of thread 2.
@@ -326,7 +327,7 @@ mod tests {
     fn a_stream_that_is_read_again_takes_its_place_again() {
         let now = Instant::now();
         let mut limiter = two_streams(now);
-        limiter.lapse(now + 10 * SECOND);
+        limiter.release_unread(now + 10 * SECOND);
         assert_eq!(limiter.in_flight(), 0);
         let late = now + 11 * SECOND;
         limiter.read_stream(late, 3, reader(2));
@@ -340,12 +341,12 @@ mod tests {
     fn a_thread_that_waits_gives_up_the_places_of_its_streams() {
         let now = Instant::now();
         let mut limiter = two_streams(now);
-        assert!(!limiter.give_up_places(7), "it holds none");
+        assert!(!limiter.release_of_thread(7), "it holds none");
         assert_eq!(limiter.wait(now), Some(10 * SECOND));
-        assert!(limiter.give_up_places(2) && !limiter.give_up_places(2));
+        assert!(limiter.release_of_thread(2) && !limiter.release_of_thread(2));
         assert_eq!((limiter.in_flight(), limiter.wait(now)), (1, None));
         limiter.read_stream(now, 2, reader(2));
-        assert!(limiter.give_up_places(2), "a stream belongs to the thread that read it last");
+        assert!(limiter.release_of_thread(2), "a stream belongs to the thread that read it last");
         assert_eq!(limiter.in_flight(), 0);
     }
 
@@ -358,7 +359,7 @@ mod tests {
             limiter.began_stream(then, call, reader(1));
             assert_eq!(limiter.wait(then), None);
         }
-        assert!(!limiter.give_up_places(1));
+        assert!(!limiter.release_of_thread(1));
         assert_eq!(limiter.in_flight(), 10, "the others were not read for too long");
     }
 
@@ -366,7 +367,7 @@ mod tests {
     fn a_call_that_is_let_through_while_streams_are_read_is_one_more_and_its_refusal_confirms_the_cap() {
         let now = Instant::now();
         let mut limiter = two_streams(now);
-        let late = now + PATIENCE;
+        let late = now + MAX_WAIT;
         (2..=3).for_each(|call| limiter.read_stream(late, call, reader(1)));
         assert_eq!(limiter.wait(late), None, "the cap delays a call for half a minute at most");
         let call = Admitted { number: 4, at: late, others: limiter.in_flight() };
@@ -378,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn a_timeout_leaves_seven_tenths_once_a_round_trip_and_a_lone_one_nothing() {
+    fn a_timeout_caps_the_calls_at_seven_tenths_once_a_round_trip_unless_it_was_alone() {
         let (mut limiter, now) = (Concurrency::new(), Instant::now());
         let call = |number| Admitted { number, at: now, others: 1 };
         limiter.timed_out(&call(1), 10, 0);

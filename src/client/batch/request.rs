@@ -1,4 +1,4 @@
-//! What a batch can send: how a request becomes a call, and an answer a response.
+//! The requests that a batch can send, and how each becomes a call.
 #![allow(
     private_interfaces,
     reason = "the trait is sealed: it can't be named or implemented outside of the crate"
@@ -16,13 +16,13 @@ pub trait Sendable {
     type Answer;
 
     fn begin(&self, client: &Client) -> Result<Call<'static>>;
-    /// Makes an attempt.
+    /// Makes one attempt.
     fn attempt(
         &self,
         client: &Client,
         call: &mut Call<'static>,
         acquired: Acquired,
-    ) -> Progressed<Self::Answer>;
+    ) -> Progressed<Box<Self::Answer>>;
     fn with_meta(answer: Self::Answer, meta: Meta) -> Self::Answer;
 }
 
@@ -38,7 +38,7 @@ impl Sendable for ChatRequest {
         client: &Client,
         call: &mut Call<'static>,
         acquired: Acquired,
-    ) -> Progressed<ChatResponse> {
+    ) -> Progressed<Box<ChatResponse>> {
         client.core.attempt(call, acquired, |sent| client.send_chat(self, sent))
     }
 
@@ -59,7 +59,7 @@ impl Sendable for EmbeddingRequest {
         client: &Client,
         call: &mut Call<'static>,
         acquired: Acquired,
-    ) -> Progressed<EmbeddingResponse> {
+    ) -> Progressed<Box<EmbeddingResponse>> {
         client.core.attempt(call, acquired, |sent| client.send_embeddings(self, sent))
     }
 

@@ -1,4 +1,4 @@
-//! A stream as an iterator of chunks and as the answer to a call, and its end.
+//! The stream as an iterator over its chunks and as the answer to a call, and its end.
 
 use std::fmt;
 use std::time::Duration;
@@ -14,7 +14,7 @@ impl Iterator for ChatStream {
     type Item = Result<ChatChunk>;
 
     fn next(&mut self) -> Option<Result<ChatChunk>> {
-        // What is handed out can't be taken back; a stream that was opened has a chunk.
+        // A returned chunk rules out a retry. A stream that was opened has a chunk.
         (self.call, self.delivered) = (None, true);
         self.advance()
     }
@@ -26,8 +26,8 @@ impl ChatStream {
         self.end_by.is_some() || self.body.is_none()
     }
 
-    /// Ends the call: returns its place, and reports its end if this is the stream that the caller holds and it wasn't reported
-    /// before.
+    /// Ends the call: releases its place, and reports its end, unless it was reported before or the caller doesn't hold
+    /// this stream yet.
     pub(super) fn report_end(&mut self, error: Option<&Error>) {
         if let Some(place) = self.place.take() {
             place.end(self.accumulator.usage().and_then(Usage::tokens));
@@ -56,7 +56,7 @@ impl Answer for ChatStream {
 }
 
 impl fmt::Debug for ChatStream {
-    /// Shows what may be logged: no content.
+    /// Omits the content, which must not be logged.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ChatStream")
             .field("meta", &self.meta)
