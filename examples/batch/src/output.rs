@@ -13,7 +13,7 @@ use crate::resume::{EarlierRun, Reading};
 pub(crate) struct Output {
     file: Box<dyn Write>,
     name: String,
-    /// The file that this one replaced: a run that had opened that before must still find it locked.
+    /// The file that this one replaced, still locked: another run may have opened it before the replacement.
     _old: Option<File>,
 }
 
@@ -27,7 +27,7 @@ impl Output {
         };
         let name = path.display().to_string();
         let cant = |what: &str, error: io::Error| RunError::from(format!("can't {what} {name}: {error}"));
-        // If this process could read from a pipe itself, it would never learn that the reader is gone.
+        // A pipe is opened only for writing: a process that holds a reading end itself gets no error when the reader is gone.
         let is_file = !path.exists() || path.is_file();
         let mut open = OpenOptions::new();
         open.append(true).create(true).read(is_file);
@@ -79,7 +79,7 @@ fn lock(file: &File, name: &str) -> Result<(), RunError> {
     locked(fs4::FileExt::try_lock(file), name)
 }
 
-/// Without locks a run goes on, with a warning.
+/// Without locks a run continues with a warning.
 fn locked(tried: Result<(), fs4::TryLockError>, name: &str) -> Result<(), RunError> {
     match tried {
         Err(fs4::TryLockError::WouldBlock) => {

@@ -10,7 +10,7 @@ use std::io::{IsTerminal, Write};
 /// What is said when the run is to end.
 pub(crate) const STOPPING: &str = "stopping: the requests in flight may finish, a second signal aborts them";
 
-/// Writes a message to stderr. That nobody reads it any more is no error: the answers are what counts.
+/// Writes a message to stderr. A closed stderr is not an error, because the answers go to the output.
 pub(crate) fn tell(text: &str) {
     let _ = writeln!(std::io::stderr(), "{}", text.trim_end());
 }

@@ -1,5 +1,5 @@
-//! Failures of one kind in a row. They are held back from the output, because so many of them mean that something is wrong
-//! with all items, and then none of them is done.
+//! Consecutive failures of one kind. Their lines are held back, because many such failures mean that all items would fail, and
+//! then none of them counts as done.
 
 use crate::judge::{ItemFailure, Scope};
 
