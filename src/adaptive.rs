@@ -410,7 +410,7 @@ mod tests {
     }
 
     #[test]
-    fn the_probe_is_told_that_it_is_one() {
+    fn a_probe_is_marked_as_a_probe() {
         let (handler, probe) = half_open(7);
         let (clock, stop) = (Clock::system(), Cancel::default());
         let request =

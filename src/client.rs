@@ -240,7 +240,7 @@ impl Client {
 
     /// This client with calls that end with [`Error::Cancelled`] at once when the token is cancelled: their waits, look-ups,
     /// connects and exchanges, and the streams that they opened. The connection pool, the handlers and the calls of other
-    /// clones go on. It replaces a token that this client had before.
+    /// clones continue. It replaces a token that this client had before.
     ///
     /// ```no_run
     /// use holysheep::{Cancel, ChatRequest, Client};

@@ -28,7 +28,7 @@ pub(crate) trait Operation {
     /// Says what a failure means.
     fn classify(&mut self, error: &Self::Error) -> Classification;
 
-    /// Is told what happens between attempts.
+    /// Observes what happens between attempts.
     fn observe(&mut self, _state: &CallState, _progress: Progress<'_, Self::Error>) {}
 }
 
@@ -64,7 +64,7 @@ impl RetryLoop<'_> {
         self.run_from(Step::WaitForTurn, call, operation)
     }
 
-    /// Goes on with a call whose last attempt failed after it had succeeded at first.
+    /// Continues a call whose last attempt failed after it had succeeded at first.
     pub(crate) fn resume<O: Operation>(
         &self,
         call: &mut Retrier<O::Error>,
@@ -115,7 +115,7 @@ impl RetryLoop<'_> {
         Attempt { result, meta }
     }
 
-    /// Makes one attempt with a permit that was acquired, and returns what comes next.
+    /// Makes one attempt with a permit that was acquired, and returns the next step.
     pub(crate) fn attempt<O: Operation>(
         &self,
         call: &mut Retrier<O::Error>,
@@ -194,7 +194,7 @@ impl RetryLoop<'_> {
         self.cancel.sleep_until(self.clock, at)
     }
 
-    /// Tells that another attempt follows the last failure after this wait, unless that was told before.
+    /// Reports that another attempt follows the last failure after this wait, unless that was reported before.
     fn announce<O: Operation>(&self, call: &mut Retrier<O::Error>, operation: &mut O, wait: Duration) {
         if std::mem::take(&mut call.state.is_unannounced) {
             if let Some(error) = call.last() {
@@ -203,7 +203,7 @@ impl RetryLoop<'_> {
         }
     }
 
-    /// Tells the handler how the attempt ended, and decides what comes next.
+    /// Records the outcome of the attempt with the handler, and decides the next step.
     fn after_attempt<O: Operation>(
         &self,
         call: &mut Retrier<O::Error>,

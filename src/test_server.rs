@@ -219,7 +219,7 @@ impl Server {
         lock(&self.shared.state).connections
     }
 
-    /// Waits until this many requests have arrived, however long it takes: for tests of cancellation and shutdown.
+    /// Waits until this many requests have arrived, without a timeout: for tests of cancellation and shutdown.
     pub fn wait_for_requests(&self, count: usize) {
         let mut state = lock(&self.shared.state);
         while state.requests.len() < count {

@@ -60,7 +60,7 @@ impl<E: StdError + 'static> StdError for CallError<E> {
 }
 
 impl AdaptiveHandler {
-    /// Makes a call: waits for a permit, runs `op`, records its `outcome`, and tries again while `retry` and the handler
+    /// Makes a call: waits for a permit, runs `op`, records its `outcome`, and retries while `retry` and the handler
     /// allow it. Sleeps on this thread.
     ///
     /// An `Ok` whose outcome isn't a success, as an HTTP client returns a 429, is retried too, and returned in the end.

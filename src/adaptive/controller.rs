@@ -11,7 +11,7 @@ use crate::policy::outcome::{Admitted, Kind, Outcome};
 use crate::policy::rate_limiter::{RateLimiter, Refusal, SavedRate};
 use crate::policy::volley::{Verdict, VolleyTest};
 
-/// Bare 503s in a row that aren't forgiven: where 15 % of calls fail by chance, that happens once in 10,000 calls.
+/// Bare 503s in a row that aren't forgiven: where 15 % of calls fail at random, that happens once in 10,000 calls.
 const IN_A_ROW: u32 = 5;
 
 /// The shortest Retry-After in whole seconds.
@@ -209,7 +209,7 @@ impl Controller {
         }
     }
 
-    /// A call was refused: because of too many in flight, by chance, or because the rate is too high.
+    /// A call was refused: because of too many in flight, at random, or because the rate is too high.
     fn refused(&mut self, now: Instant, call: &Admitted, outcome: &Outcome, others: u32) {
         self.round_trip = now.saturating_duration_since(call.at);
         // A whole second may be any part of one that was rounded up: the refused call waits for it, others don't.

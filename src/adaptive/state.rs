@@ -12,8 +12,8 @@ use crate::policy::circuit_breaker::BreakerState;
 use crate::policy::outcome::{Admitted, Kind, Outcome};
 use crate::policy::published::{GIVE_UP_AFTER, PublishedRate};
 
-/// A call that was refused so often isn't refused by chance.
-const NOT_BY_CHANCE: u32 = 3;
+/// A call that was refused this often isn't refused at random.
+const NOT_RANDOM: u32 = 3;
 
 /// A failure that took less time than this didn't time out: connections fail faster.
 const SHORTEST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -220,7 +220,7 @@ impl State {
                     || outcome.is_bare_503() && controller.takes_bare_503s() =>
             {
                 tries.throttles = tries.throttles.saturating_add(1);
-                if tries.throttles >= NOT_BY_CHANCE {
+                if tries.throttles >= NOT_RANDOM {
                     controller.refused_again();
                 }
                 if !retry.allows_retry(tries.errors, tries.throttles, true) {

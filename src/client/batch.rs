@@ -129,7 +129,7 @@ impl Client {
     /// - An empty retry budget doesn't end them: a retry replaces a new call. They do spend the budget, so that single calls
     ///   of the same client have no retries left while a batch is in trouble.
     /// - Their deadlines stand still while they wait for their turn.
-    /// - A call that waits for its turn or for a retry occupies none of the calls in flight: others go on, also for another
+    /// - A call that waits for its turn or for a retry occupies none of the calls in flight: others continue, also for another
     ///   model, up to eight waiting ones for each call in flight.
     ///
     /// A server that asks for a longer wait than [`status_max_delay`](crate::RetryConfig::status_max_delay) allows fails the

@@ -147,7 +147,7 @@ impl Core {
     }
 
     /// Makes a call: repeats `send` as the retry loop decides. `failed` is the failure of an attempt that had succeeded at
-    /// first, where the call goes on after that.
+    /// first, where the call continues after that.
     pub(crate) fn run<T>(
         &self,
         call: &mut Call<'_>,

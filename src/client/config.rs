@@ -137,7 +137,7 @@ impl ConfigBuilder {
     ///
     /// It is asked before each attempt, and once more after a 401, so it should keep a key as long as that is valid. If the
     /// new key is another one, the call is tried once more with it, which doesn't count as a retry. It runs on a thread of
-    /// its own, never on two at the same time; calls that wait for it share its answer, and go on waiting at most for their
+    /// its own, never on two at the same time; calls that wait for it share its answer, and wait at most for their
     /// `timeout` and deadline, or until they are cancelled. It must not use the client itself. If it fails, the call fails
     /// with [`Error::Config`] and isn't retried. The last 256 keys are redacted in errors.
     ///

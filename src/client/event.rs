@@ -53,8 +53,8 @@ pub enum Event {
     },
     /// An attempt failed and there will be another one.
     ///
-    /// It is told before the wait, as soon as the wait is known. Only where other calls wait for their turn before this one, it
-    /// is told after the wait.
+    /// It is emitted before the wait, as soon as the wait is known. Only if other calls wait for their turn before this one, it
+    /// is emitted after the wait.
     #[non_exhaustive]
     Retry {
         /// The number of the call.

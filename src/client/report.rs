@@ -1,4 +1,4 @@
-//! What is told of a call while it runs and when it ends: to the log, and as events to the program.
+//! Reports the progress and the end of a call, as log lines and as events to the program.
 
 use std::fmt;
 use std::sync::Arc;

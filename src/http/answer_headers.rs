@@ -15,7 +15,7 @@ struct Fields {
 }
 
 /// Keeps the fields for [`Meta::header`](crate::Meta::header). The map is moved, and nothing is looked up or redacted before
-/// somebody asks.
+/// it is requested.
 pub(super) fn keep(map: HeaderMap, secrets: &Arc<Secrets>) -> AnswerHeaders {
     AnswerHeaders(Arc::new(Fields { map, secrets: Arc::clone(secrets) }))
 }

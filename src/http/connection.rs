@@ -237,7 +237,7 @@ mod tests {
 
     use super::*;
 
-    /// A connection whose reads end as they are told, the first one first.
+    /// A connection whose reads return these results in order.
     #[derive(Debug)]
     struct Scripted {
         buffers: LazyBuffers,

@@ -5,7 +5,7 @@ use ureq::tls::{PemItem, RootCerts, TlsConfig, TlsProvider, parse_pem};
 use crate::error::{Error, Result};
 
 pub(super) fn config(roots: Option<&[u8]>) -> Result<TlsConfig> {
-    // Somebody who asks for the system's library beside the default one wants it used.
+    // With both backends compiled in, native-tls takes precedence because it was requested explicitly.
     let provider = if cfg!(feature = "native-tls") { TlsProvider::NativeTls } else { TlsProvider::Rustls };
     let trusted = match roots {
         Some(pem) => certificates(pem)?,

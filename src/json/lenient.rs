@@ -102,7 +102,7 @@ pub(crate) fn list<T>(list: List<T>) -> Lenient<Vec<T>> {
     list.0
 }
 
-/// [`list`] of at most so many objects.
+/// [`list`] of at most `MAX` objects.
 pub(crate) fn short_list<T, const MAX: usize>(list: List<T, MAX>) -> Lenient<Vec<T>> {
     list.0
 }
@@ -110,7 +110,7 @@ pub(crate) fn short_list<T, const MAX: usize>(list: List<T, MAX>) -> Lenient<Vec
 /// An object, or a value that isn't one.
 pub(crate) struct Object<T>(pub(crate) Lenient<T>);
 
-/// A list of at most so many objects, or a value that isn't one.
+/// A list of at most `MAX` objects, or a value that isn't one.
 pub(crate) struct List<T, const MAX: usize = { usize::MAX }>(pub(crate) Lenient<Vec<T>>);
 
 impl<T: Bounded> Bounded for Object<T> {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::policy::{later, seconds};
 
-/// The default number of consecutive failures that opens it: the article's ten. If 30 % of calls fail by chance, that
+/// The default number of consecutive failures that opens it: the article's ten. If 30 % of calls fail at random, that
 /// happens once in 100,000 calls; five would open it 65 times as often.
 pub(crate) const ERRORS: u32 = 10;
 

@@ -19,7 +19,7 @@ const SPREAD: f64 = 1.0;
 /// The weight of the newest answer in the mean price of a call: ten answers determine it, one large prompt does not.
 const NEWEST: f64 = 0.1;
 
-/// Calls granted although the headers left none, less those refused, from which on they are not believed.
+/// Calls granted although the headers left none, less those refused, after which the headers are ignored.
 const CONTRADICTED: u32 = 3;
 
 /// The most of them that count, so that a few refusals restore the belief.

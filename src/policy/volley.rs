@@ -1,4 +1,4 @@
-//! Tells refusals by chance from those of a limit, by a volley of calls right after a refusal.
+//! Distinguishes random refusals from those of a limit, by a volley of calls right after a refusal.
 //!
 //! A limiter that has just refused a call can't grant a whole volley a moment later; a server that refuses at random can,
 //! and slowing down for it would only waste its capacity. So when refusals don't depend on the rate as those of a limit
@@ -50,7 +50,7 @@ const MAX_SPARE: f64 = 10.0;
 /// What a volley showed.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Verdict {
-    /// The server refuses by chance. The rate may return to where the refusals began.
+    /// The server refuses at random. The rate may return to where the refusals began.
     Chance { rate: f64 },
     /// A limit was exceeded, and asked all calls to wait.
     Limit { hold: Duration, bare: bool },
@@ -242,7 +242,7 @@ impl Volley {
     }
 
     /// Whether it exceeded a limit, once that is known: more than one call in four was refused, or, of bare 503s, which
-    /// half of all calls may meet by chance, more than two.
+    /// half of all calls may get at random, more than two.
     fn is_limit(&mut self, now: Instant, round_trip: Duration) -> Option<bool> {
         let age = now.saturating_duration_since(self.began);
         if age > WINDOW {

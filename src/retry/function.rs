@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_that_may_pass_is_tried_again() {
+    fn transient_errors_are_retried() {
         use io::ErrorKind::{BrokenPipe, ConnectionRefused, PermissionDenied, TimedOut};
         let (result, sleeps) = after(&[TimedOut, ConnectionRefused, BrokenPipe], Retryable::verdict);
         assert_eq!((result.unwrap(), sleeps), (42, vec![1, 2, 4]));
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn the_hook_is_told_each_retry_before_its_wait() {
+    fn the_hook_receives_each_retry_before_its_wait() {
         let clock = Clock::fake();
         let (attempts, mut told) = (std::cell::Cell::new(0), Vec::new());
         let op = || -> io::Result<()> {

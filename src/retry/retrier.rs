@@ -1,4 +1,4 @@
-//! The state of one call and what comes next in it. Pure: no clock, no lock, no sleep, no I/O.
+//! The state of one call and its next step. Pure: no clock, no lock, no sleep, no I/O.
 //!
 //! ```text
 //!                  granted              attempt ended
@@ -54,7 +54,7 @@ pub(crate) struct CallState {
     pub(crate) fallback: bool,
     /// The last attempt failed, and the retry that follows wasn't announced yet.
     pub(crate) is_unannounced: bool,
-    /// The service refused the key, and the call was tried again with a new one.
+    /// The service refused the key, and the call was retried with a new one.
     pub(crate) new_key: bool,
 }
 

@@ -475,7 +475,7 @@ mod tests {
         accumulator.add(&mut nth(7)).unwrap();
     }
 
-    /// Adds chunks with this delta until there are too many, at most so many.
+    /// Adds up to `most` chunks with this delta until a limit is exceeded.
     fn chunks_until_excess(delta: &Value, most: usize) -> (usize, Option<Excess>) {
         let mut accumulator = Accumulator::new();
         let json = json!({"choices": [{"index": 0, "delta": delta}]}).to_string();

@@ -61,7 +61,7 @@ where
     I: Iterator + Send + 'static,
     I::Item: BatchRequest,
 {
-    /// A pool that sends requests with this client, `concurrency` at the same time, and keeps at most so many results and
+    /// A pool that sends requests with this client, `concurrency` at the same time, and keeps at most this many results and
     /// waiting calls.
     pub(super) fn new(client: &Client, requests: I, limits: Limits, in_order: bool) -> Arc<Self> {
         let state = Mutex::new(State::new(limits, in_order));
