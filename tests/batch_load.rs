@@ -1,6 +1,6 @@
 //! Batches under load, against a server on real sockets: use of a quota, and speed.
 //!
-//! They take from seconds to minutes of real time, so they are ignored by `cargo test`; the gate runs them in release:
+//! They take from seconds to minutes of real time, so they are ignored by `cargo test`; `.ci/run` runs them with `--release`:
 //!
 //! ```sh
 //! cargo test --release --test batch_load -- --ignored --nocapture --test-threads 1
@@ -22,7 +22,7 @@ use std::{env, thread};
 use faulty::Service;
 use holysheep::{ChatRequest, Client, Config};
 
-/// The length of the tests, as a multiple of their length in the gate.
+/// The length of the tests, as a multiple of their length in `.ci/run`.
 fn load() -> usize {
     env::var("LOAD").ok().map_or(1, |load| load.parse().unwrap())
 }
@@ -45,7 +45,7 @@ fn efficiency(threads: usize, length: Duration) -> (f64, f64) {
 }
 
 #[test]
-#[ignore = "takes a minute of real time; the gate runs it"]
+#[ignore = "takes a minute of real time; .ci/run runs it"]
 fn a_quota_is_used_up_with_any_number_of_threads() {
     let length = Duration::from_secs(60 * load() as u64);
     let runs = [8, 64, 256].map(|threads| thread::spawn(move || (threads, efficiency(threads, length))));
@@ -57,7 +57,7 @@ fn a_quota_is_used_up_with_any_number_of_threads() {
 }
 
 #[test]
-#[ignore = "takes seconds of real time; the gate runs it"]
+#[ignore = "takes seconds of real time; .ci/run runs it"]
 fn a_batch_is_as_fast_as_a_hand_written_loop() {
     for threads in [8, 64] {
         let calls = 250 * threads * load(); // more than a second

@@ -82,7 +82,7 @@ fn report(service: &Service) -> (Count, f64) {
 }
 
 #[test]
-#[ignore = "takes a minute of real time; the gate runs it"]
+#[ignore = "takes a minute of real time; .ci/run runs it"]
 fn a_quota_is_used_with_few_refusals_and_no_lost_call() {
     let service = Service::new(PER_SECOND, BURST);
     let (answered, lost) = work(&service.url(), "one process");
@@ -93,7 +93,7 @@ fn a_quota_is_used_with_few_refusals_and_no_lost_call() {
 }
 
 #[test]
-#[ignore = "takes a minute of real time; the gate runs it"]
+#[ignore = "takes a minute of real time; .ci/run runs it"]
 fn of_two_processes_on_one_quota_neither_starves() {
     if let Ok(url) = env::var(SERVICE) {
         let (_, lost) = work(&url, &format!("process {}", std::process::id()));

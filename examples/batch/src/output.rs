@@ -52,7 +52,7 @@ impl Output {
         Ok((Output { file: Box::new(file), name, _old: None }, earlier))
     }
 
-    /// Appends a line at once.
+    /// Appends a line and flushes it.
     pub(crate) fn append(&mut self, line: &[u8]) -> Result<(), RunError> {
         let written = self.file.write_all(line).and_then(|()| self.file.flush());
         let name = &self.name;
@@ -63,7 +63,7 @@ impl Output {
     }
 }
 
-/// Reads what earlier runs did, and touches nothing.
+/// Reads what earlier runs did, without changing the file.
 pub(crate) fn look(options: &Options) -> Result<EarlierRun, RunError> {
     let Place::File(path) = &options.output else { return Ok(EarlierRun::default()) };
     if !(options.resume && path.is_file()) {
@@ -93,7 +93,7 @@ fn locked(tried: Result<(), fs4::TryLockError>, name: &str) -> Result<(), RunErr
     }
 }
 
-/// What is said where the file system has no locks, as NFS without a lock daemon (`ENOLCK`).
+/// The warning for a file system without locks, such as NFS without a lock daemon (`ENOLCK`).
 fn cant_lock(name: &str, error: &io::Error) -> String {
     format!(
         "warning: can't lock {name} ({error}); make sure that no other run writes to it, and add --no-lock"

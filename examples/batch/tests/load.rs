@@ -1,7 +1,7 @@
 //! The batch tool under load, against a server on real sockets: no item is lost or paid for twice, memory use is constant, and
 //! shards share a quota.
 //!
-//! These tests take from seconds to minutes of real time, so they are ignored by `cargo test`; the gate runs them in release:
+//! These tests take from seconds to minutes of real time, so they are ignored by `cargo test`; `.ci/run` runs them with `--release`:
 //!
 //! ```sh
 //! cargo test --release -p holysheep-batch --test load -- --ignored --nocapture --test-threads 1
@@ -57,7 +57,7 @@ fn quiet(command: &mut Command) -> Child {
 }
 
 #[test]
-#[ignore = "takes seconds of real time; the gate runs it"]
+#[ignore = "takes seconds of real time; .ci/run runs it"]
 fn no_request_to_a_faulty_service_is_lost_or_repeated_once_answered() {
     let items = 2000 * load();
     let folder = Folder::new("bad");
@@ -87,7 +87,7 @@ fn no_request_to_a_faulty_service_is_lost_or_repeated_once_answered() {
 }
 
 #[test]
-#[ignore = "takes seconds of real time; the gate runs it"]
+#[ignore = "takes seconds of real time; .ci/run runs it"]
 fn memory_is_flat() {
     let peak_of = |items: usize, concurrency: &str| {
         let folder = Folder::new("memory");
@@ -106,7 +106,7 @@ fn memory_is_flat() {
 }
 
 #[test]
-#[ignore = "takes seconds of real time; the gate runs it"]
+#[ignore = "takes seconds of real time; .ci/run runs it"]
 fn five_hundred_requests_in_flight_need_little_memory() {
     const THREADS: usize = 512;
     let folder = Folder::new("threads");
@@ -152,14 +152,14 @@ fn four_shards(name: &str, arguments: &[&str]) -> ([f64; 4], f64) {
 }
 
 #[test]
-#[ignore = "takes a minute of real time; the gate runs it"]
+#[ignore = "takes a minute of real time; .ci/run runs it"]
 fn four_processes_that_know_the_quota_end_together() {
     let (seconds, used) = four_shards("told", &["--rpm", "600"]);
     assert!(seconds[3] <= 1.3 * seconds[0] && used >= 0.95);
 }
 
 #[test]
-#[ignore = "takes two minutes of real time; the gate runs it"]
+#[ignore = "takes two minutes of real time; .ci/run runs it"]
 fn four_processes_that_do_not_know_the_quota_complete_the_input() {
     // There is no bound for fairness: it depends on the number of 429s that each process gets, and in a minute these are few.
     four_shards("untold", &[]);
