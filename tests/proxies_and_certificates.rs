@@ -79,7 +79,7 @@ const CA_FILE_HINT: &str = "with ca_file";
 #[test]
 fn a_self_signed_ca_certificate_is_trusted_or_has_its_own_hint() {
     match answer_or_error("authority", |parameters| {
-        parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained)
+        parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     }) {
         Ok(text) => assert_eq!(text, "over TLS"),
         Err(text) => {
