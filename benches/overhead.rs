@@ -6,6 +6,7 @@
     reason = "a measurement that can't continue must fail"
 )]
 
+use std::hint::black_box;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Stdio, exit};
@@ -18,15 +19,18 @@ use serde::{Deserialize, Serialize};
 /// The chunks of a stream.
 const CHUNKS: usize = 2000;
 
-/// The goal: instructions of this crate for each one of the loop's. A chunk reaches it, a call doesn't (see `README.md` here).
-const GOAL: f64 = 1.10;
+/// The most instructions that this crate may use for each one of the loop's.
+const MOST: f64 = 1.10;
 
-/// The most that a call may use while it misses the goal, so that it doesn't get worse unnoticed: runs reach 1.150, and
-/// differ by 0.01.
-const MOST_OF_A_CALL: f64 = 1.17;
+/// Sizes of a block that a program allocates first, in bytes. What malloc and free cost depends on where a call's memory lies:
+/// next to the top of the heap, glibc merges its free lists at each call, which is 4 % more. The sizes spread over one step
+/// in which the heap grows, 132 KiB.
+const PADDINGS: [usize; 4] = [0, 33 * 1024, 66 * 1024, 99 * 1024];
 
 fn main() {
     let arguments: Vec<String> = env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    let padding = env::var("PADDING").map_or(0, |size| size.parse().unwrap());
+    let _padding = black_box(Vec::<u8>::with_capacity(padding));
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [] => compare(),
         ["serve"] => serve(),
@@ -44,34 +48,35 @@ fn compare() {
     let mut server = Command::new(&program).arg("serve").stdout(Stdio::piped()).spawn().unwrap();
     let mut url = String::new();
     BufReader::new(server.stdout.as_mut().unwrap()).read_line(&mut url).unwrap();
-    let count = |who: &str, calls: u64| {
+    let count = |who: &str, calls: u64, padding: usize| {
         let output = Command::new("valgrind")
             .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
             .arg(&program)
             .args([who, url.trim(), &calls.to_string()])
+            .env("PADDING", padding.to_string())
             .output()
             .expect("valgrind is needed, a package of that name");
         let report = String::from_utf8_lossy(&output.stderr).into_owned();
         let collected = report.lines().find_map(|line| line.split_once("Collected :"));
-        collected.unwrap_or_else(|| panic!("{report}")).1.trim().parse::<u64>().unwrap()
+        collected.unwrap_or_else(|| panic!("{report}")).1.trim().parse::<u64>().unwrap() as f64
     };
     // The difference of two lengths leaves out the start of the process and the first connection.
-    let per_call = |who: &str| (count(who, 1200) - count(who, 200)) as f64 / 1000.0;
-    let per_chunk = |who: &str| (count(who, 4) - count(who, 1)) as f64 / 3.0 / CHUNKS as f64;
+    let mean = |who: &str, long: u64, short: u64| {
+        let counts = PADDINGS.map(|padding| count(who, long, padding) - count(who, short, padding));
+        counts.iter().sum::<f64>() / counts.len() as f64 / (long - short) as f64
+    };
+    let chunks = CHUNKS as f64;
     let rows = [
-        ("a call", per_call("crate"), per_call("hand"), MOST_OF_A_CALL),
-        ("a chunk", per_chunk("crate-stream"), per_chunk("hand-stream"), GOAL),
+        ("a call", mean("crate", 700, 200), mean("hand", 700, 200)),
+        ("a chunk", mean("crate-stream", 2, 1) / chunks, mean("hand-stream", 2, 1) / chunks),
     ];
     server.kill().unwrap();
     server.wait().unwrap();
-    for (what, ours, theirs, most) in rows {
+    for (what, ours, theirs) in rows {
         let ratio = ours / theirs;
-        let missed = if ratio > GOAL { ", missed" } else { "" };
-        println!(
-            "instructions {what}: {ours:.0}, by hand {theirs:.0}, ratio {ratio:.3} (goal {GOAL}{missed}, at most {most})"
-        );
+        println!("instructions {what}: {ours:.0}, by hand {theirs:.0}, ratio {ratio:.3} (at most {MOST})");
     }
-    if rows.iter().any(|(_, ours, theirs, most)| ours / theirs > *most) {
+    if rows.iter().any(|(_, ours, theirs)| ours / theirs > MOST) {
         exit(1);
     }
 }

@@ -1,4 +1,5 @@
-//! The lock around the policies: one handler, shared by all threads, admits calls and learns from each outcome.
+//! The adaptive handler: one lock around the policies, shared by all threads, admits calls and learns from their
+//! outcomes.
 
 mod call;
 mod config;
@@ -31,44 +32,45 @@ use controller::Decision;
 use state::State;
 use wait_queue::WaitQueue;
 
-/// While the cap on calls in flight is reached, [`admit`](AdaptiveHandler::admit) asks to come back after this time: it is
-/// not known when the next call ends.
-const ASK_AGAIN: Duration = Duration::from_millis(100);
+/// How soon to call [`admit`](AdaptiveHandler::admit) again while the cap on calls in flight is reached: it is unknown
+/// when the next call ends.
+const FULL_RETRY_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Limits the rate of calls and stops them while a service is down, based on the outcomes of earlier calls. Clones share
 /// their state.
 ///
-/// Nothing is limited until the service refuses a call. Then the handler finds out why, and changes only what that calls
-/// for:
+/// Nothing is limited until the service refuses a call. The handler then determines the cause and reacts only to that:
 ///
-/// * **Too many calls in flight.** The call was refused with more others in flight than nearly all granted ones had. Their
-///   number becomes a cap, which is raised by one now and then and taken back if that is refused. Timeouts lower it too.
-/// * **Chance.** A limit that has just refused a call can't grant a volley of calls a moment later, and a server that
-///   refuses at random can. When refusals don't depend on the rate, the handler sends four calls at once; after three
-///   volleys without a failure it ignores such refusals and goes back to the former rate. A volley that fails costs four
-///   refusals, so they become rare where a limit is found. There are none where a `Retry-After` of more than a second or
-///   `max_rate` applies.
-/// * **Too fast.** The rate is cut to between what was granted and what was sent, and the calls pause for one or two slots,
-///   twice as long with each further round trip of refusals. From then on the rate doubles every 16 calls until the next
-///   refusal; later it grows slowly at first and then steeply, so that a quota that was raised is found after two
+/// * **Too many calls in flight.** The call was refused while more calls were in flight than with nearly all granted
+///   ones. Their number becomes a cap. Now and then the cap is raised by one, and lowered again if that leads to a
+///   refusal. Timeouts lower it too.
+/// * **Chance.** A limit that has just refused a call can't grant several calls a moment later; a server that refuses
+///   at random can. If refusals don't depend on the rate, the handler sends a volley of four calls at once. After three
+///   volleys without a failure it ignores such refusals and returns to the former rate. A failed volley costs up to
+///   four refusals, so volleys become rare once a limit is found. None is sent after a `Retry-After` other than one
+///   second, or if `max_rate` is set.
+/// * **Too fast.** The rate is cut to a value between the granted and the attempted rate, and calls pause for one to
+///   two slots, doubled with each further round trip of refusals. From then on the rate doubles every 16 calls until
+///   the next refusal. Later it grows slowly at first and then steeply, so that a raised quota is found after two
 ///   minutes.
-/// * **An outage.** Ten consecutive failures over two seconds, or five pauses for bare 503s without a success, open the
-///   circuit breaker. It stays open for 2.5 to 5 s at first and for up to 30 s later. One call then tries whether the
-///   service is back; the rate from before the outage holds again.
+/// * **An outage.** Ten consecutive failures over at least two seconds, or five pauses for bare 503s without a success,
+///   open the circuit breaker. It stays open for 2.5 to 5 s at first and for up to 30 s later. One call then probes
+///   whether the service is back. Afterwards the rate from before the outage applies again.
 ///
-/// A 503 or 529 without a `Retry-After` may mean any of these. One for every five successes is ignored; more of them are
-/// tested as above. Their retries need no budget, but a backoff once five came in a row.
+/// A 503 or 529 without a `Retry-After` may have any of these causes. One is ignored for every five successes; further
+/// ones are tested as above. Their retries cost no budget, but back off after five consecutive ones.
 ///
-/// A `Retry-After` is obeyed by the refused call in full. All other calls wait for it too, unless it is one second, which
-/// may be a small part of one, rounded up. Rate limit headers spread the last fifth of a limit over the time until its
-/// reset. They are ignored from the third call on that is granted although they left none, until a refusal confirms them.
+/// The refused call waits for the whole `Retry-After`. All other calls wait for it too, unless it is one second, which
+/// may be a fraction of a second rounded up. Rate limit headers spread the last fifth of a limit over the time until
+/// its reset. They are ignored once three calls were granted although the headers left none, until a refusal confirms
+/// them.
 ///
-/// Limits: several processes learn separately, and one that is faster keeps its lead for some minutes. At 15 % random
-/// refusals six tenths of the capacity are used. Where half of all calls fail with a 503 the handler slows down to a third
-/// and needs two minutes to recover. [`snapshot`](AdaptiveHandler::snapshot) and a line in the log tell what the last
-/// refusals were taken for.
+/// Limitations: each process learns on its own, and a faster one keeps its lead for some minutes. With 15 % random
+/// refusals, 60 % of the capacity is used. If half of all calls fail with a 503, the handler slows down to a third and
+/// needs two minutes to recover. [`snapshot`](AdaptiveHandler::snapshot) and the log show the assumed cause of the last
+/// refusals.
 ///
-/// It works without this crate's client: acquire a permit, make the call, record its outcome.
+/// The handler also works without this crate's client: acquire a permit, make the call, record its outcome.
 ///
 /// ```
 /// use holysheep::{AdaptiveConfig, AdaptiveHandler, Outcome, RetryConfig, Tries};
@@ -95,28 +97,28 @@ pub struct AdaptiveHandler {
 
 struct Shared {
     inner: Mutex<Inner>,
-    /// The model and a colon, for the log; empty where the handler serves no single model.
+    /// The model and a colon, as a prefix for log lines; empty if the handler is not for a single model.
     name: String,
     wait_when_open: bool,
     clock: Clock,
 }
 
 struct Inner {
-    /// Calls that wait in batches, which hold no thread.
+    /// Calls of batches that wait for a permit without blocking a thread.
     waiting_in_batches: usize,
     state: State,
     queue: WaitQueue,
 }
 
-/// The answer of [`AdaptiveHandler::admit`].
+/// The result of [`AdaptiveHandler::admit`].
 #[derive(Debug)]
 #[must_use = "a dropped permit counts as a call with an unknown outcome"]
 pub enum Admission {
-    /// The call may go now.
+    /// The call may be sent now.
     Go(Permit),
-    /// The call may not go before this time has passed. Ask again then: other outcomes may have changed it.
+    /// The call has to wait this long. Then call `admit` again: other outcomes may have changed the result.
     Wait(Duration),
-    /// The circuit breaker is open: no call may go before `retry_in` has passed.
+    /// The circuit breaker is open: no call is admitted before `retry_in` has passed.
     Open {
         /// The time until the breaker admits a probe.
         retry_in: Duration,
@@ -147,24 +149,24 @@ impl AdaptiveHandler {
         AdaptiveHandler { shared: Arc::new(Shared { inner: Mutex::new(inner), name, wait_when_open, clock }) }
     }
 
-    /// Asks at the time `now` whether a call may go. Never blocks, and ignores the threads that wait in
+    /// Requests permission for a call at the time `now`. Never blocks, and ignores the threads that wait in
     /// [`acquire`](AdaptiveHandler::acquire).
     pub fn admit(&self, now: Instant) -> Admission {
         match lock(&self.shared.inner).state.admit(now) {
             Decision::Go(call) => Admission::Go(self.permit(call)),
-            // The call that ends first makes room: ask again before the longest wait is over.
-            Decision::Full(wait) => Admission::Wait(wait.min(ASK_AGAIN)),
+            // Any call may end before that and make room.
+            Decision::Full(wait) => Admission::Wait(wait.min(FULL_RETRY_INTERVAL)),
             Decision::Wait(wait) => Admission::Wait(wait),
             Decision::Open(retry_in) => Admission::Open { retry_in },
         }
     }
 
-    /// Records the outcome of a call that ended at the time `now`. A permit of another handler is dropped.
+    /// Records the outcome of a call that ended at the time `now`. A permit from another handler is dropped.
     pub fn record(&self, now: Instant, permit: Permit, outcome: Outcome) {
         self.record_outcome(now, permit, &outcome);
     }
 
-    /// [`record`](AdaptiveHandler::record) that also returns what changed.
+    /// Like [`record`](AdaptiveHandler::record), and returns what changed.
     pub(crate) fn record_outcome(&self, now: Instant, mut permit: Permit, outcome: &Outcome) -> Change {
         if !Arc::ptr_eq(&permit.shared, &self.shared) {
             return Change::default();
@@ -183,15 +185,16 @@ impl AdaptiveHandler {
     /// Returns the delay before the next attempt of a call with this outcome, or `None` to give up. Counts the attempt in
     /// `tries`.
     ///
-    /// After an error it is the backoff of `retry`, and at least what the service asked for. After a 429 it is 0, because
-    /// the rate limiter delays the next permit. It is `None` when `tries` has used up the retries that `retry` allows
-    /// after errors, or twice as many after 429s; when the service asks for a longer wait than `retry` allows; when the
-    /// retry budget that all calls share is empty; and when the outcome is not retryable.
+    /// After an error it is the backoff of `retry`, or longer if the service asked for that. After a 429 without a
+    /// `Retry-After` it is 0, because the rate limiter delays the next permit. It is `None` when `tries` has used up
+    /// the retries that `retry` allows after errors or after 429s; when the service asks for a longer wait than `retry`
+    /// allows; when the retry budget that all calls share is empty; and when the outcome is not retryable.
     pub fn retry_delay(&self, retry: &RetryConfig, tries: &mut Tries, outcome: &Outcome) -> Option<Duration> {
         self.next_delay(retry, tries, outcome, false).ok()
     }
 
-    /// [`retry_delay`](AdaptiveHandler::retry_delay) with the reason for giving up. Background calls need no budget.
+    /// Like [`retry_delay`](AdaptiveHandler::retry_delay), but returns the reason for giving up. Background calls need
+    /// no budget.
     pub(crate) fn next_delay(
         &self,
         retry: &RetryConfig,
@@ -205,19 +208,19 @@ impl AdaptiveHandler {
     /// Waits for a permit. Callers are served in order, after all [retries](AdaptiveHandler::acquire_again).
     ///
     /// # Errors
-    /// [`Error::Deadline`](crate::Error::Deadline) as soon as the wait would last longer, and
+    /// [`Error::Deadline`](crate::Error::Deadline) as soon as the wait would exceed the deadline, and
     /// [`Error::CircuitOpen`](crate::Error::CircuitOpen) while the breaker is open, unless
     /// [`wait_when_open`](AdaptiveConfig::wait_when_open) is set.
     pub fn acquire(&self, deadline: Option<Instant>) -> Result<Permit> {
-        self.enter_alone(deadline, false)
+        self.enter_uncancellable(deadline, false)
     }
 
-    /// [`acquire`](AdaptiveHandler::acquire) for a retry: served before all first attempts.
+    /// [`acquire`](AdaptiveHandler::acquire) for a retry, served before all first attempts.
     ///
     /// # Errors
     /// As `acquire`.
     pub fn acquire_again(&self, deadline: Option<Instant>) -> Result<Permit> {
-        self.enter_alone(deadline, true)
+        self.enter_uncancellable(deadline, true)
     }
 
     /// Returns the handler's counters and current limits.
@@ -226,7 +229,7 @@ impl AdaptiveHandler {
         inner.state.snapshot(inner.queue.len() + inner.waiting_in_batches)
     }
 
-    /// Whether there is another clone of this handler.
+    /// Whether another clone of this handler exists.
     fn in_use(&self) -> bool {
         Arc::strong_count(&self.shared) > 1
     }
@@ -236,13 +239,13 @@ impl AdaptiveHandler {
         lock(&self.shared.inner).queue.notify_all();
     }
 
-    fn enter_alone(&self, deadline: Option<Instant>, retry: bool) -> Result<Permit> {
+    fn enter_uncancellable(&self, deadline: Option<Instant>, retry: bool) -> Result<Permit> {
         let (clock, stop) = (&self.shared.clock, &Cancel::default());
         let request = AcquireRequest { clock, stop, deadline, retry, background: false };
         self.enter(&request).map(|acquired| acquired.permit)
     }
 
-    /// Counts a call of a batch that waits, or waits no longer, for the snapshot.
+    /// Adds or removes a waiting call of a batch, for the snapshot.
     pub(crate) fn count_waiting(&self, waits: bool) {
         let count = &mut lock(&self.shared.inner).waiting_in_batches;
         *count = if waits { *count + 1 } else { count.saturating_sub(1) };
@@ -284,8 +287,8 @@ mod tests {
     use crate::error::Error;
     use crate::policy::circuit_breaker::BreakerState;
 
-    /// A handler whose breaker is half open, with the probe's permit. Calls that arrive now wait without sleeping until
-    /// the probe's outcome is recorded.
+    /// A handler whose breaker is half open, with the probe's permit. Further calls wait without sleeping until the
+    /// probe's outcome is recorded.
     fn half_open(seed: u64) -> (AdaptiveHandler, Permit) {
         let handler = AdaptiveHandler::new(AdaptiveConfig::default().seed(seed).wait_when_open(true));
         let now = Clock::system().now();
@@ -406,11 +409,11 @@ mod tests {
         assert_eq!(change.rate_per_minute, handler.snapshot().rate_per_minute);
         assert!(change.rate_per_minute.is_some());
         let learned = change.learned.unwrap().to_string();
-        assert_eq!(learned, "the last refusals are taken for a rate limit; no limit on calls in flight");
+        assert_eq!(learned, "the last refusals are attributed to a rate limit; no limit on calls in flight");
     }
 
     #[test]
-    fn a_probe_is_marked_as_a_probe() {
+    fn the_permit_of_the_probe_reports_the_half_open_breaker() {
         let (handler, probe) = half_open(7);
         let (clock, stop) = (Clock::system(), Cancel::default());
         let request =

@@ -1,6 +1,6 @@
-//! Requests and answers as data.
+//! Request and response types.
 
-/// Implements `Debug` with the listed values only: nothing that may hold content, because debug output is often logged.
+/// Implements `Debug` with the listed fields only. Content is left out, because debug output is often logged.
 macro_rules! debug_without_content {
     ($type:ident, $value:ident => $($name:ident: $shown:expr),*) => {
         impl std::fmt::Debug for $type {

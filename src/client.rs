@@ -1,4 +1,4 @@
-//! The client: a request becomes bytes, bytes become attempts, attempts become an answer.
+//! The client: its calls, and clones of it with other options.
 
 pub(crate) mod batch;
 mod call;
@@ -54,9 +54,9 @@ const MODELS: &str = "/models";
 const NO_MODEL: &str = "";
 
 /// The deadline of [`Client::validate_api_key`].
-const VALIDATION_TIME: Duration = Duration::from_secs(5);
+const VALIDATION_DEADLINE: Duration = Duration::from_secs(5);
 
-/// A client of one service. Clones are cheap; they share connections, adaptive handlers and shutdown.
+/// A client for one service. Clones are cheap; they share connections, adaptive handlers and shutdown.
 ///
 /// ```no_run
 /// use holysheep::{ChatRequest, Client};
@@ -70,15 +70,15 @@ const VALIDATION_TIME: Duration = Duration::from_secs(5);
 pub struct Client {
     core: Arc<Core>,
     options: Arc<CallOptions>,
-    /// The length of the key in characters, where the service is HolySheep's own and the key isn't in a header.
+    /// The length of the key in characters, if the service is HolySheep's own and the key isn't in a header.
     key_length: Option<usize>,
 }
 
 impl Client {
-    /// A client with this configuration.
+    /// Creates a client with this configuration.
     ///
     /// # Errors
-    /// [`Error::Config`] where the proxy or the certificates can't be used.
+    /// [`Error::Config`] if the proxy or the certificates can't be used.
     pub fn new(config: Config) -> Result<Client> {
         let Config { settings, endpoint } = config;
         let is_own = endpoint.base.holysheep && !settings.api_key.is_empty();
@@ -99,11 +99,11 @@ impl Client {
         Ok(Client { core: Arc::new(Core::new(&settings, endpoint)?), options, key_length })
     }
 
-    /// A client with the key in `HOLYSHEEP_API_KEY` and the address in `HOLYSHEEP_BASE_URL`, where that is set. A loopback
-    /// address needs no key.
+    /// Creates a client with the key in `HOLYSHEEP_API_KEY`, and with the address in `HOLYSHEEP_BASE_URL` if that is
+    /// set. A loopback address needs no key.
     ///
     /// # Errors
-    /// [`Error::Config`] that names the variable which is missing or malformed, and says what to do.
+    /// [`Error::Config`] that names the missing or malformed variable and says what to do.
     pub fn from_env() -> Result<Client> {
         Client::new(ConfigBuilder::from_env()?.build()?)
     }
@@ -111,7 +111,7 @@ impl Client {
     /// Requests a chat completion.
     ///
     /// # Errors
-    /// [`Error::Config`] before anything is sent where the request can't work, otherwise the error of the call.
+    /// [`Error::Config`] before anything is sent if the request is invalid, otherwise the error of the call.
     pub fn chat(&self, request: &ChatRequest) -> Result<ChatResponse> {
         let mut call = self.begin_chat(request)?;
         let send = |sent: &HttpRequest<'_>| self.send_chat(request, sent);
@@ -120,11 +120,11 @@ impl Client {
         result.map(|response| response.with_meta(meta))
     }
 
-    /// Requests a chat completion that arrives in chunks.
+    /// Requests a chat completion as a stream of chunks.
     ///
-    /// Failures before the first chunk are retried like those of [`chat`](Client::chat). After it the stream ends with an
-    /// error, never with a success that isn't one. The usage is asked for, unless the request says otherwise; a service
-    /// that refuses to report it is asked once more without, and that is remembered.
+    /// Failures before the first chunk are retried like those of [`chat`](Client::chat). Later failures end the stream
+    /// with an error; a truncated answer is never reported as a success. The usage is requested unless the request says
+    /// otherwise. If a service rejects that, the request is sent once more without it, and the client remembers this.
     ///
     /// # Errors
     /// As [`chat`](Client::chat).
@@ -146,10 +146,10 @@ impl Client {
         let send = |sent: &HttpRequest<'_>| self.send_embeddings(request, sent);
         let Attempt { result, meta } =
             self.core.complete(&mut call, send, |response| response.usage.as_ref());
-        result.map(|response| EmbeddingResponse { meta, ..response })
+        result.map(|response| EmbeddingResponse { meta, ..*response })
     }
 
-    /// The models that the service offers.
+    /// Lists the models that the service offers.
     ///
     /// # Errors
     /// The error of the call.
@@ -159,11 +159,11 @@ impl Client {
         self.core.call(&mut call, decode).result.map(ModelList::into_vec)
     }
 
-    /// Checks whether the service accepts the key: requests the list of models, one attempt, 5 s.
+    /// Checks whether the service accepts the key: requests the list of models, with one attempt and at most 5 s.
     ///
     /// # Errors
-    /// [`Error::Api`] with status 401 or 403 where the key is refused; [`Error::Config`] without a request where the key
-    /// can't be one of HolySheep's; any other error says nothing about the key.
+    /// [`Error::Api`] with status 401 or 403 if the key is rejected; [`Error::Config`] without a request if the key is
+    /// too short for HolySheep. Any other error says nothing about the key.
     pub fn validate_api_key(&self) -> Result<()> {
         if let Some(length @ ..MIN_KEY_LENGTH) = self.key_length {
             let message = format!(
@@ -171,18 +171,20 @@ impl Client {
             );
             return Err(Error::config("api_key", message));
         }
-        let time = self.options.deadline.map_or(VALIDATION_TIME, |deadline| deadline.min(VALIDATION_TIME));
-        let once = self.with_retry(RetryConfig::default().max_retries(0)).with_deadline(Some(time));
+        let deadline =
+            self.options.deadline.map_or(VALIDATION_DEADLINE, |deadline| deadline.min(VALIDATION_DEADLINE));
+        let once = self.with_retry(RetryConfig::default().max_retries(0)).with_deadline(Some(deadline));
         let check = |response: &HttpResponse| once.options.decoder.check(response);
         once.core.call(&mut once.core.begin(once.spec(NO_MODEL, MODELS, None)), check).result
     }
 
-    /// Requests a path below the base address, for parts of an API that have no method here.
+    /// Sends a GET to a path below the base URL, for endpoints that have no method here.
     ///
-    /// An empty answer is `()` or the `None` of an `Option`, and a failure that is retried for every other type.
+    /// An empty body is `()` or the `None` of an `Option`; for every other type it is a failure, which is retried.
     ///
-    /// What the answer takes in memory depends on `R`: only its bytes are limited, by
-    /// [`max_response_bytes`](ConfigBuilder::max_response_bytes). A [`Value`](serde_json::Value) may take 200 times as many.
+    /// The memory that the response takes depends on `R`: only its bytes are limited, by
+    /// [`max_response_bytes`](ConfigBuilder::max_response_bytes). A [`Value`](serde_json::Value) may take 200 times as
+    /// much.
     ///
     /// # Errors
     /// [`Error::Config`] for an invalid path, otherwise the error of the call.
@@ -190,8 +192,8 @@ impl Client {
         self.exchange(&checked_path(path)?, None)
     }
 
-    /// Posts JSON to a path below the base address, for parts of an API that have no method here. What [`get`](Client::get) says
-    /// of empty answers and of memory holds here too.
+    /// Posts JSON to a path below the base URL, for endpoints that have no method here. Empty bodies and memory are as
+    /// for [`get`](Client::get).
     ///
     /// # Errors
     /// [`Error::Config`] for an invalid path or body, otherwise the error of the call.
@@ -199,26 +201,27 @@ impl Client {
         self.exchange(&checked_path(path)?, Some(to_json(body)?))
     }
 
-    /// This client with other retry settings. A setting that can't work is replaced by the nearest one that can, with a
-    /// warning in the log.
+    /// This client with other retry settings. An invalid setting is replaced by the nearest valid one, with a warning
+    /// in the log.
     pub fn with_retry(&self, retry: RetryConfig) -> Client {
         self.with(|options| options.retry = clamped(retry))
     }
 
-    /// This client with another bound over all attempts and waits of a call, or with none. One of zero has passed already, so
-    /// that nothing is sent. More than 24 hours count as 24 hours, with a warning in the log.
+    /// This client with another deadline for all attempts and waits of a call, or with none. With a deadline of zero
+    /// nothing is sent. More than 24 hours count as 24 hours, with a warning in the log.
     pub fn with_deadline(&self, deadline: Option<Duration>) -> Client {
         self.with(|options| options.deadline = deadline.map(clamped_deadline))
     }
 
-    /// This client with another inactivity timeout: the longest time without progress while sending, waiting for, or reading
-    /// a response. 1 ms to 24 hours; the nearest allowed value replaces another one, with a warning in the log.
+    /// This client with another inactivity timeout: the longest time without progress while sending, waiting for, or
+    /// reading a response. 1 ms to 24 hours; any other value is replaced by the nearest allowed one, with a warning in
+    /// the log.
     pub fn with_timeout(&self, timeout: Duration) -> Client {
         self.with(|options| options.timeout = clamped_timeout(timeout))
     }
 
-    /// This client with a further header in every request, or with another value of one that it has. The value is redacted
-    /// in logs and errors as keys are.
+    /// This client with an additional header in every request, or another value of an existing one. The value is
+    /// redacted in logs and errors like a key.
     ///
     /// ```no_run
     /// # let client = holysheep::Client::from_env()?;
@@ -227,7 +230,7 @@ impl Client {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Config`] for a name or a value that can't be sent, and for a header that the client sets itself.
+    /// [`Error::Config`] for an invalid name or value, and for a header that the client sets itself.
     pub fn with_header(&self, name: &str, value: &str) -> Result<Client> {
         let headers = with_header(&self.options.headers, name, value)?;
         let decoder = self.options.decoder.with_secrets(&headers.secrets);
@@ -238,9 +241,9 @@ impl Client {
         }))
     }
 
-    /// This client with calls that end with [`Error::Cancelled`] at once when the token is cancelled: their waits, look-ups,
-    /// connects and exchanges, and the streams that they opened. The connection pool, the handlers and the calls of other
-    /// clones continue. It replaces a token that this client had before.
+    /// This client with calls that end with [`Error::Cancelled`] as soon as the token is cancelled, including their
+    /// waits, DNS lookups, connects, exchanges and streams. The connection pool, the handlers and the calls of other
+    /// clones are not affected. The token replaces an earlier one.
     ///
     /// ```no_run
     /// use holysheep::{Cancel, ChatRequest, Client};
@@ -261,31 +264,32 @@ impl Client {
         Client { options: Arc::new(options), ..self.clone() }
     }
 
-    /// The handler that paces the calls of a model, or all calls where the configuration gave one for all. Calls without a
-    /// model have the one of the empty name. Of many models the least recently used is forgotten.
+    /// The handler that paces the calls of a model, or all calls if the configuration sets one for all. Calls without a
+    /// model use the empty name. If there are too many models, the least recently used handler is dropped.
     pub fn handler(&self, model: &str) -> AdaptiveHandler {
         self.core.handlers.get(model)
     }
 
-    /// Ends all waits, calls and streams of all clones at once and for good, with [`Error::Shutdown`].
+    /// Permanently ends all waits, calls and streams of all clones at once, with [`Error::Shutdown`].
     pub fn shutdown(&self) {
         self.core.shutdown.cancel();
     }
 
-    /// Stops starting new requests and lets in-flight requests finish, for all clones and for good: calls that wait for a
-    /// turn, for the service or between two attempts end with [`Error::Shutdown`] at once, and so does every later call.
+    /// Permanently stops starting new requests and lets in-flight requests finish, for all clones: calls that wait for
+    /// a permit or between two attempts end with [`Error::Shutdown`] at once, and so does every later call.
     ///
-    /// For an end in which nothing that was paid for is lost. [`shutdown`](Client::shutdown) can still follow.
+    /// No response that was paid for is lost. [`shutdown`](Client::shutdown) can still follow.
     pub fn drain(&self) {
         self.core.draining.cancel();
     }
 
-    /// Whether no further call starts.
+    /// Whether the client was drained or shut down, so that no further call starts.
     pub(crate) fn is_drained(&self) -> bool {
         self.core.draining.is_cancelled()
     }
 
-    /// A client for the calls of a batch, which can be shut down alone. `ended` is called when it is, or drained.
+    /// A client for the calls of a batch, which can be shut down alone. `ended` is called when it is shut down or
+    /// drained.
     pub(crate) fn child(&self, ended: impl Fn() + Send + Sync + 'static) -> Client {
         let user = self.options.cancellation.as_ref().map(|ends| ends.user.clone());
         let core = Arc::new(self.core.child(user.as_ref(), ended));
@@ -296,7 +300,7 @@ impl Client {
         Client { core, ..client }
     }
 
-    /// `path` begins with a slash and stays below the base address.
+    /// `path` begins with a slash and stays below the base URL.
     fn exchange<R: DeserializeOwned>(&self, path: &str, body: Option<Vec<u8>>) -> Result<R> {
         let decode = |response: &HttpResponse| self.options.decoder.decode_any(response);
         self.core.call(&mut self.core.begin(self.spec(NO_MODEL, path, body)), decode).result
@@ -307,8 +311,8 @@ impl Client {
         Ok(self.core.begin(self.spec(request.model(), CHAT, Some(to_json(&request.body())?))))
     }
 
-    /// Makes an attempt of a chat.
-    fn send_chat(&self, request: &ChatRequest, sent: &HttpRequest<'_>) -> Attempt<ChatResponse> {
+    /// Makes one attempt of a chat call.
+    fn send_chat(&self, request: &ChatRequest, sent: &HttpRequest<'_>) -> Attempt<Box<ChatResponse>> {
         ChatStream::whole(&self.core, &self.options, sent, request.answers())
     }
 
@@ -317,14 +321,14 @@ impl Client {
         Ok(self.core.begin(self.spec(request.model(), EMBEDDINGS, Some(to_json(request)?))))
     }
 
-    /// Makes an attempt of a call for embeddings.
+    /// Makes one attempt of an embeddings call.
     fn send_embeddings(
         &self,
         request: &EmbeddingRequest,
         sent: &HttpRequest<'_>,
-    ) -> Attempt<EmbeddingResponse> {
+    ) -> Attempt<Box<EmbeddingResponse>> {
         let decoder = &self.options.decoder;
-        self.core.send_whole(sent, |response| decoder.decode_embeddings(response, request))
+        self.core.send_whole(sent, |response| decoder.decode_embeddings(response, request).map(Box::new))
     }
 
     fn spec<'a>(&self, model: &'a str, path: &'a str, body: Option<Vec<u8>>) -> CallSpec<'a> {
@@ -333,7 +337,7 @@ impl Client {
     }
 }
 
-/// A request body.
+/// Serialises a request body.
 fn to_json<B: Serialize + ?Sized>(body: &B) -> Result<Vec<u8>> {
     serde_json::to_vec(body).map_err(|source| Error::Config {
         setting: "body",

@@ -1,4 +1,4 @@
-//! One error type that says what happened, where, and what the server asked for.
+//! The error type of all calls: what failed, where, and what the server asked for.
 
 mod display;
 
@@ -7,13 +7,13 @@ use std::time::Duration;
 /// A result whose error is [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// The cause behind an error, as its library reported it.
+/// The cause of an error, as reported by another library.
 pub(crate) type Source = Box<dyn std::error::Error + Send + Sync + 'static>;
 
 /// Why a call failed.
 ///
-/// `Display` is one line, and enough to act on: that of a call that gave up names model, host, attempts, time, reason and the
-/// last failure. [`source()`](std::error::Error::source) continues behind that, so that nothing is said twice. The methods
+/// `Display` is one line that is enough to act on. After giving up it names model, host, attempts, time, reason and the last
+/// failure. [`source()`](std::error::Error::source) returns only causes that the line doesn't include. The methods
 /// ([`status`](Error::status), [`is_retryable`](Error::is_retryable) and so on) look through [`GaveUp`](Error::GaveUp).
 /// `Debug` shows no prompt, no answer and no body.
 ///
@@ -31,14 +31,14 @@ pub(crate) type Source = Box<dyn std::error::Error + Send + Sync + 'static>;
 /// ```
 #[non_exhaustive]
 pub enum Error {
-    /// A setting or a request that can't work until it is changed. Never retried.
+    /// An invalid setting or request. Never retried.
     #[non_exhaustive]
     Config {
         /// The setting or the part of the request, as it is named in the API, for example `base_url`.
         setting: &'static str,
         /// What is wrong and what to change.
         message: String,
-        /// The cause, where another library found the problem.
+        /// The cause, if another library found the problem.
         source: Option<Source>,
     },
     /// The service answered with an error: a status that isn't 2xx, or an `error` inside a 200.
@@ -50,7 +50,7 @@ pub enum Error {
         code: Option<String>,
         /// The service's error type, for example `invalid_request_error`.
         kind: Option<String>,
-        /// The service's message, or the usual meaning of the status where it sent none.
+        /// The service's message, or the usual meaning of the status if it sent none.
         message: String,
         /// The parameter the service objects to.
         param: Option<String>,
@@ -58,12 +58,12 @@ pub enum Error {
         request_id: Option<String>,
         /// The wait that the server asked for before the next request.
         retry_after: Option<Duration>,
-        /// The server's `x-should-retry`, which overrules the table of statuses.
+        /// The server's `x-should-retry`, which overrides the default for the status.
         should_retry: Option<bool>,
         /// The beginning of the body, at most [`EXCERPT`] bytes.
         body: String,
     },
-    /// No connection: the request was never sent.
+    /// Connecting failed: the request was never sent.
     #[non_exhaustive]
     Connect {
         /// The host and port that couldn't be reached.
@@ -71,7 +71,7 @@ pub enum Error {
         /// The cause.
         source: Source,
     },
-    /// There was no progress for too long.
+    /// There was no progress within the allowed time.
     #[non_exhaustive]
     Timeout {
         /// What was in progress.
@@ -82,12 +82,12 @@ pub enum Error {
     /// The connection broke. The request may have been processed.
     #[non_exhaustive]
     Transport {
-        /// Whether a part of the answer had already arrived.
+        /// Whether part of the response had already arrived.
         answered: bool,
         /// The cause.
         source: Source,
     },
-    /// An answer that can't be read.
+    /// A response that can't be decoded.
     #[non_exhaustive]
     Decode {
         /// The HTTP status it came with.
@@ -101,7 +101,7 @@ pub enum Error {
         /// The parser's error.
         source: Source,
     },
-    /// A success without an answer: an empty body, no choices, a stream that ends before its first choice. It is retried.
+    /// A success status without an answer: an empty body, no choices, or a stream that ends before its first choice. Retried.
     #[non_exhaustive]
     NoAnswer {
         /// The HTTP status it came with.
@@ -110,34 +110,34 @@ pub enum Error {
         missing: String,
         /// The id to quote to the service's support.
         request_id: Option<String>,
-        /// The beginning of what the service sent instead, at most [`EXCERPT`] bytes.
+        /// The beginning of the body, at most [`EXCERPT`] bytes.
         body: String,
     },
-    /// JSON was wanted from an answer that was cut by the token limit, filtered or refused.
+    /// JSON was requested from an answer that was cut off by the token limit, filtered or refused.
     #[non_exhaustive]
     Incomplete {
-        /// Why the answer ended, for example `length` or `content_filter`; `refusal` where the model refused to answer.
+        /// Why the answer ended, for example `length` or `content_filter`; `refusal` if the model refused to answer.
         finish_reason: String,
         /// The id to quote to the service's support.
         request_id: Option<String>,
     },
-    /// A stream that ended before the answer did: without a finish reason and without `[DONE]`.
+    /// A stream that ended before the answer was complete: without a finish reason and without `[DONE]`.
     #[non_exhaustive]
     StreamTruncated {
-        /// The text that had arrived.
+        /// The text received so far.
         received: String,
-        /// Whether a chunk had been handed to the caller. Only where none had, another attempt can replace the answer.
+        /// Whether a chunk had been delivered to the caller. If so, another attempt can't replace the answer.
         delivered: bool,
-        /// The cause, where the connection broke.
+        /// The cause, if the connection broke.
         source: Option<Source>,
     },
-    /// An answer that exceeds a limit on memory.
+    /// A response that exceeds a size limit.
     #[non_exhaustive]
     TooLarge {
-        /// What is too large: `header`, `body`, in a stream `line` or `event`, the `parts` (choices or tool calls), or
-        /// what the `values` of JSON take in memory.
+        /// What is too large: `header`, `body`, a `line` or `event` of a stream, `parts` (choices or tool calls), or
+        /// `values` (the memory of the parsed JSON).
         part: &'static str,
-        /// The limit: for `parts` their number, otherwise in bytes.
+        /// The limit: the number of `parts`, otherwise in bytes.
         limit: u64,
     },
     /// The circuit breaker is open after too many consecutive failures, and nothing was sent.
@@ -156,9 +156,9 @@ pub enum Error {
     Cancelled,
     /// [`Client::shutdown`](crate::Client::shutdown) or [`Client::drain`](crate::Client::drain) was called.
     Shutdown,
-    /// The program's own observer of events panicked; in a batch that ends one item only.
+    /// The program's event observer panicked. In a batch, this ends only one item.
     Panicked,
-    /// There was more than one attempt, or a retry was not permitted.
+    /// The call failed after more than one attempt, or a retry was not permitted.
     #[non_exhaustive]
     GaveUp {
         /// The host and port of the service.
@@ -176,7 +176,7 @@ pub enum Error {
     },
 }
 
-/// The longest excerpt of an answer kept in an error, in bytes: enough for an error object or the title of an HTML page,
+/// The maximum length of a response excerpt in an error, in bytes: enough for an error object or the title of an HTML page,
 /// short enough for a log line.
 pub const EXCERPT: usize = 512;
 
@@ -200,7 +200,7 @@ pub enum Phase {
 pub enum Reason {
     /// All retries are used.
     RetriesSpent,
-    /// The last failure is of a kind that another attempt can't fix.
+    /// Another attempt can't fix the last failure.
     NotRetryable,
     /// The server asks for a longer wait than [`RetryConfig`](crate::RetryConfig) allows.
     WaitTooLong,
@@ -227,7 +227,7 @@ impl Error {
         }
     }
 
-    /// Attempts made; 0 where nothing was sent, and after a cancellation or shutdown.
+    /// Attempts made; 0 if nothing was sent, and after a cancellation or shutdown.
     pub fn attempts(&self) -> u32 {
         match self {
             Error::GaveUp { attempts, .. } => *attempts,
@@ -241,7 +241,7 @@ impl Error {
         }
     }
 
-    /// The time the whole call took, where the call gave up on retrying.
+    /// The time that the whole call took, if it gave up on retrying.
     pub fn elapsed(&self) -> Option<Duration> {
         match self {
             Error::GaveUp { elapsed, .. } => Some(*elapsed),
@@ -286,8 +286,8 @@ impl Error {
         self.status() == Some(429)
     }
 
-    /// The failure in this crate's words and the service's code: for logs and events, which must not contain what a server
-    /// may repeat of a prompt.
+    /// The failure without text from the server, except the service's code. It is for logs and events, and a server may
+    /// repeat parts of a prompt.
     pub(crate) fn outline(&self) -> String {
         match self {
             Error::Api { status, code: Some(code), .. } if is_name(code) => {
@@ -310,7 +310,7 @@ impl Error {
     }
 }
 
-/// What happened to an answer that this finish reason left incomplete, and what helps; none for any other finish reason.
+/// Why this finish reason means that the answer is incomplete, and a remedy. `None` for other finish reasons.
 pub(crate) fn incompleteness(finish_reason: &str) -> Option<&'static str> {
     Some(match finish_reason.to_ascii_lowercase().as_str() {
         "length" | "max_tokens" | "model_length" => {
@@ -321,7 +321,7 @@ pub(crate) fn incompleteness(finish_reason: &str) -> Option<&'static str> {
         }
         "refusal" => "is a refusal instead of JSON; its text is in refusal() or text()",
         "error" | "abort" | "network_error" | "insufficient_system_resource" => {
-            "was broken off by the service; try again"
+            "was aborted by the service; try again"
         }
         _ => return None,
     })
@@ -332,13 +332,13 @@ fn is_name(code: &str) -> bool {
     code.len() <= 64 && code.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'))
 }
 
-/// The beginning of `text`, at most [`EXCERPT`] bytes, cut between characters, without control characters.
+/// The beginning of `bytes` as text, at most [`EXCERPT`] bytes, cut between characters, without control characters.
 pub(crate) fn excerpt(bytes: &[u8]) -> String {
     let head = &bytes[..bytes.len().min(EXCERPT)];
     let clean = |c: char| if c.is_control() { ' ' } else { c };
     let mut text: String = String::from_utf8_lossy(head).chars().map(clean).collect();
     if bytes.len() > head.len() && text.ends_with(char::REPLACEMENT_CHARACTER) {
-        text.pop(); // perhaps half of a character
+        text.pop(); // possibly a split character
     }
     while text.len() > EXCERPT {
         text.pop();
@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn questions_look_through_giving_up() {
+    fn methods_look_through_gave_up() {
         let error = gave_up(Reason::RetriesSpent, 6);
         assert_eq!((error.status(), error.attempts(), error.request_id()), (Some(429), 6, Some("req-1")));
         assert_eq!(error.retry_after(), Some(Duration::from_secs(7)));

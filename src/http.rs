@@ -1,4 +1,4 @@
-//! HTTP by ureq: connections, requests, bodies. Nothing here decides about another attempt.
+//! The HTTP transport, based on ureq: connections, requests, bodies. Retries are decided elsewhere.
 
 mod answer_headers;
 pub(crate) mod body;

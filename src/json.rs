@@ -1,12 +1,12 @@
-//! Parses JSON from servers and models, repairs what can be repaired, and reports where the rest is malformed.
+//! Parses JSON from servers and models, repairs known defects, and reports the position of other errors.
 
 pub(crate) mod base64;
 pub(crate) mod bounded;
 pub(crate) mod budget;
 pub(crate) mod cursor;
+pub(crate) mod empty_body;
 pub(crate) mod extra;
 pub(crate) mod lenient;
-pub(crate) mod nothing;
 pub(crate) mod object;
 
 use serde::de::DeserializeOwned;
@@ -16,18 +16,23 @@ use crate::error::{EXCERPT, Error, Result, excerpt};
 use crate::json::bounded::Bounded;
 use crate::json::budget::Budget;
 
-/// The error of the body of an answer with this status that a parser refused.
+/// Converts a parser's error about a response body.
 ///
 /// A body that ends inside a value was truncated by the connection: [`Error::Transport`]. Every other malformed body is
 /// [`Error::Decode`].
-pub(crate) fn broken(body: &[u8], status: u16, request_id: Option<&str>, error: serde_json::Error) -> Error {
+pub(crate) fn malformed_body(
+    body: &[u8],
+    status: u16,
+    request_id: Option<&str>,
+    error: serde_json::Error,
+) -> Error {
     if error.is_eof() {
         return Error::Transport { answered: true, source: error.into() };
     }
     decode_error(body, status, request_id, error)
 }
 
-/// The error of a body that a parser refused: where, and an excerpt.
+/// [`Error::Decode`] with the position of a parser's error and an excerpt.
 pub(crate) fn decode_error(
     body: &[u8],
     status: u16,
@@ -50,7 +55,7 @@ pub(crate) fn without_bom(json: &[u8]) -> &[u8] {
     json.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(json)
 }
 
-/// Parses a value; JSON that is refused is repaired and parsed again.
+/// Parses a value; malformed JSON is repaired and parsed again.
 pub(crate) fn parse<R: DeserializeOwned>(json: &[u8]) -> serde_json::Result<R> {
     // Checking the whole text for UTF-8 is cheaper than checking each string.
     let parsed = match std::str::from_utf8(json) {
@@ -78,27 +83,26 @@ pub(crate) fn parse_bounded<R: Bounded>(json: &[u8], budget: &Budget) -> serde_j
     parsed.or_else(repaired)
 }
 
-/// Decodes a value from text that a model wrote in the answer with this id. Truncated text is [`Error::Decode`] too, since no
-/// connection was involved.
+/// Decodes a value from model-written text. Truncated text is [`Error::Decode`] too, because the connection isn't at fault.
 pub(crate) fn decode_model_text<R: DeserializeOwned>(text: &str, request_id: Option<&str>) -> Result<R> {
     parse(text.as_bytes()).map_err(|error| decode_error(text.as_bytes(), 200, request_id, error))
 }
 
-/// The offset of a line and a column, both counted from 1, limited to the length.
+/// The offset of a line and a column, both counted from 1; at most the body's length.
 fn offset(body: &[u8], line: usize, column: usize) -> usize {
     let before: usize =
         body.split_inclusive(|b| *b == b'\n').take(line.saturating_sub(1)).map(<[u8]>::len).sum();
     (before + column.saturating_sub(1)).min(body.len())
 }
 
-/// Repairs malformed JSON that servers are known to send. `None` means that there was nothing to repair.
+/// Repairs malformed JSON that servers are known to send. `None` if there is nothing to repair.
 ///
 /// - A lone surrogate (`\ud83e` without its second half, RFC 8259 section 8.2), which a server produces by splitting an
 ///   escaped text, becomes U+FFFD.
 /// - A byte that isn't UTF-8 becomes U+FFFD.
 /// - `NaN` and `Infinity` in place of a number, which Python writes, become null.
 ///
-/// This is called only for text that a parser refused, so it needn't be fast.
+/// It is called only after parsing has failed, so it needn't be fast.
 pub(crate) fn repair(json: &[u8]) -> Option<String> {
     let mut repaired = Vec::with_capacity(json.len());
     let mut rest = json;
@@ -113,7 +117,7 @@ pub(crate) fn repair(json: &[u8]) -> Option<String> {
                 }
                 Some(_) => (6, b"\\ufffd"),
             },
-            b'N' | b'I' | b'-' if !in_string => match not_a_number(rest) {
+            b'N' | b'I' | b'-' if !in_string => match non_finite_length(rest) {
                 Some(length) => (length, b"null"),
                 None => (1, &rest[..1]),
             },
@@ -137,8 +141,8 @@ pub(crate) fn surrogate(json: &[u8]) -> Option<u16> {
     (0xD800..0xE000).contains(&unit).then_some(unit)
 }
 
-/// The length of a non-finite number as Python writes it, which JSON doesn't have.
-fn not_a_number(json: &[u8]) -> Option<usize> {
+/// The length of a non-finite number at the beginning of `json`, as Python writes it.
+fn non_finite_length(json: &[u8]) -> Option<usize> {
     ["NaN", "-NaN", "Infinity", "-Infinity"]
         .iter()
         .find(|word| json.starts_with(word.as_bytes()))
@@ -151,7 +155,7 @@ mod tests {
 
     fn fail(body: &str) -> Error {
         let error = parse::<Vec<u32>>(body.as_bytes()).unwrap_err();
-        broken(body.as_bytes(), 200, Some("req-1"), error)
+        malformed_body(body.as_bytes(), 200, Some("req-1"), error)
     }
 
     #[test]

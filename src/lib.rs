@@ -9,8 +9,8 @@
 //! # Ok::<_, holysheep::Error>(())
 //! ```
 //!
-//! Calls are retried after rate limits, overload and lost connections, as the server asks and within the limits that you set.
-//! There is no async runtime, and there are five dependencies.
+//! Calls are retried after rate limits, overload and lost connections, honouring the server's `Retry-After` within the
+//! limits that you set. There is no async runtime, and there are five dependencies.
 //!
 //! | to | use |
 //! |---|---|

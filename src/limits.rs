@@ -1,19 +1,19 @@
-//! The shared words of rate limits: what a service says is left, whatever header it says it in.
+//! Rate limits as a service reports them, whatever the header format.
 
 use std::time::Duration;
 
-/// One limit, as a service reported it with an answer.
+/// A rate limit that a service reported in a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Limit {
-    /// How much is allowed in all: requests or tokens.
+    /// The maximum number of requests or tokens.
     pub limit: u64,
-    /// How much of it was left when the service answered.
+    /// The number left when the service responded.
     pub remaining: u64,
-    /// The time from sending the call to the moment when all of it is there again.
+    /// The time from sending the request until the limit is fully available again.
     pub reset: Duration,
 }
 
-/// The limits that a service reported with an answer.
+/// The rate limits that a service reported in a response.
 ///
 /// ```
 /// use holysheep::{AdaptiveConfig, AdaptiveHandler, Limit, Outcome, RateLimits};

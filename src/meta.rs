@@ -1,4 +1,4 @@
-//! What is known about a call besides its answer: attempts, times, the request's id, the rate limits, the headers.
+//! Metadata of a call: attempts, times, request id, rate limits and response headers.
 
 use std::fmt;
 use std::panic::{RefUnwindSafe, UnwindSafe};
@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::error::Error;
 use crate::limits::RateLimits;
 
-/// How a call went.
+/// Metadata of a call and its response.
 ///
 /// ```no_run
 /// use holysheep::{ChatRequest, Client};
@@ -22,27 +22,27 @@ use crate::limits::RateLimits;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Meta {
-    /// Requests made, 1 if the first one succeeded.
+    /// The number of attempts; 1 if the first one succeeded.
     pub attempts: u32,
-    /// Time from the start of the call to the end of the answer.
+    /// The time from the start of the call to the end of the response.
     pub elapsed: Duration,
-    /// The part of `elapsed` spent waiting: for a turn, and between attempts.
+    /// The part of `elapsed` spent waiting for permits and between attempts.
     pub waited: Duration,
-    /// The service's id of the request, to quote to its support.
+    /// The service's request id, to quote to its support.
     pub request_id: Option<String>,
-    /// The HTTP status of the answer.
+    /// The HTTP status of the response.
     pub status: u16,
-    /// The rate limits that the service reported with the answer.
+    /// The rate limits that the service reported in the response.
     pub rate_limits: RateLimits,
-    /// None where there was no answer.
+    /// `None` if there was no response.
     pub(crate) headers: Option<AnswerHeaders>,
 }
 
 impl Meta {
-    /// The value of one of the answer's headers, whatever the case of its name; the first value where it is repeated.
+    /// The value of a response header. The name is case-insensitive; of a repeated header this is the first value.
     ///
-    /// `None` where the service didn't send the header, where its value isn't text, and where the value contains the API key
-    /// or another secret that the client sends. The headers take at most 64 KiB, and are kept as long as the answer.
+    /// `None` if the service didn't send the header, if its value isn't text, or if the value contains the API key or
+    /// another secret that the client sends. The headers take at most 64 KiB and are kept as long as the response.
     ///
     /// ```no_run
     /// # let client = holysheep::Client::from_env()?;
@@ -58,21 +58,21 @@ impl Meta {
     }
 }
 
-/// The header fields of an answer.
+/// The header fields of a response.
 ///
-/// Although only one type implements this trait, it is needed: the fields stay in the map of the HTTP library, because
-/// copying them costs more than all else that is done with a head, and no layer but `http` may name that library.
+/// This trait has only one implementor. It exists because the fields stay in the HTTP library's map: copying them costs
+/// more than all other processing of a response head, and only the layer `http` may name that library.
 pub(crate) trait HeaderFields: Send + Sync + UnwindSafe + RefUnwindSafe {
     /// The first value with this name, unless it contains a secret.
     fn get(&self, name: &str) -> Option<&str>;
 }
 
-/// The header fields of an answer, shared by its clones.
+/// The header fields of a response, shared by its clones.
 #[derive(Clone)]
 pub(crate) struct AnswerHeaders(pub(crate) Arc<dyn HeaderFields>);
 
 impl PartialEq for AnswerHeaders {
-    /// The headers of clones are equal, those of two answers aren't.
+    /// Clones are equal; the headers of two responses are not.
     fn eq(&self, other: &AnswerHeaders) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
@@ -81,17 +81,17 @@ impl PartialEq for AnswerHeaders {
 impl Eq for AnswerHeaders {}
 
 impl fmt::Debug for AnswerHeaders {
-    /// Shows no values: a service may put anything into them.
+    /// Omits the values: a service may put anything into them.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("…")
     }
 }
 
-/// What an attempt, or a whole call, brought back.
+/// The result of an attempt or of a whole call, with its metadata.
 #[derive(Debug)]
 pub(crate) struct Attempt<T, E = Error> {
     pub(crate) result: Result<T, E>,
-    /// What the answer said besides; the default where there was none.
+    /// The default if there was no response.
     pub(crate) meta: Meta,
 }
 

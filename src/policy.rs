@@ -1,4 +1,4 @@
-//! Decisions: pure functions of values, time and randomness. No clock, no lock, no I/O.
+//! Pure policies: decisions from values, time and randomness. No clock, no lock, no I/O.
 
 use std::time::{Duration, Instant};
 
@@ -12,12 +12,12 @@ pub(crate) mod published;
 pub(crate) mod rate_limiter;
 pub(crate) mod volley;
 
-/// The moment so much later, or the same one where no moment is that late.
+/// `at + wait`, or `at` on overflow.
 pub(crate) fn later(at: Instant, wait: Duration) -> Instant {
     at.checked_add(wait).unwrap_or(at)
 }
 
-/// So many seconds; none for what is no number of seconds, the longest time there is for what is too many.
+/// A duration in seconds: zero for a negative number or NaN, [`Duration::MAX`] on overflow.
 pub(crate) fn seconds(count: f64) -> Duration {
     Duration::try_from_secs_f64(count.max(0.0)).unwrap_or(Duration::MAX)
 }

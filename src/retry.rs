@@ -17,7 +17,7 @@ use crate::policy::outcome::Outcome;
 use crate::runtime::cancel::Cancel;
 use crate::runtime::clock::Clock;
 
-/// What the retry loop repeats.
+/// An operation that the retry loop repeats.
 pub(crate) trait Operation {
     type Output;
     type Error;
@@ -25,16 +25,16 @@ pub(crate) trait Operation {
     /// Makes one attempt.
     fn attempt(&mut self, state: &CallState) -> Attempt<Self::Output, Self::Error>;
 
-    /// Says what a failure means.
+    /// Classifies a failure.
     fn classify(&mut self, error: &Self::Error) -> Classification;
 
-    /// Observes what happens between attempts.
+    /// Is called with what happens between attempts.
     fn observe(&mut self, _state: &CallState, _progress: Progress<'_, Self::Error>) {}
 }
 
 /// What happens between attempts.
 pub(crate) enum Progress<'a, E> {
-    /// The attempt that is about to be made waited this long for its turn.
+    /// The next attempt waited this long for a permit.
     Paced(Duration),
     /// The handler learned something.
     Learned(Change),
@@ -42,7 +42,7 @@ pub(crate) enum Progress<'a, E> {
     Retrying { error: &'a E, wait: Duration },
 }
 
-/// What the retry loop works with.
+/// The retry loop with its settings and dependencies.
 pub(crate) struct RetryLoop<'a> {
     pub(crate) retry: &'a RetryConfig,
     /// Paces the attempts, rejects them while the service is down, and decides how long to wait between them.
@@ -64,7 +64,7 @@ impl RetryLoop<'_> {
         self.run_from(Step::WaitForTurn, call, operation)
     }
 
-    /// Continues a call whose last attempt failed after it had succeeded at first.
+    /// Resumes a call after an attempt that succeeded at first and failed later: a stream that broke before its first chunk.
     pub(crate) fn resume<O: Operation>(
         &self,
         call: &mut Retrier<O::Error>,
@@ -81,72 +81,40 @@ impl RetryLoop<'_> {
         call: &mut Retrier<O::Error>,
         operation: &mut O,
     ) -> Attempt<O::Output, Failure<O::Error>> {
-        let (mut permit, mut meta) = (None, Meta::default());
+        let mut meta = Meta::default();
         loop {
             step = match step {
-                Step::WaitForTurn => match self.acquire(call, operation) {
-                    // At once, because to go round the loop moves a step, which is as large as an answer.
-                    Ok(acquired) => match self.granted(call, operation, acquired, &mut permit) {
-                        Step::Send => match self.send(call, operation, permit.take(), &mut meta) {
-                            Step::Done(result) => return self.done(call, result, meta),
-                            step => step,
-                        },
-                        step => step,
-                    },
+                Step::Done(result) => {
+                    self.set_times(call, &mut meta);
+                    return Attempt { result, meta };
+                }
+                Step::WaitUntil(at) if !self.wait_until(call, operation, at) => {
+                    call.rejected(Error::Shutdown)
+                }
+                Step::WaitUntil(_) | Step::WaitForTurn => match self.acquire(call, operation) {
                     Err(by) => call.rejected(by),
+                    Ok(acquired) => match self.attempt(call, operation, acquired) {
+                        (Step::Done(result), meta) => return Attempt { result, meta },
+                        (step, failed) => {
+                            meta = failed;
+                            step
+                        }
+                    },
                 },
-                Step::WaitUntil(at) if self.wait_until(call, operation, at) => Step::WaitForTurn,
-                Step::WaitUntil(_) => call.rejected(Error::Shutdown),
-                Step::Send => self.send(call, operation, permit.take(), &mut meta),
-                Step::Done(result) => return self.done(call, result, meta),
             };
         }
     }
 
-    fn done<T, E>(
-        &self,
-        call: &Retrier<E>,
-        result: Result<T, Failure<E>>,
-        mut meta: Meta,
-    ) -> Attempt<T, Failure<E>> {
-        meta.attempts = call.state.attempts;
-        meta.waited = call.state.waited;
-        meta.elapsed = self.clock.now().saturating_duration_since(call.state.started);
-        Attempt { result, meta }
-    }
-
-    /// Makes one attempt with a permit that was acquired, and returns the next step.
+    /// Makes one attempt with an acquired permit, and returns the next step.
     pub(crate) fn attempt<O: Operation>(
         &self,
         call: &mut Retrier<O::Error>,
         operation: &mut O,
         acquired: Acquired,
     ) -> (Step<O::Output, O::Error>, Meta) {
-        let (mut permit, mut meta) = (None, Meta::default());
-        let step = match self.granted(call, operation, acquired, &mut permit) {
-            Step::Send => self.send(call, operation, permit.take(), &mut meta),
-            step => step,
-        };
-        if let Step::WaitUntil(at) = step {
-            self.announce(call, operation, at.saturating_duration_since(self.clock.now()));
-        }
-        meta.attempts = call.state.attempts;
-        meta.waited = call.state.waited;
-        meta.elapsed = self.clock.now().saturating_duration_since(call.state.started);
-        (step, meta)
-    }
-
-    fn granted<O: Operation>(
-        &self,
-        call: &mut Retrier<O::Error>,
-        operation: &mut O,
-        acquired: Acquired,
-        permit: &mut Option<Permit>,
-    ) -> Step<O::Output, O::Error> {
-        let Acquired { permit: granted, waited, breaker, is_probe } = acquired;
+        let Acquired { permit, waited, breaker, is_probe } = acquired;
         self.announce(call, operation, waited);
-        *permit = Some(granted);
-        let step = call.granted(waited, is_probe);
+        call.granted(waited, is_probe);
         if !waited.is_zero() {
             operation.observe(&call.state, Progress::Paced(waited));
         }
@@ -154,22 +122,31 @@ impl RetryLoop<'_> {
             let change = Change { breaker, ..Change::default() };
             operation.observe(&call.state, Progress::Learned(change));
         }
-        step
+        let Attempt { result, mut meta } = operation.attempt(&call.state);
+        let step = match result {
+            Ok(value) => {
+                let outcome = Outcome::success().limits(meta.rate_limits);
+                self.record(call, operation, Some(permit), Some(outcome));
+                Step::Done(Ok(value))
+            }
+            Err(error) => self.after_failure(call, operation, Some(permit), error, meta.rate_limits),
+        };
+        if let Step::WaitUntil(at) = step {
+            self.announce(call, operation, at.saturating_duration_since(self.clock.now()));
+        }
+        self.set_times(call, &mut meta);
+        (step, meta)
     }
 
-    fn send<O: Operation>(
-        &self,
-        call: &mut Retrier<O::Error>,
-        operation: &mut O,
-        permit: Option<Permit>,
-        meta: &mut Meta,
-    ) -> Step<O::Output, O::Error> {
-        let attempt = operation.attempt(&call.state);
-        *meta = attempt.meta;
-        self.after_attempt(call, operation, permit, attempt.result, meta.rate_limits)
+    /// Sets the times and the number of attempts of the whole call.
+    fn set_times<E>(&self, call: &Retrier<E>, meta: &mut Meta) {
+        meta.attempts = call.state.attempts;
+        meta.waited = call.state.waited;
+        meta.elapsed = self.clock.now().saturating_duration_since(call.state.started);
     }
 
-    /// Waits for the turn of the next attempt. A retry that wasn't announced is announced as soon as its wait is known.
+    /// Waits for a permit for the next attempt. A retry that wasn't announced is announced as soon as its wait is
+    /// known.
     fn acquire<O: Operation>(&self, call: &mut Retrier<O::Error>, operation: &mut O) -> Result<Acquired> {
         let request = AcquireRequest {
             clock: self.clock,
@@ -203,24 +180,7 @@ impl RetryLoop<'_> {
         }
     }
 
-    /// Records the outcome of the attempt with the handler, and decides the next step.
-    fn after_attempt<O: Operation>(
-        &self,
-        call: &mut Retrier<O::Error>,
-        operation: &mut O,
-        permit: Option<Permit>,
-        result: Result<O::Output, O::Error>,
-        limits: RateLimits,
-    ) -> Step<O::Output, O::Error> {
-        match result {
-            Ok(value) => {
-                self.record(call, operation, permit, Some(Outcome::success().limits(limits)));
-                Step::Done(Ok(value))
-            }
-            Err(error) => self.after_failure(call, operation, permit, error, limits),
-        }
-    }
-
+    /// Records the failure of the attempt, and decides on the next step.
     fn after_failure<O: Operation>(
         &self,
         call: &mut Retrier<O::Error>,
@@ -233,7 +193,8 @@ impl RetryLoop<'_> {
         let learned = failure.learned().map(|outcome| outcome.limits(limits));
         let retry_delay =
             |tries: &mut Tries| self.handler.next_delay(self.retry, tries, &failure.outcome, self.background);
-        // A stale connection says nothing about the service, unless the retry that would tell isn't made.
+        // A stale connection says nothing about the service, so its failure is recorded only if no immediate retry
+        // follows.
         if call.immediate_retry(&failure) == Some(Immediate::FreshConnection) {
             let step = call.failed(self.clock.now(), error, &failure, retry_delay);
             if matches!(step, Step::Done(_)) {
@@ -246,7 +207,7 @@ impl RetryLoop<'_> {
         }
     }
 
-    /// Tells the handler an outcome, if there is one to tell; otherwise the permit is released without effect.
+    /// Records an outcome, if there is one; otherwise the permit is released without effect.
     fn record<O: Operation>(
         &self,
         call: &Retrier<O::Error>,
@@ -262,7 +223,7 @@ impl RetryLoop<'_> {
     }
 }
 
-/// Retry settings that work: the nearest ones, with a warning in the log, where these don't.
+/// Replaces invalid retry settings by the nearest valid ones, with a warning in the log.
 pub(crate) fn clamped(retry: RetryConfig) -> RetryConfig {
     if let Err(error) = retry.check() {
         log::warn!("{error}; continuing with the nearest allowed value");

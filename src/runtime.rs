@@ -1,4 +1,4 @@
-//! Time, threads and locks.
+//! Clocks, cancellation, background threads and locks.
 
 pub(crate) mod background;
 pub(crate) mod cancel;

@@ -1,6 +1,6 @@
-//! A server on a loopback port that fails as its script says, for tests of programs that use this crate.
+//! A scripted HTTP server on a loopback port that simulates faults, for tests of programs that use this crate.
 //!
-//! It needs the feature `test-server`, which belongs in the development dependencies of the program:
+//! It needs the feature `test-server`, which belongs in the program's development dependencies:
 //!
 //! ```toml
 //! [dev-dependencies]
@@ -8,8 +8,8 @@
 //! ```
 //!
 //! [`Server::script`] takes one [`Reply`] for each request, sends them in order, byte for byte, and records the requests.
-//! With a [fake clock](crate::Clock::fake) the client's waits take no time and can be asserted. This tests an application
-//! against a service that first refuses its call and then breaks off the answer:
+//! With a [fake clock](crate::Clock::fake) the client's waits take no time and can be asserted. This example tests an
+//! application against a service that first rejects its call and then cuts off the answer:
 //!
 //! ```
 //! use std::time::Duration;
@@ -17,7 +17,7 @@
 //! use holysheep::test_server::{Server, ok, status, stream};
 //! use holysheep::{AdaptiveConfig, ChatRequest, Client, Clock, Config, Error, Jitter, RetryConfig};
 //!
-//! /// The function under test: shows an answer while it arrives, and replaces one that breaks off.
+//! /// The function under test: shows an answer as it arrives, and replaces a truncated one.
 //! fn show(client: &Client, question: &str, screen: &mut String) -> holysheep::Result<()> {
 //!     let request = ChatRequest::new("gpt-4.1").user(question);
 //!     for chunk in client.chat_stream(&request)? {
@@ -40,7 +40,7 @@
 //!     .api_key("sk-test")
 //!     .base_url(server.url())
 //!     .clock(clock.clone())
-//!     // Without jitter and pacing every wait is known beforehand.
+//!     // Without jitter and pacing, every wait is predictable.
 //!     .retry(RetryConfig::default().jitter(Jitter::None))
 //!     .adaptive(AdaptiveConfig::off());
 //! let client = Client::new(config.build()?)?;
@@ -49,7 +49,7 @@
 //! show(&client, "What do sheep eat?", &mut screen)?;
 //!
 //! assert_eq!(screen, "Sheep eat grass.");
-//! assert_eq!(clock.sleeps(), [Duration::from_secs(2)]); // as the 429 asked
+//! assert_eq!(clock.sleeps(), [Duration::from_secs(2)]); // from the 429's Retry-After
 //! let requests = server.requests();
 //! assert_eq!(requests.len(), 3);
 //! assert_eq!(requests[2].path, "/v1/chat/completions");
@@ -57,8 +57,8 @@
 //! # Ok::<(), Error>(())
 //! ```
 //!
-//! Where several threads make calls, the order of the requests is not known: [`Server::respond`] computes the reply from
-//! the request.
+//! If several threads make calls, the order of the requests is unpredictable: [`Server::respond`] computes each reply from
+//! its request.
 //!
 //! The server speaks HTTP/1.1 without TLS. A request needs a `Content-Length`; one with a chunked body is answered with
 //! 411. The server accepts connections from this machine only. It is bounded by [`MAX_CONNECTIONS`], [`MAX_HEAD`],
@@ -82,16 +82,16 @@ use crate::runtime::sync::{lock, wait};
 pub use reply::{Reply, cut_after, hang_up, ok, raw, reset, silence, status, stream, tool_call};
 pub use request::Request;
 
-/// The most connections that are open at the same time: each has a thread. Further ones are closed at once.
+/// The maximum number of open connections, each of which has a thread. Further ones are closed at once.
 pub const MAX_CONNECTIONS: usize = 4096;
 
-/// The largest head of a request in bytes. A connection with a larger one is closed.
+/// The maximum size of a request's head in bytes. A connection with a larger one is closed.
 pub const MAX_HEAD: usize = 64 * 1024;
 
-/// The largest body of a request in bytes. A larger one is answered with 413, and the connection is closed.
+/// The maximum size of a request's body in bytes. A larger one is answered with 413, and the connection is closed.
 pub const MAX_BODY: usize = 64 * 1024 * 1024;
 
-/// The most bytes of requests that a server records. Further requests are answered with 507, which isn't retried.
+/// The maximum size of all recorded requests in bytes. Further requests are answered with 507, which isn't retried.
 pub const MAX_RECORDED: usize = 256 * 1024 * 1024;
 
 /// The pause after a failure to accept a connection: the process may have too many open files.
@@ -113,7 +113,7 @@ struct Shared {
     /// Computes the reply to a request after the end of the script.
     respond: Box<dyn Fn(&Request) -> Reply + Send + Sync>,
     /// Cancelled when the server is dropped.
-    over: Cancel,
+    stopped: Cancel,
 }
 
 #[derive(Default)]
@@ -127,7 +127,7 @@ struct State {
 }
 
 impl Server {
-    /// A server that answers the requests in this order: the first one with the first reply.
+    /// A server that sends these replies in order, one for each request.
     ///
     /// Requests after the end of the script are answered with 418, which isn't retried, and a message that says so.
     ///
@@ -177,7 +177,7 @@ impl Server {
             state: Mutex::default(),
             recorded: Condvar::new(),
             respond: Box::new(respond),
-            over: Cancel::default(),
+            stopped: Cancel::default(),
         });
         let accepting = Arc::clone(&shared);
         let started = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| {
@@ -204,11 +204,11 @@ impl Server {
     /// Adds replies at the end of the script. They come before those of [`always`](Server::always) and
     /// [`respond`](Server::respond).
     pub fn add(&self, replies: impl IntoIterator<Item = Reply>) {
-        let replies: Vec<Reply> = replies.into_iter().collect(); // the iterator may block or use this server
+        let replies: Vec<Reply> = replies.into_iter().collect(); // before locking: the iterator may block or use this server
         lock(&self.shared.state).script.extend(replies);
     }
 
-    /// The requests so far, in the order in which they were answered.
+    /// The requests so far, in the order of their replies.
     pub fn requests(&self) -> Vec<Request> {
         let requests = lock(&self.shared.state).requests.clone();
         requests.iter().map(|request| Request::clone(request)).collect()
@@ -230,8 +230,8 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.shared.over.cancel();
-        // The connection wakes the acceptor. Without it, waiting for the acceptor could take forever.
+        self.shared.stopped.cancel();
+        // The connection wakes the acceptor. If it fails, joining the acceptor could block forever.
         if let (Ok(_), Some(acceptor)) = (TcpStream::connect(self.address), self.acceptor.take()) {
             let _ = acceptor.join();
         }
@@ -250,10 +250,7 @@ impl Shared {
         let request = Arc::new(request);
         let mut state = lock(&self.state);
         if state.bytes.saturating_add(request.size()) > MAX_RECORDED {
-            return reply::refusal(
-                507,
-                "the test server has recorded the most bytes of requests that it may",
-            );
+            return reply::refusal(507, "the test server has reached its limit on recorded bytes");
         }
         state.bytes += request.size();
         state.requests.push(Arc::clone(&request));
@@ -267,7 +264,7 @@ impl Shared {
     fn sleep(&self, time: Duration) -> bool {
         let clock = Clock::system();
         let now = clock.now();
-        self.over.sleep_until(&clock, now.checked_add(time).unwrap_or(now))
+        self.stopped.sleep_until(&clock, now.checked_add(time).unwrap_or(now))
     }
 }
 
@@ -275,7 +272,7 @@ impl Shared {
 fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
     let mut open: Vec<JoinHandle<()>> = Vec::new();
     for stream in listener.incoming() {
-        if shared.over.is_cancelled() {
+        if shared.stopped.is_cancelled() {
             return;
         }
         let Ok(stream) = stream else {
@@ -292,7 +289,7 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
             state.connections
         };
         let shared = Arc::clone(shared);
-        // Without a thread the connection is closed.
+        // If no thread can be spawned, the connection is closed.
         open.extend(thread::Builder::new().spawn(move || connection::serve(stream, number, &shared)));
     }
 }
@@ -307,7 +304,7 @@ mod tests {
             state: Mutex::default(),
             recorded: Condvar::new(),
             respond: Box::new(|_| ok("hi")),
-            over: Cancel::default(),
+            stopped: Cancel::default(),
         };
         let request = Request::parse("GET / HTTP/1.1").unwrap();
         lock(&shared.state).bytes = MAX_RECORDED - request.size();

@@ -530,7 +530,7 @@ fn an_invalid_request_is_not_sent() {
     let said = |request: ChatRequest| client.chat(&request).unwrap_err().to_string();
     let finite = "temperature: is not a finite number, which JSON can't represent";
     assert_eq!(said(request().temperature(f64::NAN)), finite);
-    assert_eq!(said(ChatRequest::new("gpt-4.1")), "messages: there are none; add one with user(…)");
+    assert_eq!(said(ChatRequest::new("gpt-4.1")), "messages: is empty; add a message with user(…)");
     assert_eq!(said(ChatRequest::new(" ").user("hi")), "model: is empty; name a model, such as gpt-4.1");
     for path in ["https://elsewhere.example/v1", "/../admin", "/a b"] {
         assert!(

@@ -195,7 +195,7 @@ fn deadline_timeout_and_cancellation_end_the_wait_for_a_blocked_function() {
     let error = ask(&client.with_deadline(Some(Duration::from_millis(1)))).unwrap_err();
     assert!(matches!(error, Error::Deadline { .. }) && error.attempts() == 0, "{error:?}");
     let error = ask(&client.with_timeout(Duration::from_millis(1))).unwrap_err();
-    let text = "api_key_from: the function has not returned within the timeout of 1ms; limit the time of what it does";
+    let text = "api_key_from: the function did not return within the timeout of 1ms; give it a shorter timeout of its own";
     assert_eq!(error.to_string(), text);
     begins.recv().unwrap();
 

@@ -1,4 +1,4 @@
-//! One call through the handler: acquire, call, record, wait, again.
+//! `AdaptiveHandler::call`: makes one call under a handler, with retries.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -14,22 +14,22 @@ use crate::runtime::cancel::Cancel;
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum CallError<E> {
-    /// The call failed, and isn't retried.
+    /// The call failed and isn't retried.
     #[non_exhaustive]
     Failed {
         /// The error of the last attempt.
         error: E,
-        /// How many attempts were made.
+        /// The number of attempts made.
         attempts: u32,
     },
-    /// The handler admitted no further attempt: its circuit breaker is open.
+    /// The circuit breaker is open, so the handler admitted no further attempt.
     #[non_exhaustive]
     NotAdmitted {
-        /// Why, and when to come back.
+        /// The rejection, with the time after which to try again.
         reason: Error,
         /// The error of the last attempt; `None` if there was none.
         error: Option<E>,
-        /// How many attempts were made.
+        /// The number of attempts made.
         attempts: u32,
     },
 }
@@ -48,7 +48,7 @@ impl<E: fmt::Display> fmt::Display for CallError<E> {
 }
 
 impl<E: StdError + 'static> StdError for CallError<E> {
-    /// The source of what is printed, so that a chain says nothing twice.
+    /// The source of the printed error, so that a chain repeats nothing.
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         match self {
             CallError::Failed { error, .. } | CallError::NotAdmitted { error: Some(error), .. } => {
@@ -61,12 +61,14 @@ impl<E: StdError + 'static> StdError for CallError<E> {
 
 impl AdaptiveHandler {
     /// Makes a call: waits for a permit, runs `op`, records its `outcome`, and retries while `retry` and the handler
-    /// allow it. Sleeps on this thread.
+    /// allow it. Blocks this thread.
     ///
-    /// An `Ok` whose outcome isn't a success, as an HTTP client returns a 429, is retried too, and returned in the end.
+    /// An `Ok` whose outcome isn't a success, such as a 429 returned by an HTTP client, is retried too; the last one is
+    /// returned.
     ///
     /// # Errors
-    /// The error of the last attempt, or the open circuit breaker.
+    /// [`CallError::Failed`] with the error of the last attempt, or [`CallError::NotAdmitted`] while the circuit
+    /// breaker is open.
     ///
     /// ```
     /// use holysheep::{AdaptiveConfig, AdaptiveHandler, Outcome, RetryConfig};

@@ -1,26 +1,27 @@
 //! The settings of the adaptive handler, each with its range and the reason for its default.
 
 use crate::error::{Error, Result};
-use crate::policy::circuit_breaker::ERRORS;
+use crate::policy::circuit_breaker::DEFAULT_THRESHOLD;
 use crate::policy::rate_limiter::Bounds;
 use crate::runtime::clock::Clock;
 
-/// The default minimum rate in calls a minute: quotas are published per minute, so no call is spaced by more than that.
+/// The default minimum rate in calls a minute: quotas are published per minute, so calls never need to be further
+/// apart.
 const MIN_RATE: f64 = 1.0;
 
 /// The lowest allowed `min_rate` in calls a minute: one call an hour.
 const LOWEST_MIN_RATE: f64 = 1.0 / 60.0;
 
-/// The default number of answers in a snapshot's latencies: the article's window.
+/// The default number of latencies in a snapshot, as in the article that this crate is based on.
 const WINDOW: usize = 100;
 
-/// The largest such window: at 16 bytes an answer, a handler stays below 200 kB.
+/// The maximum: at 16 bytes per latency, a handler stays below 200 kB.
 const MAX_WINDOW: usize = 10_000;
 
-/// The article's first, lowest and highest rate, in calls a minute.
+/// The article's initial, minimum and maximum rate, in calls a minute.
 const PUBLISHED_RATES: (f64, f64, f64) = (60.0, 10.0, 120.0);
 
-/// How an [`AdaptiveHandler`](crate::AdaptiveHandler) works.
+/// Settings of an [`AdaptiveHandler`](crate::AdaptiveHandler).
 ///
 /// The defaults suit any service: no call is delayed before the first 429, and the circuit breaker opens only after ten
 /// consecutive failures.
@@ -60,7 +61,7 @@ impl Default for AdaptiveConfig {
             min_rate: MIN_RATE,
             max_rate: f64::INFINITY,
             window_size: WINDOW,
-            error_threshold: ERRORS,
+            error_threshold: DEFAULT_THRESHOLD,
             wait_when_open: false,
             seed: None,
             clock: Clock::system(),
@@ -69,17 +70,18 @@ impl Default for AdaptiveConfig {
 }
 
 impl AdaptiveConfig {
-    /// No rate limiter, no circuit breaker and no retry budget: the handler only counts. Each call's own retry limits stay.
+    /// No rate limiter, no circuit breaker and no retry budget: the handler only keeps statistics. Each call's own
+    /// retry limits still apply.
     pub fn off() -> AdaptiveConfig {
         AdaptiveConfig { mode: Mode::Off, ..AdaptiveConfig::default() }
     }
 
-    /// The numbers of the article that this crate began with, for comparison: 60 calls a minute to begin with, half of
-    /// that after a 429 and three quarters after another error but at least 10, a tenth more after 100 successes but at
-    /// most 120, and no retry after ten consecutive failures. There is no circuit breaker and no retry budget.
+    /// The settings of the article that this crate is based on, for comparison: 60 calls a minute initially, halved by a
+    /// 429 and reduced by a quarter by another error but at least 10, raised by a tenth after 100 successes but at most
+    /// 120, and no retries after ten consecutive failures. There is no circuit breaker and no retry budget.
     ///
-    /// It is slow where the quota is larger than 120 and wasteful where it is smaller than 10; the defaults are better
-    /// at everything. The article's backoff is a [`RetryConfig`](crate::RetryConfig) with
+    /// It is slow if the quota is larger than 120 and wastes requests if it is smaller than 10; the defaults are better
+    /// in every respect. The article's backoff is a [`RetryConfig`](crate::RetryConfig) with
     /// [`Jitter::Additive`](crate::Jitter::Additive) of a second and a `max_delay` of a minute; its growth with
     /// consecutive failures is not implemented.
     pub fn as_published() -> AdaptiveConfig {
@@ -100,7 +102,7 @@ impl AdaptiveConfig {
         self
     }
 
-    /// The minimum rate in calls a minute, which 429s never go below; 1 by default, at least 1/60 (one an hour).
+    /// The minimum rate in calls a minute, below which 429s don't reduce it; 1 by default, at least 1/60 (one an hour).
     pub fn min_rate(mut self, per_minute: f64) -> Self {
         self.min_rate = per_minute;
         self
@@ -112,9 +114,9 @@ impl AdaptiveConfig {
         self
     }
 
-    /// The number of answers whose latencies a snapshot summarises: 1 to 10,000, 100 by default.
-    pub fn window_size(mut self, answers: usize) -> Self {
-        self.window_size = answers;
+    /// The number of recent calls whose latencies a snapshot summarises: 1 to 10,000, 100 by default.
+    pub fn window_size(mut self, calls: usize) -> Self {
+        self.window_size = calls;
         self
     }
 
@@ -132,7 +134,7 @@ impl AdaptiveConfig {
         self
     }
 
-    /// Fixes the seed of the handler's randomness, so that runs are repeatable.
+    /// Fixes the seed of the handler's random numbers, so that runs are repeatable.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
         self
@@ -150,18 +152,21 @@ impl AdaptiveConfig {
         let refuse = |setting, message: String| Err(Error::config(setting, message));
         let AdaptiveConfig { initial_rate: initial, min_rate: min, max_rate: max, .. } = *self;
         if !(min.is_finite() && min >= LOWEST_MIN_RATE) {
-            return refuse("min_rate", format!("{min} is not a rate from 1/60, one call an hour"));
+            return refuse(
+                "min_rate",
+                format!("{min} is not a finite rate of at least 1/60, one call an hour"),
+            );
         }
         if max.is_nan() || max < min {
             return refuse(
                 "max_rate",
-                format!("{max} is not a rate from min_rate, {min}; raise it or lower that"),
+                format!("{max} is not a rate of at least min_rate, {min}; raise it or lower min_rate"),
             );
         }
         if initial.is_nan() || initial < min || (initial > max && initial.is_finite()) {
             return refuse(
                 "initial_rate",
-                format!("{initial} is not a rate from min_rate, {min}, to max_rate, {max}"),
+                format!("{initial} is not a rate between min_rate, {min}, and max_rate, {max}"),
             );
         }
         if !(1..=MAX_WINDOW).contains(&self.window_size) {
@@ -171,14 +176,14 @@ impl AdaptiveConfig {
             );
         }
         if self.error_threshold == 0 {
-            return refuse("error_threshold", "is 0, which no call could pass; 10 is usual".to_owned());
+            return refuse("error_threshold", "must be at least 1; 10 is usual".to_owned());
         }
         Ok(())
     }
 
     /// These settings, with each invalid one replaced by the nearest valid one.
     pub(super) fn clamped(mut self) -> AdaptiveConfig {
-        // A comparison with NaN is false, so that NaN becomes the default.
+        // Comparisons with NaN are false, so NaN becomes the default.
         self.min_rate =
             if self.min_rate > 0.0 { self.min_rate.clamp(LOWEST_MIN_RATE, f64::MAX) } else { MIN_RATE };
         self.max_rate = if self.max_rate > 0.0 { self.max_rate.max(self.min_rate) } else { f64::INFINITY };
@@ -209,18 +214,21 @@ mod tests {
             assert!(config.check().is_ok(), "{config:?}");
         }
         let cases = [
-            (default().min_rate(0.0), "min_rate: 0 is not a rate from 1/60, one call an hour"),
-            (default().max_rate(0.5), "max_rate: 0.5 is not a rate from min_rate, 1; raise it or lower that"),
+            (default().min_rate(0.0), "min_rate: 0 is not a finite rate of at least 1/60, one call an hour"),
+            (
+                default().max_rate(0.5),
+                "max_rate: 0.5 is not a rate of at least min_rate, 1; raise it or lower min_rate",
+            ),
             (
                 default().initial_rate(f64::NAN),
-                "initial_rate: NaN is not a rate from min_rate, 1, to max_rate, inf",
+                "initial_rate: NaN is not a rate between min_rate, 1, and max_rate, inf",
             ),
             (
                 default().max_rate(60.0).initial_rate(61.0),
-                "initial_rate: 61 is not a rate from min_rate, 1, to max_rate, 60",
+                "initial_rate: 61 is not a rate between min_rate, 1, and max_rate, 60",
             ),
             (default().window_size(0), "window_size: 0 is not a number from 1 to 10000"),
-            (default().error_threshold(0), "error_threshold: is 0, which no call could pass; 10 is usual"),
+            (default().error_threshold(0), "error_threshold: must be at least 1; 10 is usual"),
         ];
         for (config, message) in cases {
             assert_eq!(config.check().unwrap_err().to_string(), message);

@@ -1,4 +1,4 @@
-//! Joins the policies: asks each of them before a call, and finds out what an outcome means for which of them.
+//! Joins the policies: asks all of them before a call, and attributes each outcome to the one that it concerns.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -9,24 +9,26 @@ use crate::policy::concurrency::Concurrency;
 use crate::policy::header_limits::HeaderLimit;
 use crate::policy::outcome::{Admitted, Kind, Outcome};
 use crate::policy::rate_limiter::{RateLimiter, Refusal, SavedRate};
-use crate::policy::volley::{Verdict, VolleyTest};
+use crate::policy::volley::{VolleyResult, VolleyTest};
 
-/// Bare 503s in a row that aren't forgiven: where 15 % of calls fail at random, that happens once in 10,000 calls.
-const IN_A_ROW: u32 = 5;
+/// This many consecutive failures with bare 503s are not attributed to chance: if 15 % of calls fail at random, they
+/// occur once in 10,000 calls.
+const MAY_BE_DOWN: u32 = 5;
 
-/// The shortest Retry-After in whole seconds.
+/// The smallest Retry-After in whole seconds, which may be a fraction rounded up.
 const ROUNDED_UP: Duration = Duration::from_secs(1);
 
-/// Round trips of bare 503s, each followed by a pause twice as long, that make an outage: 2 s at usual rates.
+/// Consecutive round trips of bare 503s that are taken for an outage. The pause doubles with each; at usual rates they
+/// last 2 s.
 const OUTAGE: i32 = 5;
 
-/// What a handler takes the last refusals for.
+/// The cause to which a handler attributes the last refusals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum RefusalCause {
     /// The rate was too high: it is reduced.
     Rate,
-    /// Too many calls were in flight: they are capped.
+    /// Too many calls were in flight: their number is capped.
     Concurrency,
     /// The server refuses some calls at random: nothing is slowed down.
     Chance,
@@ -56,7 +58,7 @@ pub(super) enum Decision {
     Open(Duration),
 }
 
-/// The adaptive policies, and what they share.
+/// The adaptive policies and their shared state.
 #[derive(Debug)]
 pub(super) struct Controller {
     pub(super) rate: RateLimiter,
@@ -72,7 +74,7 @@ pub(super) struct Controller {
     /// The rate before the first bare 503 since the last success.
     saved: Option<SavedRate>,
     pub(super) cause: Option<RefusalCause>,
-    chance: f64,
+    random: f64,
 }
 
 impl Controller {
@@ -88,11 +90,11 @@ impl Controller {
             round_trip: Duration::ZERO,
             saved: None,
             cause: None,
-            chance: 0.5,
+            random: 0.5,
         }
     }
 
-    /// Asks each policy in turn. Only an admitted call changes their state.
+    /// Asks each policy in turn whether a call may be sent.
     pub(super) fn admit(&mut self, now: Instant) -> Decision {
         if let Some(left) = self.breaker.refuses(now) {
             return Decision::Open(left);
@@ -126,16 +128,16 @@ impl Controller {
         Admitted { number: self.newest, at: now, others }
     }
 
-    /// Learns from the outcome of `call`. A failure without a status timed out if it `is_slow`.
+    /// Learns from the outcome of `call`. A failure without a status is a timeout if it `is_slow`.
     pub(super) fn record(
         &mut self,
         now: Instant,
         call: &Admitted,
         outcome: &Outcome,
         is_slow: bool,
-        chance: f64,
+        random: f64,
     ) {
-        self.chance = chance;
+        self.random = random;
         let others = self.concurrency.ended(now);
         let is_bare = outcome.is_bare_503();
         self.read_headers(call, outcome);
@@ -163,7 +165,7 @@ impl Controller {
                 let failures = self.breaker.errors() + 1;
                 let outage = is_bare && self.rate.row() >= OUTAGE && failures >= OUTAGE as u32;
                 let before = self.breaker.openings();
-                self.breaker.step(now, call.number, Event::Failed { outage, chance });
+                self.breaker.step(now, call.number, Event::Failed { outage, random });
                 if self.breaker.openings() > before {
                     self.opened();
                 }
@@ -171,23 +173,23 @@ impl Controller {
         }
     }
 
-    /// The outcome of `call` stays unknown.
+    /// Releases `call` without an outcome.
     pub(super) fn dropped(&mut self, call: &Admitted) {
         self.concurrency.ended(call.at);
         self.breaker.step(call.at, call.number, Event::Dropped);
     }
 
-    /// Whether a bare 503 is taken for the refusal of a limiter now.
+    /// Whether a bare 503 may be the refusal of a rate limiter. While the breaker isn't closed, it is a failure.
     pub(super) fn takes_bare_503s(&self) -> bool {
         self.breaker.state() == BreakerState::Closed
     }
 
-    /// Whether so many calls have failed in a row that the service may be down.
+    /// Whether enough consecutive calls failed to suspect an outage.
     pub(super) fn may_be_down(&self) -> bool {
-        self.breaker.errors() >= IN_A_ROW
+        self.breaker.errors() >= MAY_BE_DOWN
     }
 
-    /// The same call was refused again and again, which isn't chance: it may be too large.
+    /// The same call was refused repeatedly, which isn't chance: it may be too large.
     pub(super) fn refused_again(&mut self) {
         self.volley.distrust();
     }
@@ -204,15 +206,15 @@ impl Controller {
                 _ => {}
             }
             if let Some(limit) = limit {
-                headers.update(limit, call.number, call.at, self.chance);
+                headers.update(limit, call.number, call.at, self.random);
             }
         }
     }
 
-    /// A call was refused: because of too many in flight, at random, or because the rate is too high.
+    /// Attributes a refusal to the calls in flight, to chance, or to the rate.
     fn refused(&mut self, now: Instant, call: &Admitted, outcome: &Outcome, others: u32) {
         self.round_trip = now.saturating_duration_since(call.at);
-        // A whole second may be any part of one that was rounded up: the refused call waits for it, others don't.
+        // One second may be a fraction rounded up: only the refused call waits for it.
         let hold = outcome.retry_after.filter(|asked| *asked != ROUNDED_UP).unwrap_or_default();
         let is_bare = outcome.is_bare_503();
         if self.volley.is_running() {
@@ -247,24 +249,24 @@ impl Controller {
             round_trip: self.round_trip,
             hold,
             is_bare,
-            chance: self.chance,
+            random: self.random,
         };
         self.rate.refused(now, &refusal);
     }
 
-    /// Ends the running volley if it has shown something.
+    /// Ends the running volley if it has a result, and acts on it.
     fn judge(&mut self, now: Instant) {
-        match self.volley.verdict(now, self.round_trip) {
-            Some(Verdict::Limit { hold, bare }) => self.too_fast(now, self.newest, hold, bare),
-            Some(Verdict::Chance { rate }) => {
+        match self.volley.result(now, self.round_trip) {
+            Some(VolleyResult::Limit { hold, bare }) => self.too_fast(now, self.newest, hold, bare),
+            Some(VolleyResult::Chance { rate }) => {
                 self.cause = Some(RefusalCause::Chance);
                 self.rate.raise(rate, self.newest);
             }
-            Some(Verdict::Unknown) | None => {}
+            Some(VolleyResult::Unknown) | None => {}
         }
     }
 
-    /// The breaker opened. What an outage refused says nothing about the rate.
+    /// Handles the opening of the breaker: refusals during an outage say nothing about the rate.
     fn opened(&mut self) {
         self.cause = Some(RefusalCause::Outage);
         self.volley.cancel();

@@ -1,8 +1,8 @@
-//! The latencies of a handler's last calls.
+//! The latencies of a handler's recent calls.
 
 use std::time::Duration;
 
-/// The latencies of the last answers, in a ring buffer that is allocated once.
+/// A ring buffer that is allocated once.
 #[derive(Debug)]
 pub(super) struct Latencies {
     ring: Vec<Duration>,
@@ -27,9 +27,11 @@ impl Latencies {
         self.ring.iter().copied().max().unwrap_or_default()
     }
 
-    pub(super) fn quantiles<const N: usize>(&self, parts: [f64; N]) -> [Option<Duration>; N] {
+    pub(super) fn quantiles<const N: usize>(&self, fractions: [f64; N]) -> [Option<Duration>; N] {
         let mut sorted = self.ring.clone();
         sorted.sort_unstable();
-        parts.map(|part| sorted.get((sorted.len().saturating_sub(1) as f64 * part).round() as usize).copied())
+        fractions.map(|fraction| {
+            sorted.get((sorted.len().saturating_sub(1) as f64 * fraction).round() as usize).copied()
+        })
     }
 }

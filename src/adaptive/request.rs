@@ -1,4 +1,4 @@
-//! Requests for permits: waited for, taken if there is one, and the permits they get.
+//! Acquires permits: waits for one, or takes one only if it is available now.
 
 use std::result::Result as StdResult;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::adaptive::controller::Decision;
 use crate::adaptive::state::State;
 use crate::adaptive::wait_queue::Ticket;
-use crate::adaptive::{ASK_AGAIN, AdaptiveHandler, Permit};
+use crate::adaptive::{AdaptiveHandler, FULL_RETRY_INTERVAL, Permit};
 use crate::error::{Error, Result};
 use crate::policy::circuit_breaker::BreakerState;
 use crate::policy::later;
@@ -15,18 +15,18 @@ use crate::runtime::cancel::Cancel;
 use crate::runtime::clock::Clock;
 use crate::runtime::sync::lock;
 
-/// When a caller that can't block asks again while others wait in the queue: soon for a pace of calls a second, and rarely
-/// enough to cost nothing.
-const BEHIND: Duration = Duration::from_millis(20);
+/// When a caller that can't block asks once more while others are ahead of it in the queue: short compared with the usual
+/// pace of calls, and long enough to cost nothing.
+const QUEUED_RETRY_INTERVAL: Duration = Duration::from_millis(20);
 
 /// A request for a permit.
 pub(crate) struct AcquireRequest<'a> {
     pub(crate) clock: &'a Clock,
     pub(crate) stop: &'a Cancel,
     pub(crate) deadline: Option<Instant>,
-    /// The attempt is a retry, which is admitted before all first attempts.
+    /// Whether the attempt is a retry, which is admitted before all first attempts.
     pub(crate) retry: bool,
-    /// Waits while the breaker is open, regardless of the configuration.
+    /// Whether to wait while the breaker is open, regardless of the configuration.
     pub(crate) background: bool,
 }
 
@@ -41,7 +41,7 @@ pub(crate) struct Acquired {
     pub(crate) is_probe: bool,
 }
 
-/// Why a call can't go now.
+/// Why a call isn't admitted now.
 enum NotAdmitted {
     /// It has to wait for this long.
     Wait(Duration),
@@ -52,7 +52,7 @@ enum NotAdmitted {
 }
 
 impl AdaptiveHandler {
-    /// Waits for a permit. Whoever cancels the request must call [`wake`](AdaptiveHandler::wake) afterwards.
+    /// Waits for a permit. After cancelling the request, call [`wake`](AdaptiveHandler::wake).
     ///
     /// # Errors
     /// [`Error::Shutdown`] after a cancellation, [`Error::Deadline`] and [`Error::CircuitOpen`] as in `acquire`.
@@ -71,7 +71,7 @@ impl AdaptiveHandler {
             }
             let (mut wait, mut full) = (None, None);
             if inner.queue.is_first(ticket.as_ref(), request.retry) {
-                match self.ask(&mut inner.state, now) {
+                match self.try_admit(&mut inner.state, now) {
                     Ok(acquired) => {
                         // A call that was admitted on its first check did not wait.
                         let waited = ticket
@@ -83,7 +83,7 @@ impl AdaptiveHandler {
                         break Err(Error::CircuitOpen { retry_in });
                     }
                     Err(NotAdmitted::Open(time) | NotAdmitted::Wait(time)) => wait = Some(time),
-                    // A call may end at any time, so the deadline doesn't fail the wait before it has passed.
+                    // Any call may end and make room, so this wait fails only once the deadline has passed.
                     Err(NotAdmitted::Full(time)) => {
                         full = Some(request.left(now).map_or(time, |left| left.min(time)));
                     }
@@ -105,8 +105,9 @@ impl AdaptiveHandler {
         result
     }
 
-    /// Takes a permit if there is one. Otherwise returns how long [`enter`](AdaptiveHandler::enter) will wait for it, as far as
-    /// that is known: not while others wait before this call, and not where the call would be rejected.
+    /// Takes a permit if one is available. Otherwise returns how long [`enter`](AdaptiveHandler::enter) will wait for
+    /// it, if that is known: not while the cap on calls in flight is reached or others are ahead in the queue, and not
+    /// if the call would be rejected.
     pub(crate) fn enter_at_once(
         &self,
         request: &AcquireRequest<'_>,
@@ -117,7 +118,7 @@ impl AdaptiveHandler {
         if is_over || !inner.queue.is_first(None, request.retry) {
             return Err(None);
         }
-        match self.ask(&mut inner.state, now) {
+        match self.try_admit(&mut inner.state, now) {
             Ok(acquired) => {
                 inner.queue.notify_head();
                 Ok(acquired)
@@ -130,20 +131,20 @@ impl AdaptiveHandler {
         }
     }
 
-    /// Takes a permit if there is one, for a caller that can't block; otherwise returns when to ask again.
+    /// Takes a permit if one is available, for a caller that can't block; otherwise returns when to try again.
     pub(crate) fn try_enter(&self, now: Instant, retry: bool) -> StdResult<Acquired, Instant> {
         let mut inner = lock(&self.shared.inner);
         if !inner.queue.is_first(None, retry) {
-            return Err(later(now, BEHIND));
+            return Err(later(now, QUEUED_RETRY_INTERVAL));
         }
-        self.ask(&mut inner.state, now).map_err(|not_admitted| match not_admitted {
-            NotAdmitted::Full(wait) => later(now, wait.min(ASK_AGAIN)),
+        self.try_admit(&mut inner.state, now).map_err(|not_admitted| match not_admitted {
+            NotAdmitted::Full(wait) => later(now, wait.min(FULL_RETRY_INTERVAL)),
             NotAdmitted::Open(wait) | NotAdmitted::Wait(wait) => later(now, wait),
         })
     }
 
-    /// Asks the policies whether a call may go now.
-    fn ask(&self, state: &mut State, now: Instant) -> StdResult<Acquired, NotAdmitted> {
+    /// Asks the policies to admit a call now.
+    fn try_admit(&self, state: &mut State, now: Instant) -> StdResult<Acquired, NotAdmitted> {
         let before = state.breaker();
         match state.admit(now) {
             Decision::Go(call) => {
@@ -164,12 +165,12 @@ impl AdaptiveHandler {
 }
 
 impl AcquireRequest<'_> {
-    /// The time until the deadline.
+    /// The time left until the deadline.
     fn left(&self, now: Instant) -> Option<Duration> {
         self.deadline.map(|end| end.saturating_duration_since(now))
     }
 
-    /// Whether the deadline passes before this wait is over.
+    /// Whether this wait would exceed the deadline.
     fn exceeds_deadline(&self, now: Instant, wait: Duration) -> bool {
         self.left(now).is_some_and(|left| left <= wait)
     }

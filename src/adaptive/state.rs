@@ -1,4 +1,5 @@
-//! The handler's state behind its lock: the policies, the retry budget and the counters. Reads no clock, takes no lock.
+//! The handler's state behind its lock: the policies, the retry budget and the counters. Reads no clock and takes no
+//! lock.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -12,14 +13,15 @@ use crate::policy::circuit_breaker::BreakerState;
 use crate::policy::outcome::{Admitted, Kind, Outcome};
 use crate::policy::published::{GIVE_UP_AFTER, PublishedRate};
 
-/// A call that was refused this often isn't refused at random.
+/// The number of refusals of one call from which they are not considered random.
 const NOT_RANDOM: u32 = 3;
 
-/// A failure that took less time than this didn't time out: connections fail faster.
+/// A failure in less time than this is not a timeout but a failed connection.
 const SHORTEST_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The retry budget: how many retries after errors are possible without a success. Each retry costs one, each success
-/// earns one. At 50 % errors it fails one call in 130; an outage sees at most this many retries.
+/// The retry budget: the maximum number of retries after errors without a success in between. Each retry costs one,
+/// each success restores one. With 50 % errors one call in 130 fails for lack of budget; during an outage there are at
+/// most this many retries.
 const BUDGET: u32 = 20;
 
 /// The status whose delay cap applies to a throttled outcome without a status.
@@ -50,7 +52,7 @@ pub struct Snapshot {
     pub failures: u64,
     /// Calls that were throttled (429, 529, 503 with Retry-After).
     pub throttles: u64,
-    /// Consecutive failures, since the service last answered.
+    /// Consecutive failures since the service last responded.
     pub consecutive_errors: u32,
     /// The current rate limit; `None` for no limit.
     pub rate_per_minute: Option<f64>,
@@ -58,21 +60,21 @@ pub struct Snapshot {
     pub in_flight: u32,
     /// The cap on calls in flight; `None` for no cap.
     pub max_in_flight: Option<u32>,
-    /// What the last refusals were taken for; `None` before the first.
+    /// The assumed cause of the last refusals; `None` before the first.
     pub refused_for: Option<RefusalCause>,
-    /// Whether the rate limit headers are believed. They are not while calls are granted that they exclude.
+    /// Whether the rate limit headers are trusted: not while calls are granted although the headers left none.
     pub headers_believed: bool,
     /// The state of the circuit breaker.
     pub breaker: BreakerState,
     /// How often the breaker has opened.
     pub openings: u64,
-    /// What is left of the retry budget.
+    /// The remaining retry budget.
     pub budget: u32,
-    /// Calls that wait for a permit, those of batches among them.
+    /// Calls that wait for a permit, including those of batches.
     pub waiting: usize,
-    /// The median latency of the last answers; `None` before the first.
+    /// The median latency of recent calls; `None` before the first.
     pub median_latency: Option<Duration>,
-    /// The 99th percentile of the latencies of the last answers; `None` before the first.
+    /// The 99th percentile of the latencies of recent calls; `None` before the first.
     pub p99_latency: Option<Duration>,
 }
 
@@ -98,18 +100,18 @@ pub(crate) struct Learned {
 impl fmt::Display for Learned {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.refused_for {
-            Some(cause) => write!(f, "the last refusals are taken for {cause}")?,
-            None => f.write_str("nothing was refused yet")?,
+            Some(cause) => write!(f, "the last refusals are attributed to {cause}")?,
+            None => f.write_str("no call was refused yet")?,
         }
         match self.max_in_flight {
             Some(cap) => write!(f, "; at most {cap} calls in flight")?,
             None => f.write_str("; no limit on calls in flight")?,
         }
-        f.write_str(if self.headers_believed { "" } else { "; the rate limit headers are not believed" })
+        f.write_str(if self.headers_believed { "" } else { "; the rate limit headers are ignored" })
     }
 }
 
-/// What decides about calls.
+/// The policy that admits calls.
 #[derive(Debug)]
 enum Policy {
     Adaptive(Box<Controller>),
@@ -152,7 +154,7 @@ impl State {
         }
     }
 
-    /// Asks the policies whether a call may go now.
+    /// Asks the policy to admit a call now.
     pub(super) fn admit(&mut self, now: Instant) -> Decision {
         let wait = match &mut self.policy {
             Policy::Adaptive(controller) => return controller.admit(now),
@@ -197,7 +199,7 @@ impl State {
         self.change(before)
     }
 
-    /// The outcome of `call` stays unknown.
+    /// Releases `call` without an outcome.
     pub(super) fn dropped(&mut self, call: &Admitted) {
         if let Policy::Adaptive(controller) = &mut self.policy {
             controller.dropped(call);
@@ -226,8 +228,8 @@ impl State {
                 if !retry.allows_retry(tries.errors, tries.throttles, true) {
                     return Err(Reason::RetriesSpent);
                 }
-                // The rate limiter spaces the retries; the call itself also waits for as long as the server asks.
-                // Of a service that may be down, the call stays away as after an error.
+                // The rate limiter spaces the retries, and the call also waits for the Retry-After. If the service may
+                // be down, the call backs off as after an error.
                 let backs_off = controller.may_be_down().then_some(Duration::ZERO);
                 let Some(retry_after) = outcome.retry_after.or(backs_off) else { return Ok(Duration::ZERO) };
                 let status = outcome.status.unwrap_or(TOO_MANY_REQUESTS);
@@ -237,7 +239,7 @@ impl State {
                 Ok(wait)
             }
             (Kind::Throttled | Kind::Failed, policy) => {
-                // Without pacing, refusals are spaced by the backoff and counted like errors.
+                // Without a rate limiter, refusals are spaced by the backoff and counted like errors.
                 let attempt = tries.errors;
                 tries.errors = tries.errors.saturating_add(1);
                 if !retry.allows_retry(tries.errors, tries.throttles, false) {
@@ -246,8 +248,8 @@ impl State {
                 let wait = retry.wait(attempt, outcome.status, outcome.retry_after, self.random.f64());
                 let wait = wait.ok_or(Reason::WaitTooLong)?;
                 match policy {
-                    // In a batch a retry replaces a new call instead of adding load, so it needs no budget. It still
-                    // uses it up, so that single calls add no load either.
+                    // In a batch a retry replaces a new call instead of adding load, so it is not limited by the
+                    // budget. It still spends it, so that single calls add no load either.
                     Policy::Adaptive(_) if background => self.budget = self.budget.saturating_sub(1),
                     Policy::Adaptive(_) => {
                         self.budget = self.budget.checked_sub(1).ok_or(Reason::BudgetSpent)?;
@@ -303,7 +305,7 @@ impl State {
         }
     }
 
-    /// The rate without its growth since it was set.
+    /// The rate without its growth since it was last set.
     fn base_rate(&self) -> f64 {
         match &self.policy {
             Policy::Adaptive(controller) => controller.rate.base(),
@@ -324,7 +326,7 @@ impl State {
         }
     }
 
-    /// What differs from before. A rate that grows by itself is no change.
+    /// The difference from the state before. Growth of the rate over time is not a change.
     fn change(&self, (rate, breaker, learned): (f64, BreakerState, Learned)) -> Change {
         let now = (self.base_rate(), self.breaker(), self.learned());
         Change {
@@ -335,7 +337,7 @@ impl State {
     }
 }
 
-/// A rate in calls a minute; `None` for no limit, or one that no client reaches.
+/// Converts calls a second to calls a minute; `None` if unlimited, or faster than any client.
 fn per_minute(rate: f64) -> Option<f64> {
     (rate < 1e9).then_some(rate * 60.0)
 }

@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_head_is_the_oldest_retry_or_else_the_oldest_of_the_others() {
+    fn the_head_is_the_oldest_retry_or_else_the_oldest_first_attempt() {
         let mut queue = WaitQueue::default();
         assert!(queue.is_first(None, false) && queue.is_first(None, true), "the queue is empty");
         let (first, second) = (queue.join(false), queue.join(false));

@@ -1,4 +1,4 @@
-//! A chunk of a stream.
+//! `ChatChunk`: one chunk of a streamed chat completion.
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -12,7 +12,7 @@ use crate::json::extra::Extra;
 use crate::json::lenient::{text, to_count};
 use crate::json::object::ObjectWriter;
 
-/// A part of an answer, as it arrives in a stream.
+/// One chunk of a streamed chat completion.
 ///
 /// ```no_run
 /// use holysheep::{ChatRequest, Client};
@@ -38,18 +38,18 @@ pub struct ChatChunk {
     pub(crate) head: ChunkHead,
 }
 
-/// The offsets of fields in the text of the chunk. They are parsed on access, because they are the same in every chunk.
+/// Offsets of fields in the chunk's JSON. Their values are the same in every chunk, so they are parsed only on access.
 #[derive(Clone, Default)]
 pub(crate) struct ChunkHead {
     pub(crate) id: Option<NonZeroU32>,
     pub(crate) model: Option<NonZeroU32>,
     pub(crate) created: Option<NonZeroU32>,
-    /// The total length of the names of the unknown fields: where it differs between two chunks, so do their fields.
+    /// The total length of the unknown fields' names, to detect cheaply that two chunks have different fields.
     pub(crate) unknown_names: u32,
 }
 
 impl ChatChunk {
-    /// The next part of the first choice's text; empty where there is none.
+    /// The next part of the first choice's text; empty if there is none.
     pub fn text(&self) -> &str {
         self.choices.first().map_or("", |choice| choice.delta.text())
     }
@@ -59,7 +59,7 @@ impl ChatChunk {
         self.choices.first()?.delta.reasoning()
     }
 
-    /// Whether the chunk contains a part of the answer, or its end.
+    /// Whether the chunk has content or a finish reason.
     #[inline]
     pub(crate) fn has_content(&self) -> bool {
         self.choices.iter().any(ChunkChoice::has_content)
@@ -70,12 +70,12 @@ impl ChatChunk {
         not_empty(self.extra.scalar_at(self.head.id?)?)
     }
 
-    /// The model that answers.
+    /// The model that generates the answer.
     pub fn model(&self) -> Option<String> {
         not_empty(self.extra.scalar_at(self.head.model?)?)
     }
 
-    /// When the completion was created, in seconds since 1970 at almost every service.
+    /// When the completion was created; with almost every service in seconds since 1970.
     pub fn created(&self) -> Option<u64> {
         to_count(&self.extra.scalar_at(self.head.created?)?)
     }

@@ -45,7 +45,7 @@ impl Content {
         self.parts.as_ref().map_or(&[], |parts| &parts.list)
     }
 
-    /// The text, to be changed, unless it consists of parts.
+    /// A mutable reference to the text, unless the content consists of parts.
     pub(crate) fn plain_text_mut(&mut self) -> Option<&mut String> {
         self.parts.is_none().then_some(&mut self.text)
     }
@@ -55,12 +55,12 @@ impl Content {
         self.text.is_empty() && self.parts().is_empty()
     }
 
-    /// The reasoning, where the service sends it in parts of the content, as Mistral does.
+    /// The reasoning, if the service sends it in content parts, as Mistral does.
     pub fn reasoning(&self) -> Option<&str> {
         self.parts.as_ref().map(|parts| &parts.reasoning[..]).filter(|text| !text.is_empty())
     }
 
-    /// Assembles the content of a stream. With reasoning or other parts it is a list, in Mistral's form.
+    /// Assembles streamed content. With reasoning or other parts it is a list, in Mistral's format.
     pub(crate) fn assembled(reasoning: &str, text: String, other_parts: Vec<Part>) -> Content {
         if reasoning.is_empty() && other_parts.is_empty() {
             return Content::from(text);
@@ -81,7 +81,7 @@ impl Content {
         self.parts().iter().filter(|part| part.as_text().is_none() && part.reasoning().is_none())
     }
 
-    /// Reads content of any type; see [`lenient`](crate::json::lenient).
+    /// Converts any JSON value into content; see [`lenient`](crate::json::lenient).
     pub(crate) fn from_value(value: Value) -> Lenient<Content> {
         match value {
             Value::Array(items) => {
@@ -160,7 +160,7 @@ impl<'de> Deserialize<'de> for Content {
 pub struct Part(Map<String, Value>);
 
 impl Part {
-    /// Text.
+    /// A text part.
     pub fn text(text: impl Into<String>) -> Part {
         Part::new("text", "text", Value::String(text.into()))
     }
@@ -170,7 +170,7 @@ impl Part {
         Part::new("image_url", "image_url", json!({ "url": url.into() }))
     }
 
-    /// An image that is sent with the request, of this media type, for example `image/png`.
+    /// An image embedded in the request as a data URL. `mime` is its media type, for example `image/png`.
     pub fn image_bytes(mime: &str, bytes: &[u8]) -> Part {
         let mut url = format!("data:{mime};base64,");
         base64::encode(bytes, &mut url);
@@ -201,7 +201,7 @@ impl Part {
         &self.0
     }
 
-    /// A part whose only field besides the type has the type's name.
+    /// A part with a single field besides `type`, named after the type.
     pub(super) fn of(kind: &str, value: Value) -> Part {
         Part::new(kind, kind, value)
     }
@@ -245,7 +245,7 @@ impl Part {
 impl<'de> Deserialize<'de> for Part {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Part, D::Error> {
         Part::from_value(Value::deserialize(deserializer)?)
-            .ok_or_else(|| serde::de::Error::custom("a part of a message is an object or a string"))
+            .ok_or_else(|| serde::de::Error::custom("a message part must be an object or a string"))
     }
 }
 
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn text_as_a_string_as_parts_or_missing() {
+    fn text_is_read_from_a_string_parts_or_null() {
         for (value, text) in [
             (json!("a"), "a"),
             (json!([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]), "ab"),

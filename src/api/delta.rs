@@ -1,4 +1,4 @@
-//! The choices of a chunk: what a stream adds to each message.
+//! The choices of a chunk and their deltas.
 
 use crate::api::content::Content;
 use crate::api::logprobs::Logprobs;
@@ -8,13 +8,13 @@ use crate::json::extra::Extra;
 use crate::json::lenient::is_filled;
 use crate::json::object::json_object;
 
-/// What a chunk adds to one of the choices.
+/// The next part of one choice.
 #[derive(Clone, Default, PartialEq)]
 #[non_exhaustive]
 pub struct ChunkChoice {
     /// The index of the choice, counted from 0.
     pub index: u32,
-    /// The additions to the message.
+    /// The next part of the message.
     pub delta: Delta,
     /// Why the answer ended; `None` while it continues.
     pub finish_reason: Option<String>,
@@ -24,7 +24,7 @@ pub struct ChunkChoice {
     pub extra: Extra,
 }
 
-/// What a chunk adds to a message.
+/// The next part of a message.
 #[derive(Clone, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Delta {
@@ -45,7 +45,7 @@ pub struct Delta {
 }
 
 impl ChunkChoice {
-    /// Whether this is a part of an answer, or its end: more than a role.
+    /// Whether there is more than a role: content or a finish reason.
     #[inline]
     pub(crate) fn has_content(&self) -> bool {
         self.finish_reason.is_some() || self.delta.has_content()
@@ -72,18 +72,18 @@ impl Delta {
             || has_other_content(extra)
     }
 
-    /// The next part of the text; empty where there is none.
+    /// The next part of the text; empty if there is none.
     pub fn text(&self) -> &str {
         self.content.as_ref().map_or("", Content::text)
     }
 
-    /// The next part of the model's reasoning, wherever the service puts it.
+    /// The next part of the model's reasoning, from whichever field the service uses.
     pub fn reasoning(&self) -> Option<&str> {
         find_reasoning(&self.reasoning, &self.reasoning_content, &self.content)
     }
 }
 
-/// Whether one of the unknown fields of a message holds anything, such as an image or audio.
+/// Whether any unknown field of a message has content, such as an image or audio.
 pub(crate) fn has_other_content(extra: &Extra) -> bool {
     !extra.is_unset() && extra.values().any(is_filled)
 }
@@ -106,7 +106,7 @@ json_object!(serialize Delta {
 });
 
 impl From<Delta> for Message {
-    /// Converts a delta that holds a complete message.
+    /// Converts a delta that contains a complete message.
     fn from(delta: Delta) -> Message {
         Message {
             role: delta.role.unwrap_or_default(),

@@ -1,4 +1,4 @@
-//! Embeddings: requests with texts, and answers with a vector for each text.
+//! Embedding requests and responses.
 
 mod item;
 
@@ -18,7 +18,7 @@ use crate::json::lenient::{any, count, exact, list, text};
 use crate::json::object::{KnownFields, json_object};
 use crate::meta::Meta;
 
-/// A request for embeddings, built as a chain.
+/// A request for embeddings, built by chaining setters.
 ///
 /// ```
 /// use holysheep::EmbeddingRequest;
@@ -35,9 +35,9 @@ pub struct EmbeddingRequest {
     extra: Map<String, Value>,
 }
 
-/// The fields of an [`EmbeddingRequest`], to be read. Made by [`EmbeddingRequest::view`].
+/// A read-only view of an [`EmbeddingRequest`], returned by [`EmbeddingRequest::view`].
 ///
-/// The names are those in JSON. A field that wasn't set is `None`.
+/// Fields have their JSON names. Unset fields are `None`.
 #[derive(Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct EmbeddingRequestView<'a> {
@@ -49,9 +49,9 @@ pub struct EmbeddingRequestView<'a> {
     pub dimensions: Option<u64>,
     /// The encoding of the vectors.
     pub encoding_format: Option<&'a str>,
-    /// The end user that the request is made for.
+    /// The id of the end user on whose behalf the request is made.
     pub user: Option<&'a str>,
-    /// All other fields. One with the name of a field above overrides it.
+    /// All other fields. A field with a name from above overrides that field.
     pub extra: &'a Map<String, Value>,
 }
 
@@ -78,13 +78,13 @@ impl EmbeddingRequest {
         self
     }
 
-    /// Identifies the end user that the request is made for.
+    /// Identifies the end user on whose behalf the request is made.
     pub fn user_id(mut self, id: impl Into<String>) -> Self {
         self.user = Some(id.into());
         self
     }
 
-    /// Sets a field that has no setter here. It overrides the field of a setter.
+    /// Sets a field that has no setter. It overrides a setter of the same name.
     pub fn extra(mut self, name: impl Into<String>, value: impl Into<Value>) -> Self {
         self.extra.insert(name.into(), value.into());
         self
@@ -95,10 +95,10 @@ impl EmbeddingRequest {
         &self.model
     }
 
-    /// The names in JSON of the fields that have a setter.
+    /// The JSON names of the fields that have a setter.
     pub const FIELDS: &'static [&'static str] = <EmbeddingRequest as KnownFields>::NAMES;
 
-    /// The fields of the request, to be read.
+    /// A read-only view of the fields.
     pub fn view(&self) -> EmbeddingRequestView<'_> {
         let EmbeddingRequest { model, input, dimensions, encoding_format, user, extra } = self;
         EmbeddingRequestView {
@@ -111,11 +111,11 @@ impl EmbeddingRequest {
         }
     }
 
-    /// Refuses a request that every service would refuse. [`Client::embeddings`](crate::Client::embeddings) does that too,
-    /// before anything is sent.
+    /// Checks for mistakes that every service would reject. [`Client::embeddings`](crate::Client::embeddings) calls this
+    /// before it sends anything.
     ///
     /// # Errors
-    /// [`Error::Config`] where there is no model or no input.
+    /// [`Error::Config`] if the model or the input is missing.
     pub fn check(&self) -> Result<()> {
         if self.model.trim().is_empty() {
             return Err(Error::config("model", "is empty; name a model, such as text-embedding-3-small"));
@@ -125,13 +125,13 @@ impl EmbeddingRequest {
             input => input.is_null(),
         };
         if is_empty && !self.extra.contains_key("input") {
-            return Err(Error::config("input", "there is none; give at least one text"));
+            return Err(Error::config("input", "is empty; pass at least one text"));
         }
         Ok(())
     }
 
-    /// How many texts there are: a text, a list of tokens, and each item of any other list is one. None for a form that isn't
-    /// known.
+    /// The number of texts: one for a string or a list of tokens, one per item of any other list. `None` for an unknown
+    /// format.
     pub(crate) fn texts(&self) -> Option<usize> {
         match self.extra.get("input").unwrap_or(&self.input.0) {
             Value::String(_) => Some(1),
@@ -157,12 +157,12 @@ impl Default for EmbeddingInput {
 }
 
 impl EmbeddingInput {
-    /// The input as it is sent: a text or a list.
+    /// The input as it is sent.
     pub fn as_json(&self) -> &Value {
         &self.0
     }
 
-    /// The text, or the texts of a list; nothing for tokens.
+    /// The text, or the texts of a list; empty for tokens.
     pub fn texts(&self) -> impl Iterator<Item = &str> {
         let list = self.0.as_array().map_or(std::slice::from_ref(&self.0), Vec::as_slice);
         list.iter().filter_map(Value::as_str)
@@ -208,7 +208,7 @@ impl<T: Into<Value> + Clone> From<&[T]> for EmbeddingInput {
 debug_without_content!(EmbeddingRequest, request => model: request.model, input: request.input);
 
 impl fmt::Debug for EmbeddingRequestView<'_> {
-    /// Shows what may be logged: no content.
+    /// Omits content, because debug output is often logged.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = f.debug_struct("EmbeddingRequestView");
         shown.field("model", &self.model).field("input", self.input).finish_non_exhaustive()
@@ -217,16 +217,16 @@ impl fmt::Debug for EmbeddingRequestView<'_> {
 
 debug_without_content!(EmbeddingInput, input => count: input.0.as_array().map_or(1, Vec::len));
 
-/// Embeddings, in the order of the texts.
+/// The embeddings, in the order of the texts.
 #[derive(Clone, Default, PartialEq, Deserialize)]
 #[serde(try_from = "EmbeddingList")]
 #[non_exhaustive]
 pub struct EmbeddingResponse {
     /// One embedding for each text.
     pub data: Vec<Embedding>,
-    /// The model; empty where the service doesn't name it.
+    /// The model; empty if the service doesn't name it.
     pub model: String,
-    /// The token usage, where the service reports it.
+    /// The token usage, if the service reports it.
     pub usage: Option<Usage>,
     /// All other fields.
     pub extra: Extra,
@@ -238,7 +238,7 @@ pub struct EmbeddingResponse {
 #[serde(try_from = "EmbeddingItem")]
 #[non_exhaustive]
 pub struct Embedding {
-    /// The index of the text that this belongs to, counted from 0.
+    /// The index of the embedded text, counted from 0.
     pub index: u64,
     /// The vector.
     pub embedding: Vec<f32>,
@@ -255,12 +255,13 @@ impl EmbeddingResponse {
         self.data.iter().map(|embedding| &embedding.embedding[..])
     }
 
-    /// Facts about the call, such as attempts and times.
+    /// Metadata of the call, such as attempts and times.
     pub fn meta(&self) -> &Meta {
         &self.meta
     }
 
-    /// What doesn't match a request with this many texts, if anything: there must be one vector for each text, with its index.
+    /// How the response fails to match a request with this many texts, if it does: each text must have one vector with its
+    /// index.
     pub(crate) fn mismatch(&self, texts: Option<usize>) -> Option<String> {
         let vectors = self.data.len();
         let texts = texts.unwrap_or(vectors);
@@ -268,20 +269,20 @@ impl EmbeddingResponse {
         if vectors != texts || vectors == 0 {
             return Some(counts);
         }
-        // They are sorted by index.
+        // `data` is sorted by index.
         let index = |position: usize| self.data[position].index;
         if let Some(position) = (1..vectors).find(|position| index(position - 1) == index(*position)) {
-            return Some(format!("{counts}, and the index {} is repeated", index(position)));
+            return Some(format!("{counts}, and index {} is repeated", index(position)));
         }
         if index(vectors - 1) >= texts as u64 {
-            return Some(format!("{counts}, and the index {} is out of range", index(vectors - 1)));
+            return Some(format!("{counts}, and index {} is out of range", index(vectors - 1)));
         }
         let empty = self.data.iter().find(|embedding| embedding.embedding.is_empty())?;
-        Some(format!("{counts}, and the one with the index {} is empty", empty.index))
+        Some(format!("{counts}, and the vector with index {} is empty", empty.index))
     }
 }
 
-/// An answer with embeddings as servers send it: the data may be missing.
+/// The wire format of [`EmbeddingResponse`]: the data may be missing.
 #[derive(Default)]
 struct EmbeddingList {
     data: Option<Vec<EmbeddingItem>>,
@@ -306,14 +307,15 @@ impl TryFrom<EmbeddingList> for EmbeddingResponse {
     type Error = &'static str;
 
     fn try_from(EmbeddingList { data, model, usage, extra }: EmbeddingList) -> Result<Self, &'static str> {
-        let items = data.ok_or("there is no data")?;
-        // Where no index is sent at all, the position counts. An index that only some have proves nothing about the others.
+        let items = data.ok_or("the response has no data")?;
+        // Without any index, the position counts. If only some items have one, the others can't be assigned.
         let unnamed = items.iter().filter(|item| item.index.is_none()).count();
         if unnamed != 0 && unnamed != items.len() {
-            return Err("an embedding without an index beside others that have one");
+            return Err("some embeddings have an index and others have none");
         }
         let items = items.into_iter().enumerate();
-        let mut data = items.map(|(position, item)| item.at(position)).collect::<Result<Vec<_>, _>>()?;
+        let mut data =
+            items.map(|(position, item)| item.into_embedding(position)).collect::<Result<Vec<_>, _>>()?;
         data.sort_by_key(|embedding| embedding.index);
         Ok(EmbeddingResponse { data, model, usage, extra: extra.into(), meta: Meta::default() })
     }
@@ -331,7 +333,7 @@ mod tests {
     use serde_json::{from_value, json, to_value};
 
     #[test]
-    fn inputs_of_one_text_or_several() {
+    fn the_input_is_one_text_or_several() {
         for (request, input) in [
             (EmbeddingRequest::new("m", "a"), json!("a")),
             (EmbeddingRequest::new("m", String::from("a")), json!("a")),
@@ -363,18 +365,18 @@ mod tests {
     }
 
     #[test]
-    fn requests_that_every_service_would_refuse() {
+    fn requests_that_every_service_would_reject() {
         let refusal = |request: EmbeddingRequest| request.check().unwrap_err().to_string();
         let model = "model: is empty; name a model, such as text-embedding-3-small";
         assert_eq!(refusal(EmbeddingRequest::new("", "a")), model);
         assert_eq!(
             refusal(EmbeddingRequest::new("m", Vec::<String>::new())),
-            "input: there is none; give at least one text"
+            "input: is empty; pass at least one text"
         );
     }
 
     #[test]
-    fn vectors_as_numbers_and_as_base64_in_order_of_their_indices() {
+    fn vectors_are_read_as_numbers_or_base64_and_sorted_by_index() {
         let answer: EmbeddingResponse = from_value(json!({
             "object": "list", "model": "m", "usage": {"prompt_tokens": 2, "total_tokens": 2},
             "data": [
@@ -406,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn a_vector_belongs_to_each_text() {
+    fn each_text_must_have_one_vector() {
         let mismatch = |input: Value, indices: Value| {
             let item = |index: &Value| json!({"index": index, "embedding": [1]});
             let data: Value = indices.as_array().unwrap().iter().map(item).collect();
@@ -428,13 +430,9 @@ mod tests {
             (four(), json!([]), Some("0 vectors for 4 texts")),
             (json!({"text": "a"}), json!([]), Some("0 vectors for 0 texts")),
             (json!("a"), json!([0, 1]), Some("2 vectors for 1 texts")),
-            (four(), json!([0, 1, 1, 3]), Some("4 vectors for 4 texts, and the index 1 is repeated")),
-            (four(), json!([0, 1, 2, 9]), Some("4 vectors for 4 texts, and the index 9 is out of range")),
-            (
-                json!({"text": "a"}),
-                json!([0, 2]),
-                Some("2 vectors for 2 texts, and the index 2 is out of range"),
-            ),
+            (four(), json!([0, 1, 1, 3]), Some("4 vectors for 4 texts, and index 1 is repeated")),
+            (four(), json!([0, 1, 2, 9]), Some("4 vectors for 4 texts, and index 9 is out of range")),
+            (json!({"text": "a"}), json!([0, 2]), Some("2 vectors for 2 texts, and index 2 is out of range")),
         ] {
             assert_eq!(
                 mismatch(input.clone(), indices.clone()),
@@ -448,7 +446,7 @@ mod tests {
         let empty: EmbeddingResponse = from_value(json!({"data": [{"index": 0, "embedding": []}]})).unwrap();
         assert_eq!(
             empty.mismatch(Some(1)).unwrap(),
-            "1 vectors for 1 texts, and the one with the index 0 is empty"
+            "1 vectors for 1 texts, and the vector with index 0 is empty"
         );
     }
 

@@ -25,7 +25,7 @@ pub struct Logprobs {
 pub struct TokenLogprob {
     /// The token.
     pub token: String,
-    /// The natural logarithm of its probability; `None` where the service sends no number.
+    /// The natural logarithm of its probability; `None` if the service sends no number.
     pub logprob: Option<f64>,
     /// The bytes of the token, which may be only a part of a character.
     pub bytes: Option<Vec<u8>>,
@@ -48,13 +48,13 @@ json_object!(TokenLogprob {
 });
 
 impl Logprobs {
-    /// What they take in memory.
+    /// The memory they take in bytes.
     pub(crate) fn cost(&self) -> usize {
         let tokens = self.content.iter().chain(&self.refusal).map(TokenLogprob::cost).sum::<usize>();
         tokens + extra_cost(&self.extra)
     }
 
-    /// Appends those of the next chunk.
+    /// Appends the log probabilities of the next chunk.
     pub(crate) fn append(&mut self, next: &Logprobs) {
         self.content.extend_from_slice(&next.content);
         self.refusal.extend_from_slice(&next.refusal);
@@ -74,7 +74,7 @@ fn extra_cost(extra: &Extra) -> usize {
     if extra.is_unset() { 0 } else { fields_cost(extra) }
 }
 
-/// Appends the unknown fields of the next chunk: lists grow, the first value of any other field stays.
+/// Merges the unknown fields of the next chunk: lists are concatenated, other fields keep their first value.
 fn append_lists(fields: &mut Extra, next: &Extra) {
     if next.is_unset() {
         return;
@@ -90,7 +90,7 @@ fn append_lists(fields: &mut Extra, next: &Extra) {
     *fields = merged.into();
 }
 
-/// Reads the alternatives of a token. Those of an alternative itself aren't read, which bounds the depth.
+/// Reads the alternatives of a token. To bound the depth, their own `top_logprobs` stay in `extra`.
 fn alternatives(value: List<Map<String, Value>>) -> Lenient<Vec<TokenLogprob>> {
     let alternative = |mut fields: Map<String, Value>| {
         let deeper = fields.remove("top_logprobs");

@@ -26,7 +26,7 @@ use crate::json::object::json_object;
 pub enum Role {
     /// The author of the instructions.
     System,
-    /// The author of the instructions, as OpenAI's newer models call it.
+    /// The author of the instructions, in the terms of OpenAI's newer models.
     Developer,
     /// The user.
     User,
@@ -114,7 +114,7 @@ pub struct Message {
     pub function_call: Option<Box<FunctionCall>>,
     /// All other fields.
     pub extra: Extra,
-    // The reasoning, under the name that the service used: it has to be sent back under the same name.
+    // The reasoning, in the field that the service used: it has to be sent back in the same field.
     pub(crate) reasoning: Option<String>,
     pub(crate) reasoning_content: Option<String>,
 }
@@ -125,17 +125,17 @@ impl Message {
         Message::new(Role::System, text.into())
     }
 
-    /// A message of the user.
+    /// A user message.
     pub fn user(text: impl Into<String>) -> Message {
         Message::new(Role::User, text.into())
     }
 
-    /// A message of the user that has several parts, such as text and images.
+    /// A user message with several parts, such as text and images.
     pub fn user_parts(parts: impl IntoIterator<Item = Part>) -> Message {
         Message::new(Role::User, Vec::from_iter(parts))
     }
 
-    /// A message of the model.
+    /// An assistant message.
     pub fn assistant(text: impl Into<String>) -> Message {
         Message::new(Role::Assistant, text.into())
     }
@@ -155,7 +155,7 @@ impl Message {
         self.content.as_ref().map_or("", Content::text)
     }
 
-    /// Whether the message is more than a role.
+    /// Whether the message has more than a role.
     pub(crate) fn has_content(&self) -> bool {
         self.content.as_ref().is_some_and(|content| !content.is_empty())
             || self.reasoning().is_some()
@@ -165,7 +165,7 @@ impl Message {
             || has_other_content(&self.extra)
     }
 
-    /// The model's reasoning, wherever the service puts it.
+    /// The model's reasoning, from whichever field the service uses.
     pub fn reasoning(&self) -> Option<&str> {
         find_reasoning(&self.reasoning, &self.reasoning_content, &self.content)
     }
@@ -173,7 +173,7 @@ impl Message {
 
 json_object!(Message {
     always role: "role" => role,
-    // Null where there is none: several servers require the field, and every server accepts null.
+    // Null if there is none: several servers require the field, and every server accepts null.
     always content: "content" => Content::from_value,
     optional reasoning: "reasoning" => text,
     optional reasoning_content: "reasoning_content" => text,
@@ -191,7 +191,7 @@ fn function_call(value: Object<FunctionDelta>) -> Lenient<Box<FunctionCall>> {
     Ok(object(value)?.filter(|call| !call.is_blank()).map(|call| Box::new(call.into())))
 }
 
-/// The first of the three places for reasoning that isn't empty.
+/// The first of the three reasoning fields that isn't empty.
 pub(super) fn find_reasoning<'a>(
     reasoning: &'a Option<String>,
     reasoning_content: &'a Option<String>,
@@ -210,7 +210,7 @@ mod tests {
     use serde_json::{from_value, json, to_value};
 
     #[test]
-    fn messages_in_the_form_that_services_expect() {
+    fn messages_have_the_format_that_services_expect() {
         let image = Part::image_url("https://example.com/a.png");
         for (message, expected) in [
             (Message::system("a"), json!({"role": "system", "content": "a"})),
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_of_a_model_is_sent_back_unchanged() {
+    fn an_assistant_message_is_sent_back_unchanged() {
         for value in [
             json!({"role": "assistant", "content": null, "tool_calls": [
                 {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn reasoning_is_found_in_every_place() {
+    fn reasoning_is_found_in_every_field() {
         for value in [
             json!({"reasoning_content": "hm"}),
             json!({"reasoning": "hm"}),

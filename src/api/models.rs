@@ -12,7 +12,7 @@ use crate::json::extra::Extra;
 use crate::json::lenient::{List, text};
 use crate::json::object::json_object;
 
-/// A model as the service lists it.
+/// A model in a service's list.
 ///
 /// ```no_run
 /// use holysheep::Client;
@@ -25,14 +25,14 @@ use crate::json::object::json_object;
 #[derive(Debug, Clone, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Model {
-    /// The name to put into a request.
+    /// The model name for requests.
     pub id: String,
     /// All other fields.
     pub extra: Extra,
 }
 
 impl Model {
-    /// The owner of the model, where the service names one.
+    /// The owner of the model, if the service names one.
     pub fn owned_by(&self) -> Option<&str> {
         self.extra.get("owned_by")?.as_str()
     }
@@ -40,7 +40,7 @@ impl Model {
 
 json_object!(Model { always id: "id" => text } finish with_name);
 
-/// Uses the name as the id where there is no id, as in Ollama's own list and in Google's.
+/// Uses the name as the id if there is no id, as in the native lists of Ollama and Google.
 fn with_name(mut model: Model) -> Model {
     if model.id.is_empty() {
         let name = model.extra.get("name").or_else(|| model.extra.get("model"));
@@ -49,7 +49,7 @@ fn with_name(mut model: Model) -> Model {
     model
 }
 
-/// The list as servers send it: `{"data": […]}`, and at some gateways `{"models": […]}` or the bare array.
+/// The wire format of the list: `{"data": […]}`, or from some gateways `{"models": […]}` or a bare array.
 #[derive(Debug)]
 pub(crate) struct ModelList(Vec<Model>);
 
@@ -110,7 +110,7 @@ mod tests {
     use serde_json::{from_value, json, to_value};
 
     #[test]
-    fn every_form_of_list() {
+    fn every_list_format_is_read() {
         for value in [
             json!({"object": "list", "data": [{"id": "a"}, {"id": "b"}]}),
             json!([{"id": "a"}, {"id": "b"}]),

@@ -1,4 +1,4 @@
-//! Where JSON that a model wrote comes from, so that an error in it can name its cause.
+//! The response that model-written JSON came from, so that a decoding error can report truncation and the request id.
 
 use std::sync::Arc;
 
@@ -7,8 +7,7 @@ use serde::de::DeserializeOwned;
 use crate::error::{Error, Result, incompleteness};
 use crate::json;
 
-/// The answer that a tool call came with. It is no part of the call: two calls that differ in it only are equal, and it isn't
-/// serialised.
+/// The response that a tool call came with. Comparison and serialisation ignore it.
 #[derive(Clone, Default)]
 pub(crate) struct Origin(Option<Arc<Answer>>);
 
@@ -24,7 +23,7 @@ impl Origin {
         Origin(Some(Arc::new(Answer { finish_reason, request_id })))
     }
 
-    /// Decodes JSON of this answer.
+    /// Decodes JSON from this response.
     pub(crate) fn decode<T: DeserializeOwned>(&self, text: &str) -> Result<T> {
         let answer = self.0.as_deref();
         let finish_reason = answer.and_then(|answer| answer.finish_reason.as_deref());
@@ -32,8 +31,8 @@ impl Origin {
     }
 }
 
-/// Decodes JSON that a model wrote in an answer that ended for this reason. Where that left the answer incomplete, it is the
-/// error, whatever the parser says.
+/// Decodes model-written JSON. If that fails and the finish reason means that the answer is incomplete, the error is
+/// [`Error::Incomplete`] instead of the parser's.
 pub(crate) fn decode<T: DeserializeOwned>(
     text: &str,
     finish_reason: Option<&str>,

@@ -1,4 +1,4 @@
-//! A chat request.
+//! The builder of chat requests, and their validation.
 
 mod body;
 mod standard;
@@ -13,7 +13,7 @@ use crate::api::response_format::ResponseFormat;
 use crate::api::tools::{Tool, ToolChoice};
 use crate::error::{Error, Result};
 
-/// A request for a chat completion, built as a chain.
+/// A request for a chat completion, built by chaining setters.
 ///
 /// ```
 /// use holysheep::ChatRequest;
@@ -23,8 +23,7 @@ use crate::error::{Error, Result};
 ///
 /// [`view`](ChatRequest::view) reads the fields back.
 ///
-/// Whether the answer is streamed isn't a field: [`chat`](crate::Client::chat) and
-/// [`chat_stream`](crate::Client::chat_stream) decide that.
+/// There is no `stream` field: call [`chat`](crate::Client::chat) or [`chat_stream`](crate::Client::chat_stream).
 #[derive(Clone, Default, PartialEq)]
 pub struct ChatRequest {
     model: String,
@@ -50,7 +49,7 @@ pub struct ChatRequest {
 }
 
 impl ChatRequest {
-    /// A request to this model, without messages yet.
+    /// A request to this model, without messages.
     pub fn new(model: impl Into<String>) -> ChatRequest {
         ChatRequest { model: model.into(), ..ChatRequest::default() }
     }
@@ -60,12 +59,12 @@ impl ChatRequest {
         self.message(Message::system(text))
     }
 
-    /// Adds a message of the user.
+    /// Adds a user message.
     pub fn user(self, text: impl Into<String>) -> Self {
         self.message(Message::user(text))
     }
 
-    /// Adds an earlier message of the model.
+    /// Adds an assistant message from earlier in the conversation.
     pub fn assistant(self, text: impl Into<String>) -> Self {
         self.message(Message::assistant(text))
     }
@@ -100,7 +99,7 @@ impl ChatRequest {
         self
     }
 
-    /// The penalty for tokens by how often they occurred before: -2 to 2.
+    /// The penalty for tokens in proportion to how often they occurred before: -2 to 2.
     pub fn frequency_penalty(mut self, penalty: f64) -> Self {
         self.frequency_penalty = Some(penalty);
         self
@@ -125,7 +124,7 @@ impl ChatRequest {
         self
     }
 
-    /// Texts that end the answer.
+    /// Stop sequences: texts at which generation ends.
     pub fn stop(mut self, texts: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.stop = texts.into_iter().map(Into::into).collect();
         self
@@ -161,9 +160,9 @@ impl ChatRequest {
         self
     }
 
-    /// Requests JSON that this schema describes, which the service enforces. [`ChatResponse::json`](crate::ChatResponse::json)
-    /// parses it. Models answer in the order of the schema's keys, which only the feature `preserve-order` keeps; without it
-    /// they are sorted.
+    /// Requests JSON that conforms to this schema, which the service enforces.
+    /// [`ChatResponse::json`](crate::ChatResponse::json) parses it. Models generate keys in the schema's order. Without the
+    /// feature `preserve-order` the schema's keys are sorted.
     pub fn json_schema(self, name: impl Into<String>, schema: impl Into<Value>) -> Self {
         self.response_format(ResponseFormat::json_schema(name, schema))
     }
@@ -186,13 +185,13 @@ impl ChatRequest {
         self
     }
 
-    /// Identifies the end user that the request is made for, so that the service can trace abuse.
+    /// Identifies the end user on whose behalf the request is made, so that the service can detect abuse.
     pub fn user_id(mut self, id: impl Into<String>) -> Self {
         self.user = Some(id.into());
         self
     }
 
-    /// Sets a field that has no setter here. It overrides the field of a setter.
+    /// Sets a field that has no setter. It overrides a setter of the same name.
     pub fn extra(mut self, name: impl Into<String>, value: impl Into<Value>) -> Self {
         self.extra.insert(name.into(), value.into());
         self
@@ -208,7 +207,7 @@ impl ChatRequest {
         &self.model
     }
 
-    /// Refuses a request that every service would refuse. The client does that too, before anything is sent.
+    /// Checks for mistakes that every service would reject. The client calls this before it sends anything.
     ///
     /// # Errors
     /// [`Error::Config`], whose `setting` is the field: no model, no messages, a number that isn't finite, or `stream` set as
@@ -218,7 +217,7 @@ impl ChatRequest {
             return Err(Error::config("model", "is empty; name a model, such as gpt-4.1"));
         }
         if self.messages.is_empty() && !self.extra.contains_key("messages") {
-            return Err(Error::config("messages", "there are none; add one with user(…)"));
+            return Err(Error::config("messages", "is empty; add a message with user(…)"));
         }
         for (name, number) in [
             ("temperature", self.temperature),
@@ -313,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn the_list_of_fields_names_all_that_have_a_setter() {
+    fn every_field_with_a_setter_is_listed() {
         let mut names: Vec<String> = to_value(full()).unwrap().as_object().unwrap().keys().cloned().collect();
         names.retain(|name| name != "store");
         let mut listed = ChatRequest::FIELDS.to_vec();
@@ -367,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_that_every_service_would_refuse() {
+    fn requests_that_every_service_would_reject() {
         let refusal = |request: ChatRequest| request.check().unwrap_err().to_string();
         let ok = || ChatRequest::new("m").user("a");
         assert!(ok().check().is_ok());
@@ -375,7 +374,7 @@ mod tests {
             refusal(ChatRequest::new(" ").user("a")),
             "model: is empty; name a model, such as gpt-4.1"
         );
-        assert_eq!(refusal(ChatRequest::new("m")), "messages: there are none; add one with user(…)");
+        assert_eq!(refusal(ChatRequest::new("m")), "messages: is empty; add a message with user(…)");
         let number = "is not a finite number, which JSON can't represent";
         assert_eq!(refusal(ok().temperature(f64::NAN)), format!("temperature: {number}"));
         assert_eq!(refusal(ok().top_p(f64::INFINITY)), format!("top_p: {number}"));

@@ -1,4 +1,4 @@
-//! The answer to a chat request.
+//! The response to a chat request.
 
 use serde::de::DeserializeOwned;
 
@@ -13,7 +13,7 @@ use crate::json::extra::Extra;
 use crate::json::object::json_object;
 use crate::meta::Meta;
 
-/// The maximum number of choices, which is that of most services.
+/// The maximum number of choices, as at most services.
 pub(crate) const MAX_CHOICES: usize = 128;
 
 /// A chat completion.
@@ -31,15 +31,15 @@ pub(crate) const MAX_CHOICES: usize = 128;
 #[derive(Clone, Default, PartialEq)]
 #[non_exhaustive]
 pub struct ChatResponse {
-    /// The service's id of this completion; empty where it sends none.
+    /// The service's id of this completion; empty if it sends none.
     pub id: String,
-    /// The model that answered; empty where the service doesn't name it.
+    /// The model that answered; empty if the service doesn't name it.
     pub model: String,
-    /// When the completion was created, in seconds since 1970 at almost every service.
+    /// When the completion was created; with almost every service in seconds since 1970.
     pub created: Option<u64>,
-    /// The answers: one unless the request asked for more.
+    /// The choices: one unless the request asked for more.
     pub choices: Vec<Choice>,
-    /// The token usage, where the service reports it.
+    /// The token usage, if the service reports it.
     pub usage: Option<Usage>,
     /// All other fields.
     pub extra: Extra,
@@ -73,12 +73,12 @@ pub struct Choice {
 }
 
 impl ChatResponse {
-    /// The text of the first answer; empty where it has none.
+    /// The text of the first answer; empty if it has none.
     pub fn text(&self) -> &str {
         self.choices.first().map_or("", |choice| choice.message.text())
     }
 
-    /// The reasoning of the first answer, where the service sends it.
+    /// The reasoning of the first answer, if the service sends it.
     pub fn reasoning(&self) -> Option<&str> {
         self.choices.first()?.message.reasoning()
     }
@@ -102,19 +102,19 @@ impl ChatResponse {
     /// [`json_schema`](crate::api::ChatRequest::json_schema). A Markdown fence around the JSON is removed.
     ///
     /// # Errors
-    /// [`Error::Incomplete`](crate::Error::Incomplete) where the answer was cut by the token limit, filtered or refused, and
-    /// [`Error::Decode`](crate::Error::Decode) where the text isn't JSON or doesn't fit `T`.
+    /// [`Error::Incomplete`](crate::Error::Incomplete) if the answer was cut off by the token limit, filtered or refused, and
+    /// [`Error::Decode`](crate::Error::Decode) if the text isn't JSON or doesn't fit `T`.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T> {
         let finish_reason = self.refusal().map_or(self.finish_reason(), |_| Some("refusal"));
         decode(without_fence(self.text()), finish_reason, self.meta.request_id.as_deref())
     }
 
-    /// Facts about the call, such as attempts and times.
+    /// Metadata of the call, such as attempts and times.
     pub fn meta(&self) -> &Meta {
         &self.meta
     }
 
-    /// The answer with the facts about its call, which its tool calls need for their errors, too.
+    /// Sets the metadata of the call, also in tool calls, whose errors report it.
     pub(crate) fn with_meta(mut self, meta: Meta) -> ChatResponse {
         for Choice { message, finish_reason, .. } in &mut self.choices {
             if message.tool_calls.is_empty() && message.function_call.is_none() {
@@ -130,13 +130,13 @@ impl ChatResponse {
         self
     }
 
-    /// Whether there is an answer: a choice that is more than a role, or that has its finish reason.
+    /// Whether any choice has a finish reason or more than a role.
     pub(crate) fn has_content(&self) -> bool {
         self.choices.iter().any(|choice| choice.finish_reason.is_some() || choice.message.has_content())
     }
 }
 
-/// The text inside a Markdown fence, if the text begins and ends with one. Models often put a fence around JSON.
+/// The text without a Markdown code fence around it, which models often add to JSON.
 fn without_fence(text: &str) -> &str {
     let inside = || {
         let fenced = text.trim().strip_prefix("```")?.strip_suffix("```")?;
@@ -146,7 +146,7 @@ fn without_fence(text: &str) -> &str {
 }
 
 impl From<ChunkChoice> for Choice {
-    /// Converts a choice of a chunk that holds a complete answer.
+    /// Converts a choice of a chunk that contains a complete answer.
     fn from(choice: ChunkChoice) -> Choice {
         Choice {
             index: choice.index,

@@ -1,9 +1,9 @@
-//! The format of an answer that a request asks for.
+//! The response format that a request asks for.
 
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Value, json};
 
-/// The format of an answer that a request asks for.
+/// The response format that a request asks for.
 ///
 /// ```
 /// use holysheep::{ChatRequest, ResponseFormat};
@@ -21,7 +21,7 @@ pub enum ResponseFormat {
     Text,
     /// Any JSON object.
     JsonObject,
-    /// JSON that a schema describes.
+    /// JSON that conforms to a schema.
     #[serde(untagged, serialize_with = "write_json_schema")]
     #[non_exhaustive]
     JsonSchema {
@@ -38,7 +38,7 @@ pub enum ResponseFormat {
 }
 
 impl ResponseFormat {
-    /// JSON that a schema describes, which the service enforces.
+    /// JSON that conforms to a schema, which the service enforces.
     pub fn json_schema(name: impl Into<String>, schema: impl Into<Value>) -> ResponseFormat {
         ResponseFormat::JsonSchema { name: name.into(), schema: schema.into(), strict: Some(true) }
     }

@@ -35,7 +35,7 @@ pub(crate) const MAX_TOOL_CALLS: usize = 128;
 #[serde(from = "ToolCallDelta")]
 #[non_exhaustive]
 pub struct ToolCall {
-    /// The id of this call, which the tool's message has to repeat; empty where the service sends none.
+    /// The id of this call, which the tool's message has to repeat; empty if the service sends none.
     pub id: String,
     /// The type of tool, almost always `function`.
     pub kind: String,
@@ -46,7 +46,7 @@ pub struct ToolCall {
 }
 
 impl ToolCall {
-    /// A function call, for a conversation that is built by hand.
+    /// A function call, to build a conversation by hand.
     pub fn function(
         id: impl Into<String>,
         name: impl Into<String>,
@@ -62,17 +62,17 @@ impl ToolCall {
         &self.function.name
     }
 
-    /// The arguments, parsed.
+    /// Parses the arguments.
     ///
     /// # Errors
-    /// As [`FunctionCall::arguments`].
+    /// See [`FunctionCall::arguments`].
     pub fn arguments<T: DeserializeOwned>(&self) -> Result<T> {
         self.function.arguments()
     }
 }
 
 impl From<ToolCallDelta> for ToolCall {
-    /// Converts a delta that holds a complete call.
+    /// Converts a delta that contains a complete call.
     fn from(delta: ToolCallDelta) -> ToolCall {
         let mut extra = delta.extra;
         if let Some(index) = delta.index {
@@ -100,7 +100,7 @@ impl Serialize for ToolCall {
         let mut object = ObjectWriter::new(serializer, &self.extra)?;
         object.always("id", &self.id)?;
         object.always("type", &self.kind)?;
-        // Calls of other tools have no function.
+        // Calls of other tool types have no function.
         if self.kind == "function" || self.function != FunctionCall::default() {
             object.always("function", &self.function)?;
         }
@@ -123,11 +123,11 @@ pub struct FunctionCall {
 }
 
 impl FunctionCall {
-    /// The arguments, parsed. An empty string is parsed as an empty object.
+    /// Parses the arguments. An empty string is parsed as an empty object.
     ///
     /// # Errors
-    /// [`Error::Incomplete`](crate::Error::Incomplete) where the answer was cut or filtered before the arguments were complete,
-    /// and [`Error::Decode`](crate::Error::Decode) where the model's arguments aren't JSON or don't fit `T`.
+    /// [`Error::Incomplete`](crate::Error::Incomplete) if the answer was cut off or filtered before the arguments were complete,
+    /// and [`Error::Decode`](crate::Error::Decode) if the model's arguments aren't JSON or don't fit `T`.
     pub fn arguments<T: DeserializeOwned>(&self) -> Result<T> {
         let text = if self.arguments.trim().is_empty() { "{}" } else { &self.arguments };
         self.origin.decode(text)
@@ -135,7 +135,7 @@ impl FunctionCall {
 }
 
 impl From<FunctionDelta> for FunctionCall {
-    /// Converts a delta that holds a complete call.
+    /// Converts a delta that contains a complete call.
     fn from(delta: FunctionDelta) -> FunctionCall {
         FunctionCall {
             name: delta.name.unwrap_or_default(),
@@ -209,7 +209,7 @@ impl IsDefault for FunctionDelta {
 
 debug_without_content!(FunctionDelta, delta => name: delta.name);
 
-/// Reads arguments: JSON in a string, or the JSON itself, which some servers send.
+/// Reads arguments: a string of JSON, or plain JSON, which some servers send.
 fn arguments(value: Value) -> Lenient<String> {
     Ok(match value {
         Value::Null => None,

@@ -130,7 +130,7 @@ mod tests {
     use serde_json::from_value;
 
     #[test]
-    fn a_tool_in_the_form_that_services_expect() {
+    fn a_tool_has_the_format_that_services_expect() {
         let tool = Tool::function("weather", "Returns the weather", json!({"type": "object"})).strict(true);
         let expected = json!({"type": "function", "function": {
             "name": "weather", "description": "Returns the weather", "parameters": {"type": "object"}, "strict": true
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn every_form_of_choice_survives_a_round_trip() {
+    fn every_choice_survives_a_round_trip() {
         let named = json!({"type": "function", "function": {"name": "weather"}});
         for (choice, value) in [
             (ToolChoice::Auto, json!("auto")),

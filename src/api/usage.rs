@@ -32,7 +32,7 @@ pub struct Usage {
 #[derive(Debug, Clone, Default, PartialEq)]
 #[non_exhaustive]
 pub struct UsageDetails {
-    /// Tokens in the request that the service had cached; most services charge less for them.
+    /// Cached tokens in the request; most services charge less for them.
     pub cached_tokens: Option<u64>,
     /// Reasoning tokens.
     pub reasoning_tokens: Option<u64>,
@@ -53,7 +53,7 @@ pub struct Price {
     pub input_per_mtok: f64,
     /// Price per million tokens in answers.
     pub output_per_mtok: f64,
-    /// Price per million tokens in requests that the service had cached; `None` for the price of all other input.
+    /// Price per million cached tokens in requests; `None` means the price of other input.
     pub cached_input_per_mtok: Option<f64>,
 }
 
@@ -63,7 +63,7 @@ impl Price {
         Price { input_per_mtok: input, output_per_mtok: output, cached_input_per_mtok: None }
     }
 
-    /// The price per million tokens in requests that the service had cached.
+    /// Sets the price per million cached tokens in requests.
     pub fn cached_input(mut self, price: f64) -> Price {
         self.cached_input_per_mtok = Some(price);
         self
@@ -73,9 +73,9 @@ impl Price {
 impl Usage {
     /// The cost of the call at this price, in the price's currency.
     ///
-    /// All tokens beyond those in the request are charged as output, because some services count reasoning tokens in the
-    /// total only. Cached tokens are a part of those in the request and have their own price where there is one. A number
-    /// that the service doesn't send counts as 0.
+    /// All tokens beyond those in the request are charged as output, because some services count reasoning tokens only in
+    /// the total. Cached tokens are part of the request's tokens and have their own price if one is set. A missing number
+    /// counts as 0.
     pub fn cost(&self, price: &Price) -> f64 {
         let input = self.prompt_tokens.unwrap_or(0);
         let cached = self.details.cached_tokens.unwrap_or(0).min(input);
@@ -117,7 +117,7 @@ mod tests {
         );
     }
     #[test]
-    fn cached_tokens_have_a_price_of_their_own() {
+    fn cached_tokens_have_their_own_price() {
         let cost = |cached: u64, price: Price| {
             let usage = json!({
                 "prompt_tokens": 1_000_000, "completion_tokens": 250_000,
@@ -126,10 +126,10 @@ mod tests {
             from_value::<Usage>(usage).unwrap().cost(&price)
         };
         let price = Price::new(2.0, 8.0);
-        assert_eq!(cost(500_000, price), 4.0, "without a price of their own they are input");
+        assert_eq!(cost(500_000, price), 4.0, "without their own price they are input");
         assert_eq!(cost(0, price.cached_input(0.5)), 4.0);
         assert_eq!(cost(500_000, price.cached_input(0.5)), 3.25);
         assert_eq!(cost(500_000, price.cached_input(0.0)), 3.0);
-        assert_eq!(cost(2_000_000, price.cached_input(0.5)), 2.5, "never more than there are in the request");
+        assert_eq!(cost(2_000_000, price.cached_input(0.5)), 2.5, "at most as many as in the request");
     }
 }

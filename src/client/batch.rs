@@ -1,4 +1,4 @@
-//! Many calls: a bounded pool of workers sends them, and calls that wait for a turn or a retry occupy no worker.
+//! Batches: a bounded pool of workers sends the calls; those that wait for a permit or a retry occupy no worker.
 
 mod pool;
 mod queue;
@@ -16,23 +16,23 @@ use crate::client::Client;
 use crate::error::Result;
 use crate::http::options::MAX_IDLE;
 
-/// Calls in flight by default: enough for most quotas, and no burden on a small self-hosted server.
+/// The default number of calls in flight: enough for most quotas, and no burden on a small self-hosted server.
 const CONCURRENCY: usize = 8;
 
-/// Calls in flight at most: as many as idle connections are kept by default.
+/// The maximum number of calls in flight: as many as idle connections are kept by default.
 const MAX_CONCURRENCY: usize = MAX_IDLE;
 
-/// Threads at the start. More are added while calls succeed without having waited for their turn: each such call adds at
-/// most one, so that their number at most doubles in the time of a call, until the service slows them or there are enough.
+/// Threads at the start. Each call that succeeds without having waited for a permit adds at most one more, so their
+/// number at most doubles in the time of a call, until the service slows the calls down or there are enough.
 const FIRST_THREADS: usize = CONCURRENCY;
 
-/// Results that may be queued for each call in flight: one, so that no worker waits for a consumer that is just busy; more
-/// where they must come in order, so that one slow call doesn't block all others.
+/// Results that may be queued for each call in flight: one, so that no worker waits for a consumer that is briefly
+/// busy; more if they must come in order, so that one slow call doesn't block all others.
 const QUEUED: usize = 1;
 const QUEUED_IN_ORDER: usize = 8;
 
-/// Calls that may wait for a turn or a retry for each call in flight: enough to find one for another model, or one that
-/// needs no retry, behind those that wait.
+/// Calls that may wait for a permit or a retry for each call in flight: enough to find one for another model, or one
+/// that needs no retry, behind them.
 const WAITING: usize = 8;
 
 /// A request that [`Client::batch`] can send: a [`ChatRequest`] or an [`EmbeddingRequest`].
@@ -51,7 +51,7 @@ impl BatchRequest for EmbeddingRequest {
     type Response = EmbeddingResponse;
 }
 
-/// Many requests, not yet sent. Made by [`Client::batch`].
+/// A batch of requests, not yet sent. Created by [`Client::batch`].
 ///
 /// ```no_run
 /// use holysheep::{ChatRequest, Client};
@@ -99,7 +99,7 @@ pub struct BatchItem<R: BatchRequest = ChatRequest> {
 }
 
 impl Client {
-    /// Sends many chat or embedding requests, several at the same time.
+    /// Sends many chat or embedding requests concurrently.
     ///
     /// ```no_run
     /// use holysheep::{ChatRequest, Client};
@@ -116,9 +116,9 @@ impl Client {
     /// # Ok::<_, holysheep::Error>(())
     /// ```
     ///
-    /// Each request becomes one [`BatchItem`], unless the batch is dropped or the client shut down, drained or cancelled.
-    /// Requests are pulled one by one, on the threads that make the calls, when there is room for them: an input of any
-    /// length needs no more memory than one of a few thousand.
+    /// Each request becomes one [`BatchItem`], unless the batch is dropped or the client shut down, drained or
+    /// cancelled. Requests are pulled one by one, on the threads that make the calls, when there is room for them, so
+    /// that memory is bounded for an input of any length.
     ///
     /// The calls are those of [`chat`](Client::chat) and [`embeddings`](Client::embeddings), but more persistent, because no
     /// caller waits for a single one:
@@ -126,11 +126,11 @@ impl Client {
     /// - While the circuit breaker is open they wait, instead of failing one after the other. Probing whether the service is
     ///   back consumes none of a call's retries, up to 30 times. That is about ten minutes of an outage with one call in
     ///   flight, and more than an hour with eight.
-    /// - An empty retry budget doesn't end them: a retry replaces a new call. They do spend the budget, so that single calls
-    ///   of the same client have no retries left while a batch is in trouble.
-    /// - Their deadlines stand still while they wait for their turn.
-    /// - A call that waits for its turn or for a retry occupies none of the calls in flight: others continue, also for another
-    ///   model, up to eight waiting ones for each call in flight.
+    /// - An empty retry budget doesn't end them: a retry replaces a new call. They still spend the budget, so that
+    ///   single calls of the same client have no retries left while a batch is failing.
+    /// - Their deadlines stand still while they wait for a permit.
+    /// - A call that waits for a permit or for a retry doesn't count as in flight: others proceed, also for another
+    ///   model. Up to eight calls may wait for each call in flight.
     ///
     /// A server that asks for a longer wait than [`status_max_delay`](crate::RetryConfig::status_max_delay) allows fails the
     /// item at once, as it does for single calls. Raise that limit for jobs that have the time.
@@ -150,10 +150,10 @@ where
     I: Iterator + Send + 'static,
     I::Item: BatchRequest,
 {
-    /// Calls in flight at the same time: 1 to 4,096, 8 by default.
+    /// The number of calls in flight: 1 to 4,096, 8 by default.
     ///
-    /// More than a quota allows do no harm: threads are added only while calls needn't wait for their turn. Each has a
-    /// connection, though, and so needs an open file: more than `ulimit -n` allows makes calls fail.
+    /// More than a quota allows do no harm: threads are added only while calls needn't wait for permits. But each call
+    /// needs a connection, and so an open file: if `ulimit -n` is too low, calls fail.
     pub fn concurrency(mut self, calls: usize) -> Self {
         self.concurrency = calls.clamp(1, MAX_CONCURRENCY);
         self
@@ -161,14 +161,15 @@ where
 
     /// Whether the items come in the order of the requests; by default they come in the order of completion.
     ///
-    /// It costs speed where single calls take much longer than others, because at most eight results for each call in flight
+    /// This is slower if some calls take much longer than others, because at most eight results for each call in flight
     /// are queued.
     pub fn in_order(mut self, yes: bool) -> Self {
         self.in_order = yes;
         self
     }
 
-    /// Starts the batch on threads and connections of its own, and returns its items. It pauses while no item is taken.
+    /// Starts the batch on threads and connections of its own, and returns its items. The batch pauses while no item is
+    /// taken.
     ///
     /// Dropping the iterator ends all its calls at once. After a [`shutdown`](Client::shutdown) the calls that had begun
     /// return [`Error::Shutdown`](crate::Error::Shutdown), then the iterator ends; after a [`drain`](Client::drain) the

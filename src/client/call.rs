@@ -1,4 +1,4 @@
-//! One call: its specification, its attempts, what is reported of them, and the error of one that failed.
+//! One call: its specification, its attempts, their reports, and its final error.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use crate::policy::backoff::RetryConfig;
 use crate::policy::classify::{Classification, Immediate, classify};
 use crate::retry::{CallState, Failure, Operation, Progress, Retrier, RetryLoop, Step};
 
-/// What the calls of one client have in common. Clones of the client may have others.
+/// The options that the calls of one client share. Clones of the client may have others.
 #[derive(Clone)]
 pub(crate) struct CallOptions {
     pub(crate) retry: RetryConfig,
@@ -32,15 +32,15 @@ pub(crate) struct CallOptions {
     pub(crate) timeout: Duration,
     pub(crate) headers: RequestHeaders,
     pub(crate) decoder: ResponseDecoder,
-    /// Provides the key of each attempt, where the headers have none.
+    /// Provides the key of each attempt, if the headers have none.
     pub(crate) keys: Option<Arc<KeyProvider>>,
-    /// No caller waits for a single call: it is one of a batch.
+    /// The call belongs to a batch: no caller waits for it alone.
     pub(crate) background: bool,
-    /// What ends the calls besides the client's own shutdown and drain.
+    /// Ends the calls, in addition to the client's own shutdown and drain.
     pub(crate) cancellation: Option<Cancellation>,
 }
 
-/// What a call is about.
+/// The specification of a call.
 pub(crate) struct CallSpec<'a> {
     pub(crate) options: Arc<CallOptions>,
     pub(crate) model: Cow<'a, str>,
@@ -48,7 +48,7 @@ pub(crate) struct CallSpec<'a> {
     pub(crate) path: Cow<'a, str>,
     /// JSON to POST; without it the call is a GET.
     pub(crate) body: Option<Vec<u8>>,
-    /// The body asks for the usage of a stream, which a service may refuse.
+    /// The body requests the usage of a stream, which a service may reject.
     pub(crate) asks_for_usage: bool,
 }
 
@@ -71,15 +71,15 @@ struct Sending<'c, 'a, F> {
     send: F,
 }
 
-/// How far a call got with one attempt.
+/// The state of a call after one attempt.
 #[expect(
     clippy::large_enum_variant,
     reason = "it is matched at once; a box would cost each call an allocation"
 )]
 pub(crate) enum Progressed<T> {
-    /// It waits for its next turn.
+    /// It waits for its next permit.
     WaitForTurn,
-    /// It waits until this moment, and then for its turn.
+    /// It waits until this moment, and then for a permit.
     WaitUntil(Instant),
     Done(Attempt<T>),
 }
@@ -102,7 +102,7 @@ impl Call<'_> {
         self.retrier.state.attempts > 0
     }
 
-    /// The call without references to what it was made of, for an answer that outlives them.
+    /// The call without borrowed data, for a stream that outlives the request.
     pub(crate) fn into_owned(self) -> Call<'static> {
         let CallSpec { options, model, path, body, asks_for_usage } = self.spec;
         let (model, path) = (model.into_owned().into(), path.into_owned().into());
@@ -116,7 +116,7 @@ impl Call<'_> {
 }
 
 impl Core {
-    /// Makes a call whose answer comes as a whole and has no usage. `decode` makes a value of the answer.
+    /// Makes a call that isn't streamed and has no usage. `decode` makes a value of the response.
     pub(crate) fn call<T>(
         &self,
         call: &mut Call<'_>,
@@ -125,7 +125,7 @@ impl Core {
         self.complete(call, |request| self.send_whole(request, &decode), |_| None)
     }
 
-    /// Makes a call from its begin to its end, and reports that. `usage` finds the usage in what `send` returns.
+    /// Makes a call and reports its end. `usage` finds the usage in what `send` returns.
     pub(crate) fn complete<T>(
         &self,
         call: &mut Call<'_>,
@@ -146,8 +146,8 @@ impl Core {
         Call { number: next_number(), spec, idempotency_key, retrier, key: CallKey::default() }
     }
 
-    /// Makes a call: repeats `send` as the retry loop decides. `failed` is the failure of an attempt that had succeeded at
-    /// first, where the call continues after that.
+    /// Makes a call: repeats `send` as the retry loop decides. `failed` is the failure of an attempt that had succeeded
+    /// at first, if the call is resumed after one.
     pub(crate) fn run<T>(
         &self,
         call: &mut Call<'_>,
@@ -165,7 +165,7 @@ impl Core {
         self.ended(&options, &call.spec.model, result, meta)
     }
 
-    /// Makes one attempt of a call with a permit that was acquired, and reports the end of the call if it is the last.
+    /// Makes one attempt of a call with an acquired permit, and reports the end of the call if it was the last.
     pub(crate) fn attempt<T>(
         &self,
         call: &mut Call<'_>,
@@ -184,11 +184,11 @@ impl Core {
                 Progressed::Done(attempt)
             }
             (Step::WaitUntil(at), _) => Progressed::WaitUntil(at),
-            (Step::WaitForTurn | Step::Send, _) => Progressed::WaitForTurn,
+            (Step::WaitForTurn, _) => Progressed::WaitForTurn,
         }
     }
 
-    /// Ends a call that waits, because the client was shut down, drained or cancelled.
+    /// Ends a waiting call, because the client was shut down, drained or cancelled.
     pub(crate) fn abandon(&self, call: &Call<'_>) -> Error {
         let error = self.cancelled(&call.spec.options).unwrap_or(Error::Shutdown);
         let CallState { attempts, waited, .. } = call.retrier.state;
@@ -197,7 +197,7 @@ impl Core {
         error
     }
 
-    /// Makes an attempt whose answer comes as a whole.
+    /// Makes one attempt that isn't streamed.
     pub(crate) fn send_whole<T>(
         &self,
         request: &HttpRequest<'_>,
@@ -229,7 +229,7 @@ impl Core {
         (retrier, Sending { core: self, number, spec, idempotency_key, key, send })
     }
 
-    /// What a call ended with.
+    /// Converts the result of the retry loop into that of the call.
     fn ended<T>(
         &self,
         options: &CallOptions,
@@ -246,7 +246,7 @@ impl Core {
         Attempt { result, meta }
     }
 
-    /// The error of calls that the user's token ended, if it did.
+    /// [`Error::Cancelled`] if the user's token ended the call.
     fn cancelled(&self, options: &CallOptions) -> Option<Error> {
         let by_user = options.cancellation.as_ref().is_some_and(|ends| ends.user.is_cancelled());
         (by_user && !self.shutdown.is_cancelled()).then_some(Error::Cancelled)
@@ -318,11 +318,12 @@ impl<T, F: Fn(&HttpRequest<'_>) -> Attempt<T>> Operation for Sending<'_, '_, F> 
     }
 }
 
-/// The longest inactivity timeout that retries lead to: models that reason for longer are rare, and a caller who knows one
+/// The longest inactivity timeout after doubling: models that reason for longer are rare, and a caller who knows one
 /// can set a longer timeout.
 const MAX_GROWN_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 
-/// The inactivity timeout of an attempt: twice as long after each attempt that timed out while waiting for the answer.
+/// The inactivity timeout of an attempt: doubled after each attempt that timed out while waiting for or reading the
+/// response.
 fn grown_timeout(timeout: Duration, timeouts: u32) -> Duration {
     let factor = 1u32.checked_shl(timeouts).unwrap_or(u32::MAX);
     timeout.saturating_mul(factor).min(MAX_GROWN_TIMEOUT).max(timeout)

@@ -1,4 +1,4 @@
-//! The key of each attempt of a call, where a function provides it, and a new one after the service refused that.
+//! The key of each attempt of a call, if a function provides it, and a new one after a 401.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::http::request::RequestHeaders;
 use crate::meta::Attempt;
 use crate::retry::CallState;
 
-/// The setting that errors of the function are attributed to.
+/// The setting to which errors of the function are attributed.
 const SETTING: &str = "api_key_from";
 
 /// The keys of one call.
@@ -21,7 +21,7 @@ const SETTING: &str = "api_key_from";
 pub(crate) struct CallKey {
     /// The key of the last attempt.
     last: Option<Arc<str>>,
-    /// The key of the next attempt, which was asked for after the service refused the last one.
+    /// The key of the next attempt, requested because the service rejected the last one.
     new: Option<Arc<str>>,
 }
 
@@ -44,8 +44,7 @@ impl CallKey {
         Ok(Cow::Owned(headers))
     }
 
-    /// Asks for a new key where the service refused that of the last attempt, once in a call. Returns the attempt, whose
-    /// error says why there is no new key.
+    /// Requests a new key after a 401, once in a call. Returns the attempt; if there is no new key, its error says why.
     pub(crate) fn renew<T>(
         &mut self,
         ended: Attempt<T>,
@@ -65,13 +64,13 @@ impl CallKey {
         Attempt { result: Err(error), meta }
     }
 
-    /// Whether there is a new key after a refusal.
+    /// Whether a new key was obtained after a 401.
     pub(crate) fn is_new(&self) -> bool {
         self.new.is_some()
     }
 }
 
-/// Asks for the key within the limits of the call.
+/// Requests a key within the limits of the call.
 fn ask(
     provider: &KeyProvider,
     is_refused: bool,
@@ -89,14 +88,14 @@ fn ask(
         }
         NoKey::TimedOut => Error::config(
             SETTING,
-            format!("the function has not returned within the timeout of {timeout:?}; limit the time of what it does"),
+            format!("the function did not return within the timeout of {timeout:?}; give it a shorter timeout of its own"),
         ),
         NoKey::Failed(problem) => Error::config(SETTING, &*problem),
     })
 }
 
 impl Error {
-    /// Whether the function that provides keys failed, so that nothing was sent.
+    /// Whether the key function failed, so that nothing was sent.
     pub(crate) fn is_of_key_function(&self) -> bool {
         matches!(self, Error::Config { setting: SETTING, .. })
     }

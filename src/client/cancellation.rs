@@ -1,11 +1,11 @@
-//! What ends the calls of one client besides its own shutdown and drain.
+//! Cancellation of the calls of one client by the user's token, its shutdown or its drain.
 
 use std::sync::Arc;
 
 use crate::client::core::{Core, wake};
 use crate::runtime::cancel::{Cancel, Subscription};
 
-/// How calls end when the user's token is cancelled.
+/// The tokens that end the calls of a client with a user's token.
 #[derive(Clone)]
 pub(crate) struct Cancellation {
     /// The user's token, or the client's shutdown: ends exchanges.

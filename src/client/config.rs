@@ -1,4 +1,4 @@
-//! The configuration of a client: settings, their defaults, and a builder that refuses what can't work.
+//! The configuration of a client: settings, their defaults, and a builder that validates them.
 
 pub(crate) mod api_key;
 mod build;
@@ -17,13 +17,13 @@ use crate::http::options::{Endpoint, HttpOptions, ProxyChoice};
 use crate::policy::backoff::RetryConfig;
 use crate::runtime::clock::Clock;
 
-/// Where HolySheep's API is.
+/// The base URL of HolySheep's API.
 const BASE_URL: &str = "https://api.holysheep.ai/v1";
 
-/// Where to get a key.
+/// Where users get a key.
 pub(crate) const SIGN_UP: &str = "https://www.holysheep.ai/register";
 
-/// The environment variables that are read.
+/// The environment variables of [`ConfigBuilder::from_env`].
 const KEY_VARIABLE: &str = "HOLYSHEEP_API_KEY";
 const URL_VARIABLE: &str = "HOLYSHEEP_BASE_URL";
 
@@ -31,7 +31,7 @@ pub(crate) use self::build::{AUTHORIZATION, clamped_deadline, clamped_timeout, w
 
 pub(crate) type Observer = Arc<dyn Fn(&Event) + Send + Sync>;
 
-/// How a [`Client`](crate::Client) works. Made by [`Config::builder`].
+/// The configuration of a [`Client`](crate::Client). Created by [`Config::builder`].
 ///
 /// ```
 /// use holysheep::{Client, Config};
@@ -47,7 +47,7 @@ pub struct Config {
     pub(crate) endpoint: Endpoint,
 }
 
-/// Builds a [`Config`]. A setting that isn't set has the default that the README lists.
+/// Builds a [`Config`]. The README lists the defaults.
 ///
 /// ```
 /// use holysheep::{Config, RetryConfig};
@@ -65,11 +65,11 @@ pub struct Config {
 /// # Ok::<_, holysheep::Error>(())
 /// ```
 #[derive(Clone)]
-#[must_use = "nothing is checked or made before build()"]
+#[must_use = "settings have no effect before build()"]
 pub struct ConfigBuilder {
     pub(crate) api_key: String,
     key_origin: Origin,
-    /// Provides the keys instead.
+    /// Provides the keys in place of `api_key`.
     pub(crate) key_function: Option<KeyFunction>,
     base_url: String,
     pub(crate) http: HttpOptions,
@@ -107,11 +107,11 @@ impl Config {
 }
 
 impl ConfigBuilder {
-    /// A builder with the key in `HOLYSHEEP_API_KEY` and the address in `HOLYSHEEP_BASE_URL`, where these are set. Without a
-    /// key [`build`](ConfigBuilder::build) fails, unless the other settings make one unnecessary.
+    /// A builder with the key in `HOLYSHEEP_API_KEY` and the address in `HOLYSHEEP_BASE_URL`, if these are set. Without
+    /// a key [`build`](ConfigBuilder::build) fails, unless the other settings make one unnecessary.
     ///
     /// # Errors
-    /// [`Error::Config`] that names the variable which is malformed.
+    /// [`Error::Config`] that names the malformed variable.
     pub fn from_env() -> Result<ConfigBuilder> {
         let read = |name: &'static str| match env::var(name) {
             Ok(value) => Ok(Some(value)),
@@ -125,21 +125,21 @@ impl ConfigBuilder {
 
     /// The API key, sent as `Authorization: Bearer …`. Whitespace and one pair of quotes around it are removed.
     ///
-    /// No key is needed for a loopback address, nor where a [`header`](ConfigBuilder::header) or the query of the base URL
+    /// No key is needed for a loopback address, or if a [`header`](ConfigBuilder::header) or the query of the base URL
     /// carries the credential, such as `Authorization`, `api-key`, `x-api-key` or `x-goog-api-key`.
     pub fn api_key(mut self, key: impl Into<String>) -> Self {
         (self.api_key, self.key_origin, self.key_function) = (key.into(), Origin::Setting, None);
         self
     }
 
-    /// A function that returns the key to use now, instead of a fixed one: for keys that expire. It replaces
-    /// [`api_key`](ConfigBuilder::api_key), and the last call of the two counts.
+    /// A function that returns the current key, for keys that expire. It replaces [`api_key`](ConfigBuilder::api_key);
+    /// whichever of the two is set last is used.
     ///
-    /// It is asked before each attempt, and once more after a 401, so it should keep a key as long as that is valid. If the
-    /// new key is another one, the call is tried once more with it, which doesn't count as a retry. It runs on a thread of
-    /// its own, never on two at the same time; calls that wait for it share its answer, and wait at most for their
-    /// `timeout` and deadline, or until they are cancelled. It must not use the client itself. If it fails, the call fails
-    /// with [`Error::Config`] and isn't retried. The last 256 keys are redacted in errors.
+    /// It is called before each attempt, and again after a 401, so it should cache a key as long as that is valid. If
+    /// the new key is a different one, the call is tried once more with it, which doesn't count as a retry. The
+    /// function runs on a thread of its own, and never concurrently; calls that wait for it share its result, and wait
+    /// at most for their `timeout` and deadline, or until they are cancelled. It must not use the client itself. If it
+    /// fails, the call fails with [`Error::Config`] and isn't retried. The last 256 keys are redacted in errors.
     ///
     /// ```no_run
     /// use holysheep::{Client, Config};
@@ -157,18 +157,18 @@ impl ConfigBuilder {
         self
     }
 
-    /// The address of the service, including `/v1` where it has that. Whitespace and one pair of quotes around it are
+    /// The base URL of the service, including `/v1` if it has that. Whitespace and one pair of quotes around it are
     /// removed.
     ///
     /// A query is sent with every request, for example the `api-version` of Azure. Its values are redacted in logs and
-    /// errors as keys are. A parameter in the path of [`Client::get`](crate::Client::get) or
+    /// errors like keys. A parameter in the path of [`Client::get`](crate::Client::get) or
     /// [`Client::post`](crate::Client::post) replaces one of the same name.
     pub fn base_url(mut self, url: impl Into<String>) -> Self {
         self.base_url = url.into();
         self
     }
 
-    /// The longest time for connecting, TLS included; a name look-up may take as long again. 1 ms to 24 hours.
+    /// The longest time for connecting, including TLS. A DNS lookup may take as long again. 1 ms to 24 hours.
     pub fn connect_timeout(mut self, time: Duration) -> Self {
         self.http.connect_timeout = time;
         self
@@ -181,7 +181,7 @@ impl ConfigBuilder {
         self
     }
 
-    /// One bound over all attempts and waits of a call: 1 ms to 24 hours; `None` for no bound.
+    /// The deadline for all attempts and waits of a call together: 1 ms to 24 hours; `None` for no deadline.
     pub fn deadline(mut self, deadline: Option<Duration>) -> Self {
         self.deadline = deadline;
         self
@@ -193,7 +193,7 @@ impl ConfigBuilder {
         self
     }
 
-    /// How the adaptive handlers work, of which each model has one.
+    /// The settings of the adaptive handlers. Each model has its own handler.
     pub fn adaptive(mut self, adaptive: AdaptiveConfig) -> Self {
         self.adaptive = adaptive;
         self
@@ -217,13 +217,14 @@ impl ConfigBuilder {
         self
     }
 
-    /// A proxy such as `http://proxy.example:3128`, instead of the one that `HTTPS_PROXY` and its like name.
+    /// A proxy such as `http://proxy.example:3128`, instead of the one from the environment (`HTTPS_PROXY` and similar
+    /// variables).
     pub fn proxy(mut self, url: impl Into<String>) -> Self {
         self.http.proxy = ProxyChoice::Url(url.into());
         self
     }
 
-    /// No proxy, whatever the environment says.
+    /// No proxy; ignores the environment.
     pub fn no_proxy(mut self) -> Self {
         self.http.proxy = ProxyChoice::None;
         self
@@ -235,26 +236,27 @@ impl ConfigBuilder {
         self
     }
 
-    /// Idle connections kept in the pool: at least as many as there are calling threads. 0 keeps none.
+    /// The maximum number of idle connections in the pool: should be at least the number of calling threads. 0 keeps
+    /// none.
     pub fn max_idle_connections(mut self, count: usize) -> Self {
         self.http.max_idle_connections = count;
         self
     }
 
-    /// The largest answer accepted, in bytes after decompression. More than 0.
+    /// The largest response accepted, in bytes after decompression. More than 0.
     pub fn max_response_bytes(mut self, bytes: u64) -> Self {
         self.http.max_response_bytes = bytes;
         self
     }
 
-    /// Whether all attempts of one call carry the same `Idempotency-Key`, so that a service which supports it answers and
-    /// bills once.
+    /// Whether all attempts of one call carry the same `Idempotency-Key`, so that a service that supports it processes
+    /// and bills the call once.
     pub fn idempotency_key(mut self, send: bool) -> Self {
         self.idempotency_key = send;
         self
     }
 
-    /// Allows `http://` to another computer, which exposes the key to everyone on the network path.
+    /// Allows `http://` to another computer, which exposes the key on the network.
     pub fn allow_plain_http(mut self, allow: bool) -> Self {
         self.allow_plain_http = allow;
         self
@@ -306,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_that_cannot_work_are_refused_by_name_with_the_remedy() {
+    fn invalid_settings_are_refused_by_name_with_the_remedy() {
         let zero = Duration::ZERO;
         let day = Duration::from_secs(100_000);
         let cases = [
@@ -325,7 +327,7 @@ mod tests {
             ),
             (
                 built(|b| b.api_key("sk-‘one’")),
-                "api_key: holds a character that no key has; copy the key again",
+                "api_key: contains a character that is not ASCII; copy the key again",
             ),
             (built(|b| b.api_key("'sk-one")), "api_key: holds a quotation mark; give the key alone"),
             (built(|b| b.api_key(" sk-trimmed\n")), "fine"),
@@ -356,13 +358,10 @@ mod tests {
             (built(|b| b.timeout(zero)), "timeout: 0ns is below the minimum of 1 ms; 60 s is usual"),
             (built(|b| b.timeout(day)), "timeout: exceeds the maximum of 24 hours; lower it"),
             (built(|b| b.deadline(Some(zero))), "deadline: 0ns is below the minimum of 1 ms; leave it out"),
-            (
-                built(|b| b.max_response_bytes(0)),
-                "max_response_bytes: is 0, so that every answer would be refused",
-            ),
+            (built(|b| b.max_response_bytes(0)), "max_response_bytes: must be more than 0"),
             (
                 built(|b| b.retry(RetryConfig::default().base_delay(Duration::from_secs(33)))),
-                "base_delay: 33s is above max_delay, 32s; lower one or raise the other",
+                "base_delay: 33s exceeds max_delay, 32s; lower it or raise max_delay",
             ),
             (
                 built(|b| b.header("x y", "z")),
@@ -403,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn an_authorization_of_ones_own_takes_the_place_of_the_key() {
+    fn an_authorization_header_replaces_the_key() {
         let builder = Config::builder().header("Authorization", "Api-Key abc");
         assert_eq!(
             builder.build().unwrap().endpoint.headers.fields.get_all("authorization").iter().count(),
@@ -452,7 +451,7 @@ mod tests {
     }
 
     #[test]
-    fn no_key_is_needed_where_something_else_carries_the_credential() {
+    fn no_key_is_needed_if_a_header_query_or_function_provides_the_credential() {
         let said = |change: fn(ConfigBuilder) -> ConfigBuilder| {
             let builder = change(Config::builder().base_url("https://llm.example/v1"));
             builder.build().map(|config| config.endpoint.headers.fields.contains_key(AUTHORIZATION))
@@ -485,7 +484,7 @@ mod tests {
         let exact = retry.clone().jitter(Jitter::None);
         let secs = |time: Duration| format!("{} s", time.as_secs());
         let allowed = |throttled| (1..99).take_while(|n| retry.allows_retry(*n, *n, throttled)).count();
-        // A wait as long as the cap is allowed, a second more isn't.
+        // The longest `Retry-After` in seconds that is honoured.
         let longest = |status: Option<u16>| {
             (0..1000)
                 .rev()

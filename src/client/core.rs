@@ -1,4 +1,4 @@
-//! What the clones of a client share: connections, handlers, and the tokens that end its calls.
+//! State that the clones of a client share: connections, handlers, cancellation tokens.
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
@@ -15,10 +15,10 @@ use crate::runtime::cancel::{Cancel, Subscription};
 use crate::runtime::clock::Clock;
 use crate::runtime::sync::lock;
 
-/// The most models that are remembered for refusing to report usage: as many as have handlers.
+/// The maximum number of models remembered for refusing to report usage: as many as have handlers.
 const MAX_WITHOUT_USAGE: usize = 64;
 
-/// What all clones of a client and all its streams share.
+/// The state that all clones of a client and all its streams share.
 pub(crate) struct Core {
     pub(crate) transport: Arc<Transport>,
     pub(crate) handlers: Arc<HandlerRegistry>,
@@ -29,9 +29,9 @@ pub(crate) struct Core {
     pub(crate) draining: Cancel,
     pub(crate) observer: Option<Observer>,
     pub(crate) idempotency: Option<IdempotencyKeys>,
-    /// The models whose service refuses to report the usage of a stream.
+    /// The models whose service rejects `include_usage`.
     pub(crate) without_usage: Arc<Mutex<Vec<String>>>,
-    /// Wakes the calls that wait for a permit, and whoever else waits for this client to end.
+    /// Wakes the calls that wait for a permit, and whoever waits for the end of this client.
     _wake: Vec<Subscription>,
 }
 
@@ -77,12 +77,12 @@ impl Core {
 }
 
 impl Core {
-    /// Whether a stream of this model may ask for usage: unless its service refused that before.
+    /// Whether a stream of this model may request usage: not if its service rejected that before.
     pub(crate) fn may_ask_for_usage(&self, model: &str) -> bool {
         !lock(&self.without_usage).iter().any(|refusing| refusing == model)
     }
 
-    /// Remembers that the service of this model refuses to report the usage of a stream.
+    /// Remembers that the service of this model rejects `include_usage`.
     pub(crate) fn remember_without_usage(&self, model: &str) {
         let mut refusing = lock(&self.without_usage);
         if refusing.len() < MAX_WITHOUT_USAGE && !refusing.iter().any(|known| known == model) {
@@ -97,10 +97,10 @@ pub(crate) fn wake(cancel: &Cancel, handlers: &Arc<HandlerRegistry>) -> Subscrip
     cancel.subscribe(move || handlers.wake())
 }
 
-/// Idempotency keys that no other call has: a random part of this client's own, and a number.
+/// Generates unique idempotency keys: a random part per client, the process, and a counter.
 pub(crate) struct IdempotencyKeys {
     random: u64,
-    /// What the keys of the process that made this begin with.
+    /// The prefix of keys in the process that created this.
     prefix: String,
     process: u32,
     calls: AtomicU64,
@@ -124,8 +124,8 @@ impl IdempotencyKeys {
     }
 }
 
-/// What the idempotency keys of a client begin with. The process distinguishes a forked one, which has the same random part
-/// and the same numbers.
+/// The prefix of a client's idempotency keys. The process id distinguishes a forked process, which has the same random
+/// part and the same counter.
 fn prefix(random: u64, process: u32) -> String {
     format!("holysheep-{random:016x}-{process}-")
 }

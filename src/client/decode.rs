@@ -1,4 +1,4 @@
-//! What an answer means: a value, or the error that it carries in its status or its body.
+//! Decodes a response: to a value, or to the error in its status or its body.
 
 mod expected;
 
@@ -18,8 +18,8 @@ use crate::http::transport::HttpResponse;
 use crate::json;
 use crate::json::bounded::Bounded;
 use crate::json::budget::Budget;
+use crate::json::empty_body::EmptyBody;
 use crate::json::lenient::is_filled;
-use crate::json::nothing::Nothing;
 use crate::meta::Meta;
 use crate::wire::completion::{decode_response, decode_response_as_chunk};
 use crate::wire::error_body::ErrorBody;
@@ -27,10 +27,10 @@ use crate::wire::headers::Headers;
 use crate::wire::secrets::Secrets;
 use crate::wire::success::{document, error_in, error_instead_of_answer};
 
-/// Decodes the answers of one service.
+/// Decodes the responses of one service.
 #[derive(Clone)]
 pub(crate) struct ResponseDecoder {
-    /// Redacted where the server repeats them.
+    /// Redacted if the server echoes them.
     secrets: Arc<Secrets>,
     /// Its keys are redacted, too.
     keys: Option<Arc<KeyProvider>>,
@@ -39,7 +39,7 @@ pub(crate) struct ResponseDecoder {
 }
 
 impl HttpResponse {
-    /// What the status and the headers say of the call.
+    /// The metadata from the status and the headers.
     pub(crate) fn into_meta(self) -> Meta {
         meta(self.status, self.headers)
     }
@@ -49,7 +49,7 @@ impl HttpResponse {
     }
 }
 
-/// What a status and headers say of a call.
+/// The metadata from a status and headers.
 pub(crate) fn meta(status: u16, headers: Headers) -> Meta {
     let Headers { request_id, rate_limits, all, .. } = headers;
     Meta { status, request_id, rate_limits, headers: all, ..Meta::default() }
@@ -61,7 +61,7 @@ impl ResponseDecoder {
         ResponseDecoder { secrets: Arc::clone(&endpoint.headers.secrets), keys, without_path }
     }
 
-    /// The same for a client that has further secrets.
+    /// The same decoder with other secrets.
     pub(crate) fn with_secrets(&self, secrets: &Arc<Secrets>) -> ResponseDecoder {
         ResponseDecoder { secrets: Arc::clone(secrets), ..self.clone() }
     }
@@ -80,24 +80,24 @@ impl ResponseDecoder {
         self.keys.iter().for_each(|keys| keys.secrets().redact_in_place(text));
     }
 
-    /// Decodes an answer of any form, unless it is an error. An empty body is an answer for a type that can be nothing.
+    /// Decodes a response of any type, unless it is an error. An empty body is valid for types that can be empty.
     pub(crate) fn decode_any<R: DeserializeOwned>(&self, response: &HttpResponse) -> Result<R> {
         let is_empty = response.is_success() && is_blank(&response.body);
         if let Some(nothing) = is_empty.then(|| nothing(response.status)).flatten() {
             return Ok(nothing);
         }
-        // The type is the caller's own, and so is what it takes.
+        // The caller chooses the type, and so the memory that it takes.
         let (budget, read) = (|_: &[u8]| Budget::unlimited(), |body: &[u8], _: &Budget| json::parse(body));
         self.decode(response, &Expected { list: None, budget, read, is_answer: |_| true })
     }
 
-    /// Decodes an answer that has its values in the list of this name, unless it is an error.
+    /// Decodes a response with its values in the field `list`, unless it is an error.
     pub(crate) fn decode_list<R: Bounded>(&self, response: &HttpResponse, list: &'static str) -> Result<R> {
         let (budget, read) = (Budget::of_answer, json::parse_bounded);
         self.decode(response, &Expected { list: Some(list), budget, read, is_answer: |_| true })
     }
 
-    /// Decodes embeddings, unless the answer is an error or doesn't match the request.
+    /// Decodes embeddings, unless the response is an error or doesn't match the request.
     pub(crate) fn decode_embeddings(
         &self,
         response: &HttpResponse,
@@ -119,21 +119,23 @@ impl ResponseDecoder {
         }
     }
 
-    /// Decodes a chat completion, unless the answer is an error.
-    pub(crate) fn decode_chat(&self, response: &HttpResponse) -> Result<ChatResponse> {
+    /// Decodes a chat completion, unless the response is an error.
+    pub(crate) fn decode_chat(&self, response: &HttpResponse) -> Result<Box<ChatResponse>> {
         let (budget, read) = (Budget::of_answer, decode_response);
-        let is_answer = ChatResponse::has_content;
-        self.decode(response, &Expected { list: Some("choices"), budget, read, is_answer })
+        self.decode(
+            response,
+            &Expected { list: Some("choices"), budget, read, is_answer: |response| response.has_content() },
+        )
     }
 
-    /// Decodes a whole answer to the request for a stream, unless it is an error.
+    /// Decodes a JSON response to a request for a stream, unless it is an error.
     pub(crate) fn decode_chunk(&self, response: &HttpResponse) -> Result<ChatChunk> {
         let (budget, read) = (Budget::of_chunk, decode_response_as_chunk);
         let is_answer = ChatChunk::has_content;
         self.decode(response, &Expected { list: Some("choices"), budget, read, is_answer })
     }
 
-    /// Whether a success is an error all the same, for a call of which nothing else matters.
+    /// Checks that a success status isn't an error in disguise, for calls without a value.
     pub(crate) fn check(&self, response: &HttpResponse) -> Result<()> {
         self.decode_any::<IgnoredAny>(response)?;
         let response = self.redacted(response);
@@ -142,12 +144,12 @@ impl ResponseDecoder {
     }
 
     fn decode<T>(&self, response: &HttpResponse, expected: &Expected<T>) -> Result<T> {
-        // An answer in a list of its own contains no error; a value of any form may be one.
+        // A response with the expected list is no error; a value of any other form may be one.
         let is_answer =
             response.is_success() && (expected.list.is_some() || error_in(&response.body).is_none());
-        // What isn't an answer is gone before the body is read again.
+        // Drops a value that isn't an answer before the body is read again.
         let read = |body: &[u8]| expected.read(body).ok().filter(expected.is_answer);
-        // An answer isn't redacted: it may have words in common with a header.
+        // An answer isn't redacted: its text may coincide with a header's.
         let inner = || document(&response.body).filter(|inner| inner.len() < response.body.len());
         let answer = match expected.list {
             _ if !is_answer => None,
@@ -157,7 +159,7 @@ impl ResponseDecoder {
         answer.map_or_else(|| self.decode_other(&self.redacted(response), expected), Ok)
     }
 
-    /// Decodes what isn't an answer.
+    /// Decodes a response that isn't an answer.
     fn decode_other<T>(&self, response: &HttpResponse, expected: &Expected<T>) -> Result<T> {
         if !response.is_success() {
             return Err(self.api_error(response, response.status, ErrorBody::parse(&response.body)));
@@ -178,7 +180,7 @@ impl ResponseDecoder {
             Err(unread) => Some(unread),
         };
         let error = match unread {
-            // It may be an answer, beside which other names mean nothing.
+            // It may be an answer, in which fields of other names aren't errors.
             Some(Unread::TooLarge(_)) => error_in(body),
             _ => error_instead_of_answer(body),
         };
@@ -189,12 +191,12 @@ impl ResponseDecoder {
         })
     }
 
-    /// The error in the body of a success.
+    /// The error in the body of a response with a success status.
     fn inner_error(&self, response: &HttpResponse, error: ErrorBody) -> Error {
         self.api_error(response, error.status().unwrap_or(500), error)
     }
 
-    /// The error that came as an event of a stream.
+    /// The error in an event of a stream.
     pub(crate) fn stream_error(&self, headers: &Headers, mut body: ErrorBody) -> Error {
         let texts = [&mut body.code, &mut body.kind, &mut body.message, &mut body.param];
         texts.into_iter().flatten().for_each(|text| self.redact_in_place(text));
@@ -203,7 +205,7 @@ impl ResponseDecoder {
         self.api_error(&response, status, body)
     }
 
-    /// The error of a stream that ended without an answer; `line` is a line in it that belongs to no event, if there is one.
+    /// The error of a stream that ended without an answer; `line` is a line outside of any event, if there is one.
     pub(crate) fn no_answer_in_stream(&self, meta: &Meta, line: &[u8]) -> Error {
         Error::NoAnswer {
             status: meta.status,
@@ -213,22 +215,22 @@ impl ResponseDecoder {
         }
     }
 
-    /// The error of a body that begins with this line.
+    /// The error for a body that is neither JSON nor an event stream; `line` is its first line.
     pub(crate) fn neither_json_nor_events(&self, meta: &Meta, line: &[u8]) -> Error {
         self.unreadable(meta, line, serde::de::Error::custom("neither JSON nor an event stream"))
     }
 
-    /// Words in a stream that are no data, as the cause of an error.
-    pub(crate) fn words(&self, words: &[u8]) -> Source {
-        excerpt(self.redact(words).trim_ascii()).into()
+    /// Text in a stream that isn't data, as the cause of an error.
+    pub(crate) fn stray_text(&self, text: &[u8]) -> Source {
+        excerpt(self.redact(text).trim_ascii()).into()
     }
 
-    /// The error of data in a stream that can't be read.
+    /// The error for stream data that can't be decoded.
     pub(crate) fn unreadable(&self, meta: &Meta, data: &[u8], error: serde_json::Error) -> Error {
         json::decode_error(&self.redact(data), meta.status, meta.request_id.as_deref(), error)
     }
 
-    /// The answer without the secrets that its body repeats; those in its headers are redacted already.
+    /// The response without the secrets that its body echoes; its headers are redacted already.
     fn redacted(&self, response: &HttpResponse) -> HttpResponse {
         HttpResponse {
             status: response.status,
@@ -262,7 +264,7 @@ impl ResponseDecoder {
             message: message + hint,
             param: body.param,
             request_id: headers.request_id.clone(),
-            // On a success it is no order, whatever the body says.
+            // Ignored with a success status, even if the body has one.
             retry_after: headers.retry_after.or(body.retry_delay).filter(|_| !response.is_success()),
             should_retry: headers.should_retry,
             body: excerpt(&response.body),
@@ -270,7 +272,7 @@ impl ResponseDecoder {
     }
 }
 
-/// The error of a success that holds no answer.
+/// The error for a success status without an answer.
 fn no_answer(response: &HttpResponse, missing: String) -> Error {
     Error::NoAnswer {
         status: response.status,
@@ -281,7 +283,7 @@ fn no_answer(response: &HttpResponse, missing: String) -> Error {
 }
 
 impl Unread {
-    /// The error of a success that can't be read.
+    /// The error for a success status with a body that can't be decoded.
     fn into_error(self, response: &HttpResponse) -> Error {
         match self {
             Unread::Malformed(error) => undecodable(response, error),
@@ -290,13 +292,13 @@ impl Unread {
     }
 }
 
-/// The error of a success that isn't what it should be.
+/// The error for a success status with malformed JSON or an HTML page.
 fn undecodable(response: &HttpResponse, error: serde_json::Error) -> Error {
     let HttpResponse { status, headers, body } = response;
     let request_id = headers.request_id.as_deref();
     let document = json::without_bom(body).trim_ascii_start();
     if !document.starts_with(b"<") {
-        return json::broken(body, *status, request_id, error);
+        return json::malformed_body(body, *status, request_id, error);
     }
     let page = ErrorBody::parse(document).message.unwrap_or_default();
     Error::Decode {
@@ -312,7 +314,7 @@ fn is_blank(body: &[u8]) -> bool {
     json::without_bom(body).trim_ascii().is_empty()
 }
 
-/// Whether JSON holds nothing in the list of this name.
+/// Whether the field `list` of a JSON body is missing or empty.
 fn lacks(body: &[u8], list: &str) -> bool {
     let body = json::without_bom(body);
     match json::parse_bounded::<Value>(body, &Budget::of_answer(body)) {
@@ -322,13 +324,13 @@ fn lacks(body: &[u8], list: &str) -> bool {
     }
 }
 
-/// The value of an empty body: any that null has where the status says that there is no content (RFC 9110, sections 15.3.5
-/// and 15.3.6), otherwise `()`, or none of an `Option`. For other types an empty body is no answer.
+/// The value of an empty body: that of null for 204 and 205, which have no content (RFC 9110, sections 15.3.5 and
+/// 15.3.6), otherwise `()` or the `None` of an `Option`. Other types have none.
 fn nothing<R: DeserializeOwned>(status: u16) -> Option<R> {
-    if matches!(status, 204 | 205) { json::parse(b"null").ok() } else { R::deserialize(Nothing).ok() }
+    if matches!(status, 204 | 205) { json::parse(b"null").ok() } else { R::deserialize(EmptyBody).ok() }
 }
 
-/// The meaning of a status, for a server that says nothing more.
+/// The name of a status, for a server that sends no message.
 fn usual_name(status: u16) -> &'static str {
     match status {
         400 => "bad request",

@@ -1,4 +1,4 @@
-//! What happens inside a call, as data: for progress bars and metrics that the program draws itself.
+//! Events of calls as data, for progress bars and metrics.
 
 use std::time::Duration;
 
@@ -6,13 +6,13 @@ use crate::api::Usage;
 use crate::error::{Error, Reason};
 use crate::policy::circuit_breaker::BreakerState;
 
-/// Something that happened in a call, told to [`ConfigBuilder::on_event`](crate::ConfigBuilder::on_event).
+/// An event of a call, passed to [`ConfigBuilder::on_event`](crate::ConfigBuilder::on_event).
 ///
-/// Each event names the call and the model. The number of a call is unique in the process; the model is empty for calls
-/// that name none. Nothing in an event is secret: no key, no prompt, no answer.
+/// Each event has the number of the call, which is unique in the process, and the model, which is empty for calls
+/// without one. Events contain no keys, prompts or answers.
 ///
-/// A call has an [`Attempt`](Event::Attempt) and an [`Answer`](Event::Answer) for each request, a [`Retry`](Event::Retry)
-/// between two of them, and one [`End`](Event::End) at last.
+/// A call has an [`Attempt`](Event::Attempt) and an [`Answer`](Event::Answer) for each request, a
+/// [`Retry`](Event::Retry) between two of them, and finally one [`End`](Event::End).
 ///
 /// ```
 /// use holysheep::{Config, Event};
@@ -27,17 +27,17 @@ use crate::policy::circuit_breaker::BreakerState;
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Event {
-    /// A request goes out.
+    /// A request is sent.
     #[non_exhaustive]
     Attempt {
         /// The number of the call.
         call: u64,
         /// The model.
         model: String,
-        /// Counted from 1 in each call.
+        /// The number of the attempt in its call, from 1.
         attempt: u32,
     },
-    /// A request came to an end.
+    /// A request ended, with a response or a failure.
     #[non_exhaustive]
     Answer {
         /// The number of the call.
@@ -46,15 +46,15 @@ pub enum Event {
         model: String,
         /// The attempt that ended.
         attempt: u32,
-        /// The status of the answer; none where the connection failed.
+        /// The status of the response; `None` if the connection failed.
         status: Option<u16>,
-        /// From sending to the end of the answer or the failure; to the first chunk of a stream.
+        /// From sending to the end of the response or the failure; for a stream, to the first chunk.
         elapsed: Duration,
     },
-    /// An attempt failed and there will be another one.
+    /// An attempt failed and will be retried.
     ///
-    /// It is emitted before the wait, as soon as the wait is known. Only if other calls wait for their turn before this one, it
-    /// is emitted after the wait.
+    /// Emitted before the wait, as soon as its length is known. If other calls are ahead of this one in the queue,
+    /// emitted after the wait.
     #[non_exhaustive]
     Retry {
         /// The number of the call.
@@ -63,15 +63,15 @@ pub enum Event {
         model: String,
         /// The attempt that failed.
         attempt: u32,
-        /// The status of its answer; none where the connection failed.
+        /// The status of its response; `None` if the connection failed.
         status: Option<u16>,
-        /// The wait before the next attempt: the backoff or what the service asked for, and after a refusal the time until
-        /// the rate limiter admits the call. If the rate limiter delays it further, [`Event::Paced`] tells by how much.
+        /// The wait before the next attempt: the backoff or what the service asked for, and after a refusal the time
+        /// until the rate limiter admits the call. [`Event::Paced`] reports a further delay by the rate limiter.
         wait: Duration,
-        /// The failure in words.
+        /// A description of the failure.
         why: String,
     },
-    /// A request waited for its turn and goes out now.
+    /// A request waited for a permit and is now sent.
     #[non_exhaustive]
     Paced {
         /// The number of the call.
@@ -80,10 +80,10 @@ pub enum Event {
         model: String,
         /// The attempt that waited.
         attempt: u32,
-        /// How long: for a retry after a refusal the wait that [`Event::Retry`] announced.
+        /// How long it waited; for a retry after a refusal, the wait that [`Event::Retry`] announced.
         waited: Duration,
     },
-    /// The rate at which a model may be asked was changed by an outcome of this call.
+    /// The outcome of this call changed the rate limit of the model.
     #[non_exhaustive]
     Rate {
         /// The number of the call.
@@ -93,7 +93,7 @@ pub enum Event {
         /// The new rate, in calls a minute.
         per_minute: f64,
     },
-    /// A model's breaker opened, closed, or lets this call try.
+    /// The model's circuit breaker opened, closed, or admitted this call as its probe.
     #[non_exhaustive]
     Breaker {
         /// The number of the call.
@@ -103,28 +103,30 @@ pub enum Event {
         /// The new state.
         state: BreakerState,
     },
-    /// A call ended: it has no further events. A stream ends with its last chunk, with its error, or when it is dropped.
+    /// A call ended and has no further events. A stream ends with its last chunk, with its error, or when it is
+    /// dropped.
     ///
-    /// A request that is refused before the call begins, with [`Error::Config`], has no events.
+    /// A request rejected with [`Error::Config`] before the call begins has no events.
     #[non_exhaustive]
     End {
         /// The number of the call.
         call: u64,
         /// The model.
         model: String,
-        /// Requests made; 0 for a call that never got its turn.
+        /// The number of attempts; 0 for a call that never got a permit.
         attempts: u32,
         /// From the start of the call to its end.
         elapsed: Duration,
-        /// The part of `elapsed` spent waiting: for turns, and between attempts.
+        /// The part of `elapsed` spent waiting for permits and between attempts.
         waited: Duration,
-        /// The status of the last answer; none where there was no answer.
+        /// The status of the last response; `None` if there was none.
         status: Option<u16>,
-        /// None for a success. Otherwise one of a few words, as a label for metrics: `api`, `cancelled`, `circuit_open`,
-        /// `config`, `connect`, `deadline`, `decode`, `dropped` (a stream before its end), `incomplete`, `no_answer`, `panicked`,
-        /// `shutdown`, `timeout`, `too_large`, `transport`, `truncated`. There may be more in later versions.
+        /// `None` for a success, otherwise the class of the error, as a label for metrics: `api`, `cancelled`,
+        /// `circuit_open`, `config`, `connect`, `deadline`, `decode`, `dropped` (a stream before its end),
+        /// `incomplete`, `no_answer`, `panicked`, `shutdown`, `timeout`, `too_large`, `transport`, `truncated`. Later
+        /// versions may add more.
         error: Option<&'static str>,
-        /// The token usage, where the service reported it. Its `extra` is empty.
+        /// The token usage, if the service reported it. Its `extra` is empty.
         usage: Option<Usage>,
     },
 }
@@ -143,7 +145,7 @@ impl Event {
         }
     }
 
-    /// The model; empty for calls that name none.
+    /// The model; empty for calls without one.
     pub fn model(&self) -> &str {
         match self {
             Event::Attempt { model, .. }
@@ -157,12 +159,12 @@ impl Event {
     }
 }
 
-/// The class of an error, as [`Event::End`] lists them.
-pub(super) fn class(error: &Error) -> &'static str {
+/// The class of an error, as listed at [`Event::End`].
+pub(super) fn error_class(error: &Error) -> &'static str {
     match error {
         Error::GaveUp { reason: Reason::Deadline, .. } | Error::Deadline { .. } => "deadline",
         Error::GaveUp { reason: Reason::CircuitOpen, .. } | Error::CircuitOpen { .. } => "circuit_open",
-        Error::GaveUp { last, .. } => class(last),
+        Error::GaveUp { last, .. } => error_class(last),
         Error::NoAnswer { .. } => "no_answer",
         Error::Incomplete { .. } => "incomplete",
         Error::Api { .. } => "api",

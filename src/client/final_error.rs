@@ -1,4 +1,4 @@
-//! The error of a call that ended without success: the failures of its attempts, and why there is no further one.
+//! Builds the error of a failed call from its last failures and the reason for giving up.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use crate::error::{Error, Reason};
 use crate::meta::Meta;
 use crate::retry::Failure;
 
-/// The error of a call that ended without success.
+/// Builds the error of a failed call from its last failures and the reason for giving up.
 pub(super) fn final_error(
     failure: Failure<Error>,
     meta: &Meta,
@@ -29,7 +29,7 @@ pub(super) fn final_error(
         {
             return last;
         }
-        // The failure before says more than that the deadline passed.
+        // The previous failure says more than that the deadline passed.
         Failure::GaveUp { last: last @ Error::Deadline { .. }, previous, .. } => {
             (Reason::Deadline, previous.unwrap_or(last))
         }

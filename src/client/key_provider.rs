@@ -1,5 +1,5 @@
-//! Keys that a function of the program provides: asked before each attempt, in one thread at a time, within the limits of
-//! the call.
+//! Keys from a function of the program: called before each attempt, by one thread at a time, within the limits of the
+//! call.
 
 use std::collections::VecDeque;
 use std::process;
@@ -14,75 +14,74 @@ use crate::runtime::clock::Clock;
 use crate::runtime::sync::lock;
 use crate::wire::secrets::{Secrets, redact_likely_keys};
 
-/// Returns the key to use now.
+/// Returns the current key.
 pub(crate) type KeyFunction = Arc<dyn Fn() -> Result<String, Source> + Send + Sync>;
 
-/// The most keys that are remembered, so that they stay redacted in late answers: more than there are calls in flight where
-/// each call has a key of its own. Each is looked for in every error of a service.
+/// The maximum number of keys that are remembered, so that they stay redacted in late responses: usually more than
+/// there are calls in flight, each with a key of its own. Every error of a service is searched for all of them.
 const MAX_KEYS: usize = 256;
 
-/// Asks a function for keys.
+/// Gets keys from a function.
 pub(crate) struct KeyProvider {
     shared: Arc<Shared>,
 }
 
 struct Shared {
     function: KeyFunction,
-    /// The secrets of the client besides the keys.
+    /// The secrets of the client other than the keys.
     secrets: Arc<Secrets>,
     state: Mutex<State>,
-    /// Notified when a question is answered, and when the call that waits for it is cancelled.
+    /// Notified when the function has returned, and when a call that waits for it is cancelled.
     answered: Condvar,
 }
 
 #[derive(Default)]
 struct State {
-    /// The process that asks now, if one does: a thread doesn't survive a fork.
+    /// The process whose thread runs the function now, if any: a thread doesn't survive a fork.
     asking: Option<u32>,
-    /// Questions that were begun.
+    /// The number of requests that were started.
     asked: u64,
-    /// The last answer, and the number of its question.
-    answer: Option<(u64, Answer)>,
-    /// The keys so far, the latest one last.
+    /// The last result, and the number of its request.
+    answer: Option<(u64, KeyResult)>,
+    /// The remembered keys, the latest one last.
     keys: VecDeque<Arc<str>>,
-    /// What hides them.
+    /// Redacts them.
     secrets: Arc<Secrets>,
 }
 
 /// A key, or why there is none.
-type Answer = Result<Arc<str>, Arc<str>>;
+type KeyResult = Result<Arc<str>, Arc<str>>;
 
 /// Why a call got no key.
 #[derive(Debug, PartialEq)]
 pub(crate) enum NoKey {
     Cancelled,
     TimedOut,
-    /// The function failed, or returned what can't be a key. Shows nothing secret.
+    /// The function failed or returned an invalid key. Contains no secret.
     Failed(Arc<str>),
 }
 
-/// A question that is being asked. Dropping it tells the answer, also where the function panicked.
-struct Question {
+/// A running call of the function. Dropping it publishes the result, even if the function panicked.
+struct KeyRequest {
     shared: Arc<Shared>,
     number: u64,
-    answer: Answer,
+    answer: KeyResult,
 }
 
 impl KeyProvider {
-    /// `secrets` are those of the client besides the keys.
+    /// `secrets`: those of the client other than the keys.
     pub(crate) fn new(function: KeyFunction, secrets: Arc<Secrets>) -> KeyProvider {
         let shared = Shared { function, secrets, state: Mutex::default(), answered: Condvar::new() };
         KeyProvider { shared: Arc::new(shared) }
     }
 
-    /// The key, from an answer that comes within `limit`, in real time. `is_refused` says that the service refused the last
-    /// one.
+    /// The key, if the function returns within `limit`, in real time. `is_refused`: the service rejected the last key.
     pub(crate) fn ask(&self, is_refused: bool, limit: Duration, cancel: &Cancel) -> Result<Arc<str>, NoKey> {
         let shared = &self.shared;
         let _wake = cancel.subscribe({
             let shared = Arc::clone(shared);
             move || {
-                drop(lock(&shared.state)); // the call is either before its check of the token or already waiting
+                drop(lock(&shared.state)); // so that the call either sees the token or is already waiting
                 shared.answered.notify_all();
             }
         });
@@ -103,7 +102,7 @@ impl KeyProvider {
                 return Err(NoKey::TimedOut);
             }
             if !state.is_asking() {
-                shared.begin_question(&mut state)?;
+                shared.start_request(&mut state)?;
             }
             state = clock.wait(&shared.answered, state, remaining);
         }
@@ -120,8 +119,8 @@ impl State {
         self.asking == Some(process::id())
     }
 
-    /// The number of the first question whose answer a call may use: one that is being asked already, unless it may have
-    /// begun before the call's last key was refused.
+    /// The number of the first request whose result a call may use: the running one, unless it may have started before
+    /// the call's last key was rejected.
     fn needed(&self, is_refused: bool) -> u64 {
         self.asked + u64::from(is_refused || !self.is_asking())
     }
@@ -143,24 +142,25 @@ impl State {
 }
 
 impl Shared {
-    /// Asks on a thread of its own, so that a function which blocks doesn't block the call beyond its limits.
-    fn begin_question(self: &Arc<Self>, state: &mut State) -> Result<(), NoKey> {
+    /// Calls the function on a thread of its own, so that a function that blocks doesn't block the call beyond its
+    /// limits.
+    fn start_request(self: &Arc<Self>, state: &mut State) -> Result<(), NoKey> {
         let number = state.asked + 1;
         let shared = Arc::clone(self);
         let ask = move || {
-            let mut question = Question { shared, number, answer: Err("the function panicked".into()) };
-            let returned = (question.shared.function)();
-            question.answer =
-                returned.map_err(|error| question.shared.described(&error)).and_then(|key| checked(&key));
+            let mut request = KeyRequest { shared, number, answer: Err("the function panicked".into()) };
+            let returned = (request.shared.function)();
+            request.answer =
+                returned.map_err(|error| request.shared.describe(&error)).and_then(|key| checked(&key));
         };
         let thread = thread::Builder::new().spawn(ask);
-        thread.map_err(|_| NoKey::Failed("the system has no thread for the function".into()))?;
+        thread.map_err(|_| NoKey::Failed("no thread could be started for the function".into()))?;
         (state.asked, state.asking) = (number, Some(process::id()));
         Ok(())
     }
 
-    /// An error of the function, without what is known to be secret or looks like a key.
-    fn described(&self, error: &Source) -> Arc<str> {
+    /// Describes an error of the function, with secrets and likely keys redacted.
+    fn describe(&self, error: &Source) -> Arc<str> {
         let keys = Arc::clone(&lock(&self.state).secrets);
         let mut text = error.to_string();
         [&self.secrets, &keys].into_iter().for_each(|secrets| secrets.redact_in_place(&mut text));
@@ -168,7 +168,7 @@ impl Shared {
     }
 }
 
-impl Drop for Question {
+impl Drop for KeyRequest {
     fn drop(&mut self) {
         let mut state = lock(&self.shared.state);
         if let Ok(key) = &self.answer {
@@ -181,7 +181,7 @@ impl Drop for Question {
     }
 }
 
-fn checked(key: &str) -> Answer {
+fn checked(key: &str) -> KeyResult {
     match api_key::checked(key) {
         Ok("") => Err("the function returned an empty key".into()),
         Ok(key) => Ok(key.into()),
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn each_call_asks_and_what_is_no_key_is_refused() {
+    fn each_call_gets_a_key_and_invalid_keys_are_refused() {
         let provider = counting();
         assert_eq!(asked(&provider).unwrap(), "sk-number-001");
         assert_eq!(asked(&provider).unwrap(), "sk-number-002");
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_is_a_failure_and_the_next_call_asks_again() {
+    fn a_panic_is_a_failure_and_the_next_call_runs_the_function() {
         let first = Mutex::new(true);
         let provider = provider(move || match std::mem::take(&mut *lock(&first)) {
             true => std::panic::resume_unwind(Box::new("quietly")),
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn calls_share_a_question_unless_their_key_was_refused() {
+    fn calls_share_a_request_unless_their_key_was_refused() {
         let state = |asking| State { asking, asked: 3, ..State::default() };
         for (asking, is_refused, needed) in [
             (Some(process::id()), false, 3),
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn a_function_that_blocks_is_not_waited_for_beyond_time_and_token() {
+    fn a_blocking_function_is_abandoned_after_the_timeout_or_a_cancellation() {
         let (release, released) = channel::<()>();
         let released = Mutex::new(released);
         let provider = provider(move || {

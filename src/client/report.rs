@@ -1,4 +1,4 @@
-//! Reports the progress and the end of a call, as log lines and as events to the program.
+//! Reports the progress and the end of calls to the log and as events.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 use crate::adaptive::Change;
 use crate::api::Usage;
 use crate::client::core::Core;
-use crate::client::event::{Event, class};
+use crate::client::event::{Event, error_class};
 use crate::error::Error;
 use crate::json::extra::Extra;
 use crate::meta::Meta;
 use crate::retry::{CallState, Progress};
 
-/// Calls are numbered in the process, not in a client: one observer may serve several clients.
+/// Calls are numbered per process, not per client: one observer may serve several clients.
 static CALLS: AtomicU64 = AtomicU64::new(0);
 
 /// The number of the next call, from 1.
@@ -22,7 +22,7 @@ pub(super) fn next_number() -> u64 {
     CALLS.fetch_add(1, Ordering::Relaxed) + 1
 }
 
-/// A call, as events and lines of the log name it.
+/// The number and model of a call, as events and log lines show them.
 #[derive(Clone, Copy)]
 pub(super) struct CallName<'a> {
     pub(super) number: u64,
@@ -39,7 +39,7 @@ impl fmt::Display for CallName<'_> {
 }
 
 impl Core {
-    /// Tells the program an event of a call, which is made of the number and the model.
+    /// Passes an event with the call's number and model to the observer, if there is one.
     pub(super) fn emit(&self, name: CallName<'_>, event: impl FnOnce(u64, String) -> Event) {
         if let Some(observer) = &self.observer {
             observer(&event(name.number, name.model.to_owned()));
@@ -73,7 +73,7 @@ impl Core {
         }
     }
 
-    /// Reports the end of a call, of which `meta` tells how it went, and `result` the usage or the error.
+    /// Reports the end of a call with its metadata, and its usage or error.
     pub(super) fn report_end(&self, name: CallName<'_>, meta: &Meta, result: Result<Option<&Usage>, &Error>) {
         if self.observer.is_none() && !log::log_enabled!(log::Level::Debug) {
             return;
@@ -83,7 +83,7 @@ impl Core {
             Ok(_) => log_end(name, meta, format_args!("ended with status {}", meta.status)),
             Err(error) => log_end(name, meta, format_args!("failed ({})", error.outline())),
         }
-        self.emit_end(name, meta, result.err().and_then(Error::status), result.err().map(class), usage);
+        self.emit_end(name, meta, result.err().and_then(Error::status), result.err().map(error_class), usage);
     }
 
     fn emit_end(
@@ -97,7 +97,7 @@ impl Core {
         let Meta { attempts, elapsed, waited, .. } = *meta;
         let status = status.or(Some(meta.status).filter(|status| *status != 0));
         self.emit(name, |call, model| {
-            // Other fields of the usage may hold anything.
+            // Unknown fields of the usage may contain anything.
             let usage = usage.map(|usage| Usage { extra: Extra::default(), ..usage.clone() });
             Event::End { call, model, attempts, elapsed, waited, status, error, usage }
         });
@@ -109,7 +109,7 @@ fn log_end(name: CallName<'_>, Meta { attempts, elapsed, .. }: &Meta, how: fmt::
     log::debug!("{name}: {how} after {attempts} attempt{s} in {elapsed:?}");
 }
 
-/// When something happens after a wait.
+/// Formats a wait: "at once" or "in 2s".
 struct In(Duration);
 
 impl fmt::Display for In {
@@ -121,13 +121,13 @@ impl fmt::Display for In {
     }
 }
 
-/// A call whose answer is a stream. Its end is reported once: when the stream says so, or when this is dropped.
+/// Reports the end of a streamed call once: when the stream ends, or when this is dropped.
 pub(super) struct StreamReport {
     core: Arc<Core>,
     number: u64,
     model: String,
     started: Instant,
-    /// How the call went up to the first chunk.
+    /// The metadata of the call up to the first chunk.
     meta: Meta,
     /// The whole answer has arrived.
     has_finished: bool,
@@ -147,7 +147,7 @@ impl StreamReport {
         }
     }
 
-    /// The stream was opened, and may have finished already, or the call ended with this error.
+    /// Records that the stream was opened, and whether it has finished already, or that the call ended with this error.
     pub(super) fn opened(&mut self, meta: &Meta, result: Result<bool, &Error>) {
         let Meta { attempts, waited, status, .. } = *meta;
         self.meta = Meta { attempts, waited, status, ..Meta::default() };
@@ -157,12 +157,12 @@ impl StreamReport {
         }
     }
 
-    /// The whole answer has arrived, but not necessarily been read.
+    /// Records that the whole answer has arrived, even if it hasn't been read.
     pub(super) fn finished(&mut self) {
         self.has_finished = true;
     }
 
-    /// The call ended: with its whole answer, or with this error.
+    /// Reports that the call ended, with its whole answer or with this error.
     pub(super) fn end(mut self, usage: Option<&Usage>, error: Option<&Error>) {
         self.report_end(error.map_or(Ok(usage), Err));
     }

@@ -1,4 +1,4 @@
-//! An answer that arrives in chunks, and is never mistaken for complete when it isn't.
+//! Streamed chat completions, with detection of truncated ones.
 
 mod iterator;
 mod receive;
@@ -24,9 +24,9 @@ use crate::wire::headers::Headers;
 use crate::wire::sse::{Decoder, Event, TooLong};
 use crate::wire::stream_event::StreamEvent;
 
-/// The chunks of an answer, as they arrive. Made by [`Client::chat_stream`](crate::Client::chat_stream).
+/// The chunks of an answer, as they arrive. Created by [`Client::chat_stream`](crate::Client::chat_stream).
 ///
-/// It ends with `None` only when the service said that the answer is complete; a cut stream ends with
+/// It ends with `None` only if the service said that the answer is complete; a truncated stream ends with
 /// [`Error::StreamTruncated`]. Dropping it closes the connection at once.
 ///
 /// ```no_run
@@ -43,9 +43,9 @@ pub struct ChatStream {
     options: Arc<CallOptions>,
     /// The call that opened the stream, as long as no chunk was returned, so that it can be retried.
     call: Option<Box<Call<'static>>>,
-    /// How many choices were asked for.
+    /// The number of choices requested.
     choices: u64,
-    /// None once the stream has ended, one way or the other.
+    /// `None` once the stream has ended.
     body: Option<ResponseBody>,
     decoder: Decoder,
     accumulator: Accumulator,
@@ -55,34 +55,35 @@ pub struct ChatStream {
     meta: Meta,
     /// Bytes read.
     bytes: u64,
-    /// The time spent waiting for the server since the last content: pings and empty chunks are no content, and the time
-    /// that the reader takes isn't the server's.
+    /// The time spent waiting for the server since the last content. Pings and empty chunks are not content, and the
+    /// time that the consumer takes doesn't count.
     idle: Duration,
     /// A chunk with content arrived.
     has_content: bool,
     /// When to stop waiting for usage and `[DONE]` once all choices have their finish reason.
     end_by: Option<Instant>,
-    /// A chunk was handed out.
+    /// A chunk was returned to the caller.
     delivered: bool,
     /// It ended with an error, which was returned.
     failed: bool,
-    /// Reports the end of the call; none before the stream is opened and after the end.
+    /// Reports the end of the call; `None` before the stream is opened and after the end.
     report: Option<Box<StreamReport>>,
 }
 
-/// How long the end of a stream is awaited once all choices have their finish reason: services send usage and `[DONE]` at
-/// once, and some hold the connection instead.
+/// How long to wait for the end of a stream once all choices have their finish reason: services send usage and `[DONE]`
+/// at once, but some keep the connection open.
 const END_TIME: Duration = Duration::from_secs(1);
 
-/// Chunks kept that arrive before the first one with content: services send one about the prompt, and one with the role.
+/// The maximum number of chunks buffered before the first one with content: services send one about the prompt, and one
+/// with the role.
 const MAX_READY: usize = 64;
 
-/// The bytes of the answer after which no further chunk is kept: what those become in memory is bounded for each, not
-/// together.
+/// The number of bytes after which no further chunk is buffered: the memory limit applies to each chunk, not to their
+/// sum.
 const MAX_READY_BYTES: u64 = 64 * 1024;
 
 impl ChatStream {
-    /// Makes a call whose answer is a stream, up to the first chunk with content. `choices` is how many were asked for.
+    /// Makes a streamed call, up to the first chunk with content. `choices` is the number requested.
     pub(crate) fn open(core: &Arc<Core>, spec: CallSpec<'_>, choices: u64) -> Result<ChatStream> {
         let mut call = core.begin(spec);
         let mut report = Box::new(StreamReport::new(core, call.name(), call.started()));
@@ -91,7 +92,7 @@ impl ChatStream {
         Ok(ChatStream { call, choices, report: Some(report), ..stream })
     }
 
-    /// Makes the attempts of a call. `failed` is the failure of the stream that the last one had opened, if it had.
+    /// Makes the attempts of a call. `failed` is the failure of the stream that the last attempt had opened, if any.
     fn make(
         core: &Arc<Core>,
         call: &mut Call<'_>,
@@ -111,7 +112,7 @@ impl ChatStream {
         result.map(|stream| ChatStream { meta, ..stream })
     }
 
-    /// Reads an answer up to its first chunk.
+    /// Reads a response up to its first chunk.
     fn start(
         core: &Arc<Core>,
         options: &Arc<CallOptions>,
@@ -155,7 +156,7 @@ impl ChatStream {
         }
     }
 
-    /// A stream of the one chunk of a service that sends the whole answer at once.
+    /// A stream with a single chunk, for a service that sends the whole answer at once.
     fn of_whole(core: &Arc<Core>, options: &Arc<CallOptions>, response: &HttpResponse) -> Result<ChatStream> {
         let mut chunk = options.decoder.decode_chunk(response)?;
         let mut stream = ChatStream::new(core, options, None, response.headers.clone());
@@ -165,12 +166,13 @@ impl ChatStream {
         Ok(stream)
     }
 
-    /// The text of the first answer so far: of the chunks that were returned, also after an error.
+    /// The text of the first choice so far, from the chunks that were returned; also available after an error.
     pub fn partial(&self) -> &str {
         self.accumulator.partial()
     }
 
-    /// How the call went up to the first chunk: `elapsed` is the time to first token, retries and waits included.
+    /// Metadata of the call up to the first chunk: `elapsed` is the time to the first token, including retries and
+    /// waits.
     pub fn meta(&self) -> &Meta {
         &self.meta
     }
@@ -180,7 +182,7 @@ impl ChatStream {
     /// # Errors
     /// The error that the stream ends with, if any; also if it was returned before.
     ///
-    /// As long as no chunk was taken from the stream, a failure is retried like one before the first chunk.
+    /// If no chunk was taken from the stream, a failure is retried like one before the first chunk.
     pub fn into_response(mut self) -> Result<ChatResponse> {
         if self.failed {
             return Err(self.truncated(None));
@@ -204,7 +206,7 @@ impl ChatStream {
         Ok(accumulator.into_response().with_meta(self.meta.clone()))
     }
 
-    /// Reads up to the first chunk with content. What comes before it is kept, but a retry is still possible.
+    /// Buffers chunks up to the first one with content, until which a retry is possible.
     fn read_first_chunk(&mut self) -> Result<()> {
         while let Some(chunk) = self.next_chunk()? {
             self.ready.push_back(chunk);
@@ -249,13 +251,13 @@ impl ChatStream {
         Some(Err(error))
     }
 
-    /// The next chunk; none at the end of the answer.
+    /// The next chunk; `None` at the end of the answer.
     fn next_chunk(&mut self) -> Result<Option<ChatChunk>> {
         while self.body.is_some() {
             let Some((event, at_end)) = self.next_event()? else { continue };
             let budget = Budget::of_chunk(&event.data);
             let mut decoded = StreamEvent::decode(event, &budget);
-            // In place: to move the chunk to a variable first costs 80 instructions.
+            // In place: moving the chunk to a variable first costs 80 instructions.
             if let Ok(StreamEvent::Chunk(chunk)) = &mut decoded {
                 warn_of_omitted(&budget);
                 if chunk.has_content() {
@@ -290,10 +292,10 @@ impl ChatStream {
                     return Err(match budget.excess() {
                         Some(excess) => too_large(excess),
                         None if at_end => {
-                            // What isn't the beginning of JSON are words, which say more than the parser.
+                            // Text that doesn't begin like JSON says more than the parser's error.
                             let is_json = matches!(data.trim_ascii_start(), [b'{' | b'[', ..]);
                             let cause =
-                                if is_json { error.into() } else { self.options.decoder.words(&data) };
+                                if is_json { error.into() } else { self.options.decoder.stray_text(&data) };
                             self.truncated(Some(cause))
                         }
                         None => self.options.decoder.unreadable(&self.meta, &data, error),
@@ -304,8 +306,8 @@ impl ChatStream {
         Ok(None)
     }
 
-    /// Reads what has arrived, up to the end of an event; also returns whether the stream ended there, so that the event
-    /// may be cut itself. None where no event is complete yet, or none follows.
+    /// Reads the next event from what has arrived, and whether the stream ended there, so that the event itself may be
+    /// truncated. `None` if no event is complete yet, or none follows.
     fn next_event(&mut self) -> Result<Option<(Event, bool)>> {
         if self.end_by.is_some_and(|end| Clock::system().now() >= end) {
             self.body = None;
@@ -328,17 +330,17 @@ impl ChatStream {
             Some(event) => Ok(Some((event, length == 0))),
             None if length > 0 => Ok(None),
             None if self.accumulator.is_complete() => {
-                self.body = None; // read to its end, so that the connection is kept
+                self.body = None; // read to its end, so that the connection can be reused
                 Ok(None)
             }
             None => Err(self.ended().unwrap_or_else(|| {
                 let line = Some(self.decoder.stray_line()).filter(|line| !line.is_empty());
-                self.truncated(line.map(|line| self.options.decoder.words(line)))
+                self.truncated(line.map(|line| self.options.decoder.stray_text(line)))
             })),
         }
     }
 
-    /// The error of a stream that was ended from outside.
+    /// The error of a stream that was shut down or cancelled.
     fn ended(&self) -> Option<Error> {
         let cancelled = || {
             let ends = self.options.cancellation.as_ref();

@@ -1,10 +1,10 @@
-//! The option of a stream that asks for its usage, which older services refuse.
+//! The stream option `include_usage`, which older services reject.
 
 use serde_json::{Map, Value};
 
 use crate::error::Error;
 
-/// The body of a request for a stream without the wish for usage: the only option that the caller didn't set.
+/// Removes `include_usage` from the body of a stream request: the only option that the caller didn't set.
 pub(super) fn without_usage(body: Vec<u8>) -> Vec<u8> {
     let Ok(mut fields) = serde_json::from_slice::<Map<String, Value>>(&body) else { return body };
     if let Some(options) = fields.get_mut("stream_options").and_then(Value::as_object_mut) {
@@ -16,7 +16,7 @@ pub(super) fn without_usage(body: Vec<u8>) -> Vec<u8> {
     serde_json::to_vec(&fields).unwrap_or(body)
 }
 
-/// Whether a service refused to report the usage of a stream, which older ones can't.
+/// Whether a service rejected `include_usage`.
 pub(super) fn refuses_usage(error: &Error) -> bool {
     let Error::Api { status: 400 | 422, message, param, body, .. } = error else { return false };
     let words = [Some(message.as_str()), param.as_deref(), Some(body.as_str())];

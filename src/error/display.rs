@@ -1,4 +1,4 @@
-//! Error messages: one line each, for a reader who has only that line.
+//! `Display`, `Debug` and `source` of errors. Each message is one line that makes sense on its own.
 
 use std::fmt;
 
@@ -58,7 +58,7 @@ impl fmt::Display for Error {
             Error::Deadline { after } => write!(f, "the deadline of {after:?} passed"),
             Error::Cancelled => write!(f, "the call was cancelled"),
             Error::Shutdown => write!(f, "the client was shut down"),
-            Error::Panicked => write!(f, "the program panicked in the middle of the call"),
+            Error::Panicked => write!(f, "the program panicked during the call"),
             Error::GaveUp { host, model, reason, attempts, elapsed, last } => {
                 let at = if model.is_empty() { "" } else { " at " };
                 let s = if *attempts == 1 { "" } else { "s" };
@@ -73,7 +73,7 @@ impl fmt::Display for Error {
 }
 
 impl fmt::Debug for Error {
-    /// Shows what may be logged: no message or body of the service, no text of an answer.
+    /// Omits the service's messages and bodies and the text of answers, because debug output is often logged.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Error::Config { setting, message, source } => f
@@ -152,7 +152,7 @@ impl std::error::Error for Error {
             Error::Config { source, .. } | Error::StreamTruncated { source, .. } => {
                 source.as_ref().map(|source| &**source as _)
             }
-            // Their own source is part of the message.
+            // The message includes `source`, so the chain continues with its source.
             Error::Connect { source, .. } | Error::Transport { source, .. } => source.source(),
             Error::Decode { source, .. } => Some(&**source),
             Error::GaveUp { last, .. } => last.source(),
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn every_message_is_one_line_for_its_level() {
+    fn every_message_is_one_line_that_does_not_repeat_its_source() {
         let timeout = |phase| Error::Timeout { phase, after: Duration::from_secs(60) };
         let cases = [
             (Error::config("timeout", "is zero"), "timeout: is zero"),
@@ -261,10 +261,7 @@ mod tests {
                 incomplete("refusal"),
                 "the answer is a refusal instead of JSON; its text is in refusal() or text() (finish reason refusal)",
             ),
-            (
-                incomplete("abort"),
-                "the answer was broken off by the service; try again (finish reason abort)",
-            ),
+            (incomplete("abort"), "the answer was aborted by the service; try again (finish reason abort)"),
             (Error::TooLarge { part: "parts", limit: 9 }, "the answer has more than 9 parts"),
             (
                 Error::TooLarge { part: "values", limit: 9 },
@@ -279,33 +276,30 @@ mod tests {
             (Error::Deadline { after: Duration::from_secs(2) }, "the deadline of 2s passed"),
             (Error::Cancelled, "the call was cancelled"),
             (Error::Shutdown, "the client was shut down"),
-            (Error::Panicked, "the program panicked in the middle of the call"),
-            (
-                gave_up(Reason::RetriesSpent, 6),
-                "m at api.example:443: gave up after 6 attempts in 12.3 s: no retries left: the service answered 429 (rate_limit_exceeded): slow down",
-            ),
-            (
-                gave_up(Reason::NotRetryable, 1),
-                "m at api.example:443: gave up after 1 attempt in 12.3 s: another attempt can't help: the service answered 429 (rate_limit_exceeded): slow down",
-            ),
-            (
-                gave_up(Reason::WaitTooLong, 2),
-                "m at api.example:443: gave up after 2 attempts in 12.3 s: the server asks for a longer wait than allowed: the service answered 429 (rate_limit_exceeded): slow down",
-            ),
-            (
-                gave_up(Reason::Deadline, 2),
-                "m at api.example:443: gave up after 2 attempts in 12.3 s: no time left before the deadline: the service answered 429 (rate_limit_exceeded): slow down",
-            ),
-            (
-                gave_up(Reason::BudgetSpent, 2),
-                "m at api.example:443: gave up after 2 attempts in 12.3 s: the retry budget is spent, because too many calls fail: the service answered 429 (rate_limit_exceeded): slow down",
-            ),
-            (
-                gave_up(Reason::CircuitOpen, 2),
-                "m at api.example:443: gave up after 2 attempts in 12.3 s: the circuit breaker opened, because the service is down: the service answered 429 (rate_limit_exceeded): slow down",
-            ),
+            (Error::Panicked, "the program panicked during the call"),
         ];
-        for (error, message) in cases {
+        let gave_up = [
+            (Reason::RetriesSpent, 6, "6 attempts in 12.3 s: no retries left"),
+            (Reason::NotRetryable, 1, "1 attempt in 12.3 s: another attempt can't help"),
+            (Reason::WaitTooLong, 2, "2 attempts in 12.3 s: the server asks for a longer wait than allowed"),
+            (Reason::Deadline, 2, "2 attempts in 12.3 s: no time left before the deadline"),
+            (
+                Reason::BudgetSpent,
+                2,
+                "2 attempts in 12.3 s: the retry budget is spent, because too many calls fail",
+            ),
+            (
+                Reason::CircuitOpen,
+                2,
+                "2 attempts in 12.3 s: the circuit breaker opened, because the service is down",
+            ),
+        ]
+        .map(|(reason, attempts, text)| {
+            let last = "the service answered 429 (rate_limit_exceeded): slow down";
+            (gave_up(reason, attempts), format!("m at api.example:443: gave up after {text}: {last}"))
+        });
+        let cases = cases.map(|(error, message)| (error, message.to_owned()));
+        for (error, message) in cases.into_iter().chain(gave_up) {
             assert_eq!(error.to_string(), message);
             let repeats = error.source().is_some_and(|source| message.contains(&source.to_string()));
             assert!(!repeats, "{message} repeats its cause");
@@ -313,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn debug_shows_nothing_of_a_prompt_or_an_answer() {
+    fn debug_omits_prompts_and_answers() {
         let text = || "secret text".to_owned();
         let api = match api() {
             Error::Api { status, request_id, retry_after, should_retry, .. } => Error::Api {

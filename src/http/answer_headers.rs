@@ -1,4 +1,4 @@
-//! The header fields of an answer, as the HTTP library keeps them, without those that repeat a secret.
+//! Access to all response headers, except those that contain a secret.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -8,14 +8,14 @@ use ureq::http::HeaderMap;
 use crate::meta::{AnswerHeaders, HeaderFields};
 use crate::wire::secrets::Secrets;
 
-/// The fields, and the secrets of the request that was answered.
+/// The response's headers, and the secrets of the request.
 struct Fields {
     map: HeaderMap,
     secrets: Arc<Secrets>,
 }
 
-/// Keeps the fields for [`Meta::header`](crate::Meta::header). The map is moved, and nothing is looked up or redacted before
-/// it is requested.
+/// Keeps the headers for [`Meta::header`](crate::Meta::header). The map is moved, and values are checked for secrets only when
+/// they are read.
 pub(super) fn keep(map: HeaderMap, secrets: &Arc<Secrets>) -> AnswerHeaders {
     AnswerHeaders(Arc::new(Fields { map, secrets: Arc::clone(secrets) }))
 }

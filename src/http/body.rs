@@ -1,4 +1,4 @@
-//! The body of an answer, read as it arrives.
+//! A response body that is read as it arrives.
 
 use std::io::{BufRead, BufReader, Read};
 use std::sync::Arc;
@@ -11,11 +11,11 @@ use crate::http::exchange::ReadLimit;
 use crate::http::request::Limits;
 use crate::http::transport::{ResponseHead, Transport};
 
-/// Bytes read at once: as many as the connection's buffer holds.
+/// The size of the read buffer in bytes, the same as that of the connection's input buffer.
 const BUFFER: usize = 16 * 1024;
 
-/// After the end of a stream, how long and how many bytes more the body may take to end too, so that the connection can
-/// be kept. It mostly has ended by then; one server is known to wait for 5 s.
+/// The time and the number of bytes in which the body must end, after the end of the event stream, for its connection to be
+/// reused. Usually it has already ended; one server is known to wait for 5 s.
 const DRAIN_TIME: Duration = Duration::from_secs(2);
 const DRAIN_BYTES: u64 = 64 * 1024;
 
@@ -32,7 +32,7 @@ impl ResponseBody {
         ResponseBody { reader, transport, limits: head.limits }
     }
 
-    /// The bytes that have arrived and were not consumed; waits if there are none. Empty at the end.
+    /// The bytes that have arrived and were not consumed. Waits if there are none. Empty at the end of the body.
     pub(crate) fn fill(&mut self) -> Result<&[u8]> {
         let (transport, limits) = (&self.transport, &self.limits);
         let filled = self.reader.fill_buf();
@@ -49,7 +49,7 @@ impl ResponseBody {
         self.reader.buffer()
     }
 
-    /// Reads all of it, up to the largest answer allowed.
+    /// Reads the whole body, up to the maximum size of a response.
     pub(crate) fn read_to_end(mut self) -> Result<Vec<u8>> {
         let limit = self.transport.max_response_bytes();
         let mut bytes = Vec::new();
@@ -67,13 +67,13 @@ impl ResponseBody {
         }
     }
 
-    /// Removes this many bytes from the front.
+    /// Consumes this many bytes.
     pub(crate) fn consume(&mut self, bytes: usize) {
         self.reader.consume(bytes);
     }
 
-    /// Reads on to the end, so that the connection is kept: at once where it has arrived, otherwise for a short time on a
-    /// background thread.
+    /// Reads the rest of the body, so that the connection can be reused: at once if it has arrived, otherwise for a short
+    /// time on a background thread.
     pub(crate) fn drain(mut self) {
         let read = |reader: &mut BufReader<BodyReader<'static>>, limit| {
             let _limit = ReadLimit::new(limit);
@@ -85,7 +85,7 @@ impl ResponseBody {
         }
     }
 
-    /// [`fill`](ResponseBody::fill) that waits at most this long.
+    /// [`fill`](ResponseBody::fill), but waits at most this long.
     pub(crate) fn fill_within(&mut self, limit: Duration) -> Result<&[u8]> {
         let _limit = ReadLimit::new(limit);
         self.fill()

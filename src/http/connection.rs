@@ -1,5 +1,5 @@
-//! The connection that ureq's protocol code reads and writes: it substitutes secrets, lets a large head grow its buffer,
-//! prefers bytes that have arrived to a timeout, and keeps a head that can't be parsed.
+//! The connection that ureq's protocol code reads and writes. It substitutes secrets, grows its buffer for a large head,
+//! reads bytes that have arrived before it reports a timeout, and keeps a head that ureq can't parse.
 
 use std::fmt;
 use std::sync::{Arc, Weak};
@@ -13,26 +13,26 @@ use crate::http::redaction::Substitution;
 use crate::runtime::cancel::Subscription;
 use crate::wire::secrets::Secrets;
 
-/// After a timeout, how long to look for bytes that arrived while the process was stopped.
+/// How long to check after a timeout for bytes that arrived while the process was suspended.
 const LAST_READ: Duration = Duration::from_millis(1);
 
-/// How long to wait for each further part of a head that was refused.
+/// How long to wait for each further part of a head that ureq rejected.
 const REST_OF_HEAD: Duration = Duration::from_millis(100);
 
-/// How every answer begins.
+/// The beginning of every response.
 const HEAD: &[u8] = b"HTTP/";
 
 /// A connection to the service.
 pub(super) struct HttpConnection {
     inner: Box<dyn Transport>,
     substitution: Substitution,
-    /// The unread input, while it is more than the buffer of `inner` holds.
+    /// The unread input, while it exceeds the buffer of `inner`.
     overflow: Option<InputBuffer>,
-    /// Shut down the sockets of this connection.
+    /// Handles to shut down the sockets of this connection.
     handles: Arc<[Weak<dyn ShutdownHandle>]>,
     /// Shuts the connection down when the exchange that uses it is cancelled.
     cancellation: Option<Subscription>,
-    /// A read failed or found the end, so that a head which is incomplete stays so.
+    /// A read failed or found the end, so an incomplete head stays incomplete.
     input_ended: bool,
 }
 
@@ -52,7 +52,7 @@ impl HttpConnection {
         }
     }
 
-    /// Ties the connection to the exchange that begins to use it.
+    /// Subscribes to the cancellation of the exchange that begins to use the connection.
     fn begin_exchange(&mut self) {
         self.cancellation = exchange::own_cancel().map(|cancel| {
             let handles = Arc::clone(&self.handles);
@@ -62,7 +62,7 @@ impl HttpConnection {
         });
     }
 
-    /// Reads on to the end of a head that was refused before all of it had arrived.
+    /// Reads the rest of a head that ureq rejected before all of it had arrived.
     fn read_rest_of_head(&mut self) {
         let timeout = NextTimeout { after: REST_OF_HEAD.into(), ..NextTimeout::default() };
         loop {
@@ -75,8 +75,7 @@ impl HttpConnection {
         }
     }
 
-    /// Waits for input. Where time ran out while the process was stopped, the bytes that arrived meanwhile are read all
-    /// the same.
+    /// Waits for input. If time ran out while the process was suspended, the bytes that arrived meanwhile are still read.
     fn read(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
         let read = match remaining_read_time() {
             Some(remaining) => {
@@ -95,8 +94,8 @@ impl HttpConnection {
         read
     }
 
-    /// Overwrites secrets that the server repeats in the head of its answer, because ureq logs that. An incomplete head
-    /// isn't logged yet.
+    /// Overwrites secrets that the server repeats in the head of a response, because ureq logs it. An incomplete head isn't
+    /// logged yet.
     fn redact_heads(&mut self) {
         let mut bytes = self.buffers().input().to_vec();
         let mut end = 0;
@@ -132,7 +131,7 @@ impl Transport for HttpConnection {
     }
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
-        // A full buffer of which nothing can be used is a large head.
+        // A full buffer without usable input means a large head.
         if self.overflow.is_none() && self.inner.buffers().input_append_buf().is_empty() {
             self.overflow = Some(InputBuffer::default());
         }
@@ -149,7 +148,7 @@ impl Transport for HttpConnection {
         Ok(made_progress)
     }
 
-    /// ureq asks when it returns the connection to the pool and when it takes it out.
+    /// ureq calls this when it returns the connection to the pool and when it takes it out.
     fn is_open(&mut self) -> bool {
         self.cancellation = None;
         let unread = self.overflow.as_ref().is_some_and(|overflow| !overflow.input().is_empty());
@@ -176,19 +175,19 @@ impl fmt::Debug for HttpConnection {
     }
 }
 
-/// The length of the head that the bytes begin with, if they hold its end.
+/// The length of the head at the beginning of the bytes, if it is complete.
 fn head_length(bytes: &[u8]) -> Option<usize> {
     let crlf = bytes.windows(4).position(|four| four == b"\r\n\r\n").map(|at| at + 4);
     let lf = bytes.windows(2).position(|two| two == b"\n\n").map(|at| at + 2);
     crlf.into_iter().chain(lf).min()
 }
 
-/// Input that grows as needed. How far is up to the reader: ureq stops at its limit for heads.
+/// An input buffer that grows as needed, up to ureq's limit for heads.
 #[derive(Default)]
 struct InputBuffer {
     bytes: Vec<u8>,
     consumed: usize,
-    /// The last attempt to use the input used some of it.
+    /// The last attempt to consume input consumed some.
     progress: bool,
 }
 
@@ -237,7 +236,7 @@ mod tests {
 
     use super::*;
 
-    /// A connection whose reads return these results in order.
+    /// A transport with scripted results of reads, in order.
     #[derive(Debug)]
     struct Scripted {
         buffers: LazyBuffers,
@@ -304,7 +303,7 @@ mod tests {
                 connection.buffers().input_consume(0); // nothing can be used yet
                 if read == 4 {
                     let head = connection.buffers().input().len();
-                    assert_eq!(head, 28, "all that came");
+                    assert_eq!(head, 28, "all bytes that arrived");
                     while !connection.buffers().input().is_empty() {
                         let input = connection.buffers().input();
                         let part = input[..step.min(input.len())].to_vec();
@@ -347,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_in_complete_heads_are_overwritten_and_bodies_stay() {
+    fn secrets_in_complete_heads_are_overwritten_and_bodies_are_not() {
         let mut secrets = Secrets::default();
         secrets.add("x", "sk-0123456789", || 'x');
         let (mut connection, _) = connection(&[]);

@@ -1,4 +1,4 @@
-//! Connecting, proxies and TLS included, on a thread of its own so that neither a shutdown nor a deadline waits for it.
+//! Connects, including proxies and TLS, on a separate thread so that neither a shutdown nor a deadline waits for it.
 
 use std::sync::{Arc, Mutex, Weak};
 use std::{fmt, io};
@@ -23,7 +23,7 @@ pub(super) struct NotSent(pub(super) ureq::Error);
 impl NotSent {
     pub(super) fn wrap(error: ureq::Error) -> ureq::Error {
         match error {
-            ureq::Error::Other(inner) if inner.is::<NotSent>() => ureq::Error::Other(inner), // a proxy's name
+            ureq::Error::Other(inner) if inner.is::<NotSent>() => ureq::Error::Other(inner), // from a proxy's look-up
             error => ureq::Error::Other(Box::new(NotSent(error))),
         }
     }
@@ -46,7 +46,7 @@ pub(super) fn abandoned(why: Abandoned, timeout: Timeout) -> ureq::Error {
     }
 }
 
-/// Makes connections: proxy, TCP, TLS, redaction. Its failures say that nothing was sent.
+/// Makes connections: proxy, TCP, TLS, redaction. All its errors are [`NotSent`].
 #[derive(Debug, Clone)]
 pub(super) struct HttpConnector {
     chain: Arc<dyn Connector<Out = Box<dyn Transport>>>,
@@ -68,7 +68,7 @@ impl HttpConnector {
         HttpConnector { chain: Arc::new(chain.chain(Boxed)), dns, secrets }
     }
 
-    /// The same connector, with its TLS sessions and addresses, for connections that another token cancels.
+    /// A connector that shares the TLS sessions and the cached addresses, and is cancelled by another token.
     pub(super) fn under(&self, cancel: Cancel) -> HttpConnector {
         HttpConnector { dns: self.dns.under(cancel), ..self.clone() }
     }
@@ -133,7 +133,7 @@ impl Connector<()> for HttpConnector {
     }
 }
 
-/// The end of a chain: one type for all sets of features.
+/// The end of the chain, with one type for all combinations of features.
 #[derive(Debug)]
 struct Boxed;
 

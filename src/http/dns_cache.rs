@@ -1,4 +1,4 @@
-//! A cache of name look-ups, which run on threads of their own so that a shutdown doesn't wait for them.
+//! A DNS cache. Look-ups run on separate threads so that a shutdown doesn't wait for them.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -16,22 +16,21 @@ use crate::runtime::cancel::Cancel;
 use crate::runtime::clock::Clock;
 use crate::runtime::sync::lock;
 
-/// How long an address may be used before the name is looked up again: the time to live that services behind load
-/// balancers commonly give theirs.
+/// How long addresses are cached: the usual time to live of services behind load balancers.
 const TIME_TO_LIVE: Duration = Duration::from_secs(60);
 
-/// Names kept at the same time: the service and a proxy, and both once more after a change.
+/// The maximum number of cached names: the service and a proxy, and both once more after a change.
 const MAX_NAMES: usize = 4;
 
-/// As many addresses of a name as ureq has room for.
+/// The addresses of a name, as many as ureq has room for.
 type Addresses = ArrayVec<SocketAddr, 16>;
 
-/// Looks names up, and keeps their addresses for a while.
+/// Looks up names and caches their addresses.
 #[derive(Debug, Clone)]
 pub(super) struct DnsCache {
     entries: Arc<Mutex<Vec<Entry>>>,
     clock: Clock,
-    /// Ends look-ups.
+    /// Cancels look-ups.
     pub(super) cancel: Cancel,
     limit: Duration,
 }
@@ -48,12 +47,12 @@ impl DnsCache {
         DnsCache { entries: Arc::default(), clock, cancel, limit }
     }
 
-    /// The same cache, whose look-ups another token cancels.
+    /// The same cache with look-ups that another token cancels.
     pub(super) fn under(&self, cancel: Cancel) -> DnsCache {
         DnsCache { cancel, ..self.clone() }
     }
 
-    /// Forgets all addresses: one of them didn't answer, and the name may point elsewhere by now.
+    /// Clears the cache after a failed connect: the name may have other addresses by now.
     pub(super) fn clear(&self) {
         lock(&self.entries).clear();
     }

@@ -1,7 +1,6 @@
-//! Answers that arrive before the request was sent completely: a server that refuses a large body (401, 413, 429) answers
-//! and closes, and the client learns that from a failed write. So a failed write is remembered, the answer is read, and
-//! only where there is none does the failure surface. Between TCP and TLS, because TLS repeats a failed write before it
-//! reads.
+//! Reads responses that arrive before the request was sent completely. A server that rejects a large body (401, 413, 429)
+//! responds and closes the connection, so that a write fails. The error is kept while the response is read, and is returned
+//! if there is none. This layer is between TCP and TLS, because TLS repeats a failed write before it reads.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,11 +8,11 @@ use std::time::Duration;
 use ureq::Error;
 use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, NextTimeout, Transport};
 
-/// How long to wait for each part of an answer after a write that timed out: it was sent long before. After a write that
-/// failed, reading ends by itself.
+/// How long to wait for each part of a response after a write timed out: the server would have sent it long before. After
+/// any other error, the closed connection ends the read.
 const ANSWER_TIME: Duration = Duration::from_millis(100);
 
-/// Makes connections that read an early answer.
+/// Makes connections that read early responses.
 #[derive(Debug, Default)]
 pub(super) struct EarlyAnswerConnector;
 
@@ -25,13 +24,13 @@ impl<In: Transport> Connector<In> for EarlyAnswerConnector {
     }
 }
 
-/// A connection that reads on after a failed write.
+/// A connection that still reads after a failed write.
 pub(super) struct EarlyAnswerTransport<T> {
     inner: T,
-    /// The failure of a write, to be returned where reading ends without an answer. TLS session tickets are no answer, but
-    /// look like one here, so it is kept until then.
+    /// The error of a write, which is returned when reading ends. Input doesn't clear it, because it may consist of TLS
+    /// session tickets only.
     failed: Option<Error>,
-    /// A write failed, so that nothing more is sent and the connection isn't reused.
+    /// A write failed, so nothing more is sent and the connection isn't reused.
     is_broken: bool,
 }
 

@@ -1,5 +1,5 @@
-//! What a connection must know of the exchange that uses it, and the other way round. ureq passes nothing of a request down
-//! to its connection, but both run on one thread, so that thread-local state connects them.
+//! Thread-local state that an exchange shares with its connection: ureq passes no context of a request to the connection, but
+//! both run on one thread.
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
@@ -15,29 +15,29 @@ thread_local! {
     static UNPARSED_HEAD: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// What a request has of its own.
+/// The context of a request, where it differs from the client's.
 struct Context {
-    /// The secrets of its headers, where they are others than those of the client.
+    /// The secrets in its headers, if they differ from the client's.
     secrets: Option<Arc<Secrets>>,
-    /// Ends the exchange.
+    /// Cancels the exchange.
     cancel: Option<Cancel>,
 }
 
-/// Keeps what a request has of its own, until it is dropped.
-pub(super) struct Entered {
+/// Restores the previous context when it is dropped.
+pub(super) struct ContextGuard {
     outer: Option<Context>,
 }
 
-/// Says what the request that is about to be sent on this thread has of its own.
-pub(super) fn enter(secrets: Option<&Arc<Secrets>>, cancel: Option<&Cancel>) -> Entered {
+/// Sets the context of the request that is about to be sent on this thread.
+pub(super) fn enter(secrets: Option<&Arc<Secrets>>, cancel: Option<&Cancel>) -> ContextGuard {
     if secrets.is_none() && cancel.is_none() {
-        return Entered { outer: None };
+        return ContextGuard { outer: None };
     }
     let context = Context { secrets: secrets.cloned(), cancel: cancel.cloned() };
-    Entered { outer: Some(CONTEXT.replace(context)) }
+    ContextGuard { outer: Some(CONTEXT.replace(context)) }
 }
 
-impl Drop for Entered {
+impl Drop for ContextGuard {
     fn drop(&mut self) {
         if let Some(outer) = self.outer.take() {
             CONTEXT.set(outer);
@@ -45,20 +45,20 @@ impl Drop for Entered {
     }
 }
 
-/// The secrets of the request on this thread, where they are its own.
+/// The secrets of the request on this thread, if they differ from the client's.
 pub(super) fn own_secrets() -> Option<Arc<Secrets>> {
     CONTEXT.with_borrow(|context| context.secrets.clone())
 }
 
-/// What ends the request on this thread.
+/// The token that cancels the request on this thread, if it has its own.
 pub(super) fn own_cancel() -> Option<Cancel> {
     CONTEXT.with_borrow(|context| context.cancel.clone())
 }
 
-/// The largest head of an answer in bytes. One larger than the input buffer is rare, and grows a buffer of its own.
+/// The maximum size of a response's head in bytes. Heads larger than the input buffer are rare and get a growing buffer.
 pub(super) const MAX_HEAD: usize = 64 * 1024;
 
-/// Limits how long this thread's reads may take in all, until it is dropped.
+/// Limits the total time of this thread's reads until it is dropped.
 pub(super) struct ReadLimit {
     outer: Option<Instant>,
 }
@@ -76,12 +76,12 @@ impl Drop for ReadLimit {
     }
 }
 
-/// The time that a read on this thread may take; none where it isn't limited.
+/// The time that a read on this thread may take; `None` if it isn't limited.
 pub(super) fn remaining_read_time() -> Option<Duration> {
     READ_DEADLINE.get().map(|deadline| deadline.saturating_duration_since(Clock::system().now()))
 }
 
-/// Keeps the head of an answer that is dropped with its connection, because it couldn't be parsed.
+/// Keeps the head of a response that couldn't be parsed and is dropped with its connection.
 pub(super) fn keep_unparsed_head(bytes: &[u8]) {
     let kept = &bytes[..bytes.len().min(MAX_HEAD)];
     UNPARSED_HEAD.with_borrow_mut(|head| {
@@ -90,7 +90,7 @@ pub(super) fn keep_unparsed_head(bytes: &[u8]) {
     });
 }
 
-/// Takes the head that was kept on this thread; empty where there is none.
+/// Takes the head that was kept on this thread; empty if there is none.
 pub(super) fn take_unparsed_head() -> Vec<u8> {
     UNPARSED_HEAD.take()
 }

@@ -1,4 +1,4 @@
-//! What an error of ureq's means in this crate's terms.
+//! Maps ureq's errors to this crate's.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,24 +13,24 @@ use crate::policy::backoff::RetryConfig;
 use crate::policy::classify::{Retryable, Verdict};
 use crate::runtime::cancel::Cancel;
 
-/// What an error says besides its cause.
+/// The context that errors are mapped with.
 #[derive(Clone)]
 pub(super) struct FailureContext {
     /// Host and port of the service.
     pub(super) host: Arc<str>,
     pub(super) connect_timeout: Duration,
-    /// The shutdown of the client.
+    /// Cancelled when the client is shut down.
     pub(super) cancel: Cancel,
 }
 
 impl FailureContext {
-    /// The error of an exchange that was ended from outside, if it was: every failure is a consequence of that.
+    /// The error of an exchange that was cancelled or shut down, if it was: any other failure is a consequence of that.
     pub(super) fn ended(&self, limits: &Limits) -> Option<Error> {
         let cancelled = || limits.is_cancelled().then_some(Error::Cancelled);
         self.cancel.is_cancelled().then_some(Error::Shutdown).or_else(cancelled)
     }
 
-    /// The error of an exchange. `phase` is how far it had come once it was connected.
+    /// Maps the error of an exchange. `phase` is how far it got after it had connected.
     pub(super) fn error(&self, error: ureq::Error, phase: Phase, limits: &Limits) -> Error {
         if let Some(ended) = self.ended(limits) {
             return ended;
@@ -61,12 +61,12 @@ impl FailureContext {
             ureq::Error::Io(source) => {
                 Error::Transport { answered: phase == Phase::Reading, source: source.into() }
             }
-            // What came is not HTTP.
+            // The response is not HTTP.
             other => Error::Transport { answered: true, source: other.into() },
         }
     }
 
-    /// The error of an exchange that failed before anything was sent.
+    /// Maps the error of an exchange that failed before anything was sent.
     fn not_sent(&self, error: ureq::Error, limits: &Limits) -> Error {
         let after = self.connect_timeout;
         match error {
@@ -91,8 +91,8 @@ impl FailureContext {
     }
 }
 
-/// What to change about a certificate that isn't accepted, by what the TLS library's error says. Its errors reach this
-/// crate as text only; tests/tls.rs and tests/proxies_and_certificates.rs hold the texts.
+/// The remedy for a rejected certificate, chosen by the text of the TLS library's error, because its errors reach this crate
+/// only as text. tests/tls.rs and tests/proxies_and_certificates.rs check the texts.
 fn tls_hint(error: &str) -> &'static str {
     const HINTS: [(&[&str], &str); 5] = [
         (
@@ -112,8 +112,7 @@ fn tls_hint(error: &str) -> &'static str {
     known.map_or("check the address and the port, or name the CA to trust with ca_file", |(_, hint)| hint)
 }
 
-/// Whether the TLS handshake failed. One that fails for a certificate or a protocol will fail again; ureq reports it as
-/// invalid data.
+/// Whether the TLS handshake failed. Errors of certificates and protocols are permanent; ureq reports them as invalid data.
 fn is_tls(error: &ureq::Error) -> bool {
     match error {
         ureq::Error::Io(error) => error.kind() == std::io::ErrorKind::InvalidData,
@@ -153,24 +152,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_of_ureqs_own_gets_the_same_verdicts() {
+    fn errors_of_ureq_get_the_same_verdicts() {
         let io = |kind: io::ErrorKind| ureq::Error::Io(kind.into());
-        for again in [
+        for retryable in [
             ureq::Error::StatusCode(429),
             ureq::Error::StatusCode(529),
             ureq::Error::Timeout(Timeout::Connect),
             ureq::Error::HostNotFound,
             io(io::ErrorKind::ConnectionReset),
         ] {
-            assert_eq!(again.verdict(), Verdict::Retry, "{again}");
+            assert_eq!(retryable.verdict(), Verdict::Retry, "{retryable}");
         }
-        for final_one in [
+        for permanent in [
             ureq::Error::StatusCode(401),
             ureq::Error::BadUri(String::new()),
             ureq::Error::TooManyRedirects,
             io(io::ErrorKind::InvalidData),
         ] {
-            assert_eq!(final_one.verdict(), Verdict::GiveUp, "{final_one}");
+            assert_eq!(permanent.verdict(), Verdict::GiveUp, "{permanent}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The settings of the transport, and what they become once they are checked.
+//! The settings of the transport and their validation.
 
 use std::env;
 use std::path::PathBuf;
@@ -18,7 +18,7 @@ pub(crate) const MAX_LINE: usize = 8 * 1024;
 /// The longest base address and the longest path below it in bytes: both are in the first line.
 pub(crate) const MAX_URL_PART: usize = MAX_LINE / 2;
 
-/// Idle connections kept by default: more than the threads that anybody runs, so that none repeats a handshake. Those
+/// The default number of idle connections to keep: more than any program has threads, so that none repeats a handshake. Those
 /// that have idled for a minute are closed at the next call.
 pub(crate) const MAX_IDLE: usize = 4096;
 
@@ -55,26 +55,26 @@ impl Default for HttpOptions {
 /// Which proxy, if any.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ProxyChoice {
-    /// The one that `HTTPS_PROXY` and its like name, except for a loopback address.
+    /// The proxy in `HTTPS_PROXY` or a similar variable, except for a loopback address.
     Environment,
     None,
     Url(String),
 }
 
-/// A service, ready for requests: what the checked settings become.
+/// The validated settings of a service.
 #[derive(Clone)]
 pub(crate) struct Endpoint {
     pub(crate) base: BaseUrl,
     /// The query of the base URL, with placeholders for its values.
     pub(crate) query: String,
-    /// What every request carries.
+    /// The headers of every request.
     pub(crate) headers: RequestHeaders,
     /// Certificates in PEM form to trust instead of the built-in ones.
     pub(crate) roots: Option<Vec<u8>>,
 }
 
 impl Endpoint {
-    /// Reports what ureq would object to later.
+    /// Reports settings that ureq would reject later.
     pub(crate) fn check(&self, options: &HttpOptions) -> Result<()> {
         #[cfg(any(feature = "rustls", feature = "native-tls"))]
         crate::http::tls::config(self.roots.as_deref())?;
@@ -125,13 +125,13 @@ impl Endpoint {
     }
 }
 
-/// Header fields as ureq needs them; says which part of the first invalid one is at fault.
+/// Converts header fields for ureq. The error says which part of the first invalid one is wrong.
 pub(crate) fn headers(fields: &[(String, String)]) -> Result<HeaderMap> {
     // One more than there are: replacing a field in a full map makes it grow.
     let mut map = HeaderMap::with_capacity(fields.len() + 1);
     for (name, value) in fields {
         let Ok(key) = HeaderName::from_bytes(name.as_bytes()) else {
-            // Not shown: name and value are easily swapped, and values are secret.
+            // The name isn't shown: name and value are easily swapped, and values are secret.
             let message = "the name is not a valid header name; the name comes first, then the value";
             return Err(Error::config("header", message));
         };

@@ -1,11 +1,11 @@
-//! Which proxy the environment names for an address, by curl's rules for `NO_PROXY` and with ports as in Go's.
+//! Selects a proxy from environment variables. `NO_PROXY` has curl's rules, and ports as in Go.
 
 use std::net::IpAddr;
 
-/// The most entries of `NO_PROXY` that are read: lists are written by hand.
+/// The maximum number of entries in `NO_PROXY` that are read: lists are written by hand.
 const MAX_ENTRIES: usize = 1000;
 
-/// Where requests go.
+/// The target of requests.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Target<'a> {
     pub(super) https: bool,
@@ -13,8 +13,8 @@ pub(super) struct Target<'a> {
     pub(super) authority: &'a str,
 }
 
-/// The proxy that the environment names for an address, if any, and the variable that does. It is the variable of the
-/// address' scheme, then `ALL_PROXY`, each in lower case first.
+/// The proxy for a target, if any, and the variable that sets it: the variable for the target's scheme, then `ALL_PROXY`,
+/// each in lower case first.
 pub(super) fn from_environment(
     target: Target<'_>,
     variable: impl Fn(&str) -> Option<String>,
@@ -30,8 +30,8 @@ pub(super) fn from_environment(
     first(own).or_else(|| first(["all_proxy", "ALL_PROXY"]))
 }
 
-/// Whether a list in `NO_PROXY` contains an address: `*`, a name and all below it, an IP address, or a CIDR block; each with
-/// a port or for all ports.
+/// Whether a list in `NO_PROXY` matches a target. An entry is `*`, a domain (which includes its subdomains), an IP address, or
+/// a CIDR block, each with a port or for all ports.
 fn is_excluded(target: Target<'_>, list: &str) -> bool {
     let (host, port) = split_port(target.authority);
     let port = port.unwrap_or(if target.https { 443 } else { 80 });
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_that_is_not_written_is_that_of_the_scheme() {
+    fn the_default_port_is_that_of_the_scheme() {
         let https = Target { https: true, authority: "host" };
         assert!(is_excluded(https, "host:443") && !is_excluded(https, "host:80"));
     }

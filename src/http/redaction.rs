@@ -1,20 +1,20 @@
-//! The last step before a request is sent: placeholders are replaced by the secrets they stand for. ureq and its parts log
-//! requests before this step, so that their logs have the placeholders. They log answers too.
+//! Replaces placeholders with secrets just before a request is sent. ureq logs requests before that, so its logs contain only
+//! the placeholders. It also logs the heads of responses, in which secrets are overwritten.
 
 use std::sync::Arc;
 
 use crate::http::exchange::own_secrets;
 use crate::wire::secrets::Secrets;
 
-/// Replaces the placeholders in the heads of one connection's requests.
+/// Replaces the placeholders in the request heads of one connection.
 pub(super) struct Substitution {
     /// The secrets of the client.
     secrets: Arc<Secrets>,
-    /// The secrets of the request under way, where they are its own.
+    /// The secrets of the current request, if they differ from the client's.
     own: Option<Arc<Secrets>>,
-    /// Placeholders that the head under way still contains: a long head goes out in parts.
+    /// The number of placeholders still in the current head: a long head is sent in parts.
     remaining: usize,
-    /// Where they were in the last head.
+    /// Their offsets in the last head.
     positions: Vec<usize>,
 }
 
@@ -23,7 +23,7 @@ impl Substitution {
         Substitution { secrets, own: None, remaining: 0, positions: Vec::new() }
     }
 
-    /// Replaces the placeholders in the next part of the output. Returns whether a request begins with it.
+    /// Replaces the placeholders in the next part of the output. Returns whether it begins a request.
     pub(super) fn apply(&mut self, part: &mut [u8]) -> bool {
         let begins = part.starts_with(b"POST ") || part.starts_with(b"GET ");
         if begins {
@@ -38,7 +38,7 @@ impl Substitution {
         begins
     }
 
-    /// Overwrites the secrets that a server repeats in the head of an answer. Returns whether there are any.
+    /// Overwrites the secrets that a server repeats in the head of a response. Returns whether there are any.
     pub(super) fn blank(&self, head: &mut [u8]) -> bool {
         self.own.as_ref().unwrap_or(&self.secrets).blank(head)
     }

@@ -1,4 +1,4 @@
-//! What goes down to the transport for one attempt.
+//! The request of one attempt, with its headers and limits.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,13 +16,13 @@ pub(crate) struct HttpRequest<'a> {
     /// JSON to POST; without it the request is a GET.
     pub(crate) body: Option<&'a [u8]>,
     pub(crate) idempotency_key: Option<&'a str>,
-    /// Use no pooled connection.
+    /// Whether to open a new connection instead of using a pooled one.
     pub(crate) fresh_connection: bool,
     pub(crate) headers: &'a RequestHeaders,
     pub(crate) limits: Limits,
 }
 
-/// What every request of a client carries.
+/// The headers of every request of a client.
 #[derive(Clone)]
 pub(crate) struct RequestHeaders {
     /// With placeholders for secrets. Built once: ureq would build its own for each request.
@@ -31,7 +31,7 @@ pub(crate) struct RequestHeaders {
     pub(crate) secrets: Arc<Secrets>,
 }
 
-/// When an attempt ends at the latest.
+/// The time limits and the cancellation of an attempt.
 #[derive(Clone)]
 pub(crate) struct Limits {
     /// The inactivity timeout.

@@ -1,4 +1,4 @@
-//! Which TLS, and whom to trust.
+//! TLS configuration: provider and trusted root certificates.
 
 use ureq::tls::{PemItem, RootCerts, TlsConfig, TlsProvider, parse_pem};
 

@@ -1,12 +1,12 @@
-//! One exchange with the server by ureq, which treats no status as an error, follows no redirect and retries nothing.
+//! Sends one request through ureq, which is configured not to treat statuses as errors, follow redirects or retry.
 
 use std::io::Read;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ureq::http::uri::{PathAndQuery, Uri};
-use ureq::http::{self, HeaderName, HeaderValue, Method};
-use ureq::{Agent, Body};
+use ureq::http::{self, HeaderMap, HeaderName, HeaderValue};
+use ureq::{Agent, Body, RequestBuilder};
 
 use crate::error::{Error, Phase, Result, excerpt};
 use crate::http::answer_headers;
@@ -20,6 +20,7 @@ use crate::http::request::{HttpRequest, Limits, RequestHeaders};
 use crate::runtime::background::Background;
 use crate::runtime::cancel::{Cancel, Subscription};
 use crate::runtime::clock::Clock;
+use crate::runtime::sync::lock;
 use crate::wire::base_url::with_query;
 use crate::wire::headers::Headers;
 use crate::wire::raw_head;
@@ -36,7 +37,7 @@ pub(super) const MAX_BODY_TIME: Duration = Duration::from_secs(60 * 60);
 const INPUT_BUFFER: usize = 16 * 1024;
 
 /// The output buffer in bytes: each line of a head fits, because their lengths are checked. A body goes out in parts. As
-/// much as for input would cost 512 connections 3.5 MiB more.
+/// large as the input buffer, it would cost 512 connections 3.5 MiB more.
 const OUTPUT_BUFFER: usize = MAX_LINE + 1024;
 
 /// How long a connection may idle: shorter than the 60 s after which common load balancers close theirs.
@@ -44,7 +45,7 @@ const MAX_IDLE_AGE: Duration = Duration::from_secs(55);
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// The most streams whose end is awaited in the background at the same time; of others the connection is closed.
+/// The most streams that are drained in the background at the same time. The connections of others are closed.
 const MAX_DRAINS: usize = 4;
 
 /// The most that is allocated in advance for a body that states its length, in bytes: it may state anything.
@@ -66,7 +67,7 @@ pub(crate) struct HttpResponse {
 }
 
 impl ResponseHead {
-    /// An answer that was read, as one that is still to be read.
+    /// Converts a response that was read into one with an unread body.
     pub(crate) fn of(response: HttpResponse, limits: Limits) -> ResponseHead {
         let HttpResponse { status, headers, body } = response;
         ResponseHead { status, headers, body: Body::builder().data(body), limits }
@@ -79,6 +80,8 @@ pub(crate) struct Transport {
     base: Uri,
     /// The query that every request has, with placeholders for its values.
     query: String,
+    /// The last path that was requested, and its address: most clients request the same path again and again.
+    last_uri: Mutex<Option<(String, Uri)>>,
     secrets: Arc<Secrets>,
     timeout: Duration,
     max_response_bytes: u64,
@@ -128,6 +131,7 @@ impl Transport {
             connections,
             base,
             query,
+            last_uri: Mutex::default(),
             secrets,
             timeout: options.timeout,
             max_response_bytes: options.max_response_bytes,
@@ -141,7 +145,7 @@ impl Transport {
         })
     }
 
-    /// The same service with connections of its own, which `cancel` shuts down alone.
+    /// A transport to the same service with connections of its own, which `cancel` shuts down separately.
     pub(crate) fn child(&self, cancel: Cancel) -> Transport {
         let connector = self.connections.connector().under(cancel.clone());
         let connections = Arc::new(self.connections.with_connector(connector));
@@ -151,6 +155,7 @@ impl Transport {
             drains: self.drains.clone(),
             base: self.base.clone(),
             query: self.query.clone(),
+            last_uri: Mutex::default(),
             secrets: Arc::clone(&self.secrets),
             clock: self.clock.clone(),
             failures: FailureContext { cancel, ..self.failures.clone() },
@@ -185,7 +190,7 @@ impl Transport {
         }
     }
 
-    /// The answer whose head ureq refused, if it is an error: its status and what it asks for still count.
+    /// The response whose head ureq rejected, if it is an error: its status and `Retry-After` still count.
     fn without_body(&self, error: ureq::Error, limits: &Limits, secrets: &Secrets) -> Result<ResponseHead> {
         let head = take_unparsed_head();
         let is_too_large = head.len() >= MAX_HEAD;
@@ -232,7 +237,7 @@ impl Transport {
         &self.failures.host
     }
 
-    /// What an error of ureq's means here.
+    /// Maps ureq's errors.
     pub(super) fn failures(&self) -> &FailureContext {
         &self.failures
     }
@@ -247,45 +252,53 @@ impl Transport {
     }
 
     fn run(&self, request: &HttpRequest<'_>) -> Result<http::Response<Body>, ureq::Error> {
-        let mut message = http::Request::new(request.body.unwrap_or_default());
-        *message.uri_mut() = self.uri(request.path)?;
-        if request.body.is_some() {
-            *message.method_mut() = Method::POST;
-        }
-        let headers = message.headers_mut();
-        headers.clone_from(&request.headers.fields);
-        match (request.body, request.idempotency_key) {
-            (Some(_), Some(key)) => {
-                headers.insert(IDEMPOTENCY_KEY, HeaderValue::from_str(key).map_err(http::Error::from)?);
-            }
-            (Some(_), None) => drop(headers.remove(IDEMPOTENCY_KEY)),
-            (None, _) => {
-                headers.remove(IDEMPOTENCY_KEY);
-                headers.remove(http::header::CONTENT_TYPE);
-            }
-        }
+        let uri = self.uri(request.path)?;
         let agent = self.connections.agent();
-        let Limits { timeout, deadline, .. } = request.limits;
-        if request.fresh_connection || deadline.is_some() || timeout != self.timeout {
-            let mut config = agent
-                .configure_request(message)
-                .timeout_global(deadline.map(|deadline| deadline.remaining))
-                .timeout_recv_response(Some(timeout))
-                .timeout_per_read(Some(timeout))
-                .timeout_per_write(Some(timeout));
-            if request.fresh_connection {
-                config = config.max_idle_age(Duration::ZERO);
+        let mut fields = request.headers.fields.clone();
+        let Some(body) = request.body else {
+            fields.remove(IDEMPOTENCY_KEY);
+            fields.remove(http::header::CONTENT_TYPE);
+            return self.prepare(agent.get(uri), fields, request).call();
+        };
+        match request.idempotency_key {
+            Some(key) => {
+                fields.insert(IDEMPOTENCY_KEY, HeaderValue::from_str(key).map_err(http::Error::from)?);
             }
-            message = config.build();
+            None => drop(fields.remove(IDEMPOTENCY_KEY)),
         }
-        if request.body.is_some() {
-            return agent.run(message);
-        }
-        agent.run(message.map(|_| ()))
+        self.prepare(agent.post(uri), fields, request).send(body)
     }
 
-    /// The address of a path. Only the path is parsed for each request.
+    /// Adds the headers, and the limits where they differ from those of the agent.
+    fn prepare<B>(
+        &self,
+        mut message: RequestBuilder<B>,
+        fields: HeaderMap,
+        request: &HttpRequest<'_>,
+    ) -> RequestBuilder<B> {
+        if let Some(headers) = message.headers_mut() {
+            *headers = fields;
+        }
+        let Limits { timeout, deadline, .. } = request.limits;
+        if !request.fresh_connection && deadline.is_none() && timeout == self.timeout {
+            return message;
+        }
+        let config = message
+            .config()
+            .timeout_global(deadline.map(|deadline| deadline.remaining))
+            .timeout_recv_response(Some(timeout))
+            .timeout_per_read(Some(timeout))
+            .timeout_per_write(Some(timeout));
+        if request.fresh_connection { config.max_idle_age(Duration::ZERO).build() } else { config.build() }
+    }
+
+    /// The address of a path.
     fn uri(&self, path: &str) -> Result<Uri, http::Error> {
+        let mut last = lock(&self.last_uri);
+        match &*last {
+            Some((known, uri)) if known == path => return Ok(uri.clone()),
+            _ => {}
+        }
         let mut parts = self.base.clone().into_parts();
         let base = parts.path_and_query.as_ref().map_or("", |base| base.path().trim_end_matches('/'));
         let target = match self.query.as_str() {
@@ -293,7 +306,9 @@ impl Transport {
             query => [base, &with_query(path, query)].concat(),
         };
         parts.path_and_query = Some(PathAndQuery::try_from(target)?);
-        Ok(Uri::from_parts(parts)?)
+        let uri = Uri::from_parts(parts)?;
+        *last = Some((path.to_owned(), uri.clone()));
+        Ok(uri)
     }
 
     /// Reads the body of a success, which must be complete.
@@ -309,7 +324,7 @@ impl Transport {
     }
 }
 
-/// An answer whose body is compressed although the request allowed no compression: of an error the status still counts.
+/// A response with a body that is compressed although the request didn't allow it: the status of an error still counts.
 fn unrequested_coding(status: u16, headers: &Headers, coding: &str) -> Result<HttpResponse> {
     if !(200..300).contains(&status) {
         return Ok(HttpResponse { status, headers: headers.clone(), body: Vec::new() });
@@ -334,7 +349,7 @@ fn shut_down_with(cancel: &Cancel, connections: &Arc<Connections>) -> Subscripti
     cancel.subscribe(move || connections.shut_down())
 }
 
-/// Reads the beginning of an error's body, as far as it arrives in this time: the status says enough without it.
+/// Reads as much of an error's body as arrives in this time: the status suffices without it.
 fn read_excerpt(body: Body, limit: Duration) -> Vec<u8> {
     let mut bytes = Vec::new();
     let _limit = ReadLimit::new(limit);

@@ -9,7 +9,7 @@ pub(crate) fn encode(bytes: &[u8], out: &mut String) {
         let word =
             group.iter().fold(0, |word, byte| word << 8 | usize::from(*byte)) << (8 * (3 - group.len()));
         for digit in 0..4 {
-            // Three bytes are four digits; each missing byte is one digit less.
+            // Three bytes make four digits; each missing byte removes one.
             let symbol = if digit <= group.len() { ALPHABET[word >> (18 - 6 * digit) & 63] } else { b'=' };
             out.push(char::from(symbol));
         }
@@ -22,7 +22,7 @@ pub(crate) fn decode(text: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(digits.len() / 4 * 3 + 2);
     for group in digits.chunks(4) {
         if group.len() == 1 {
-            return None; // six bits are less than a byte
+            return None; // six bits, less than a byte
         }
         let mut word = 0u32;
         for digit in group {

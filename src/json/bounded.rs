@@ -1,4 +1,4 @@
-//! Reads values within a [`Budget`], which is charged before anything is allocated.
+//! Deserializes values within a [`Budget`], which is charged before anything is allocated.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -8,25 +8,25 @@ use serde_json::{Map, Value};
 
 use crate::json::budget::Budget;
 
-/// A type that is read within a budget.
+/// A type that can be deserialized within a budget.
 pub(crate) trait Bounded: Sized {
     fn read<'de, D: Deserializer<'de>>(deserializer: D, budget: &Budget) -> Result<Self, D::Error>;
 }
 
-/// The seed that reads a bounded type.
-pub(crate) struct Within<'b, T> {
+/// Deserializes a bounded type within a budget.
+pub(crate) struct BoundedSeed<'b, T> {
     budget: &'b Budget,
     read: PhantomData<T>,
 }
 
 impl Budget {
-    /// The seed that reads a type within this budget.
-    pub(crate) fn seed<T: Bounded>(&self) -> Within<'_, T> {
-        Within { budget: self, read: PhantomData }
+    /// The seed that deserializes a type within this budget.
+    pub(crate) fn seed<T: Bounded>(&self) -> BoundedSeed<'_, T> {
+        BoundedSeed { budget: self, read: PhantomData }
     }
 }
 
-impl<'de, T: Bounded> DeserializeSeed<'de> for Within<'_, T> {
+impl<'de, T: Bounded> DeserializeSeed<'de> for BoundedSeed<'_, T> {
     type Value = T;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<T, D::Error> {
@@ -49,8 +49,8 @@ impl Bounded for Map<String, Value> {
     }
 }
 
-/// With serde_json's feature `arbitrary_precision`, which another crate of the program may enable, a number is read as a
-/// map with this field, whose value is the text of the number.
+/// With serde_json's feature `arbitrary_precision`, which another crate in the program may enable, a number is deserialized
+/// as a map with this field, whose value is the text of the number.
 const NUMBER: &str = "$serde_json::private::Number";
 
 /// Reads any JSON, like serde_json's own visitor.

@@ -1,8 +1,8 @@
-//! Bounds the memory that JSON from a server may take: a list of small items or objects takes 30 to 200 times its text.
+//! Bounds the memory of parsed JSON from servers: a list of small items or objects can take up to 170 times its text.
 //!
-//! Everything that is read from one text shares a budget, which is proportional to the length of the text. Typed values
-//! ([`Bounded`](crate::json::bounded)) are charged while they are read, and exceeding the budget is an error. The text of
-//! unknown fields is charged when it is kept, because they are parsed later. One that doesn't fit is left out: the answer
+//! All values from one text share a budget that is proportional to the length of the text. Typed values
+//! ([`Bounded`](crate::json::bounded)) are charged while they are read, and exceeding the budget is an error. Unknown fields
+//! are parsed later, so they are charged when their text is kept. A field that doesn't fit is left out, because the response
 //! is usable without it.
 
 use std::cell::Cell;
@@ -14,36 +14,36 @@ use serde_json::{Map, Value};
 
 use crate::json::cursor::string_length;
 
-/// A text of at most this many bytes isn't charged, so that usual answers cost nothing. No text takes more than 170 times
-/// its bytes, so that this one takes less than the allowance.
+/// Texts of up to this many bytes aren't charged, so typical responses cost nothing. No text takes more than 170 times its
+/// length, so these take less than the allowance.
 const UNCHARGED: usize = 64 * 1024;
 
-/// A budget is so many times the bytes of the text, and an allowance.
-struct Share {
+/// The size of a budget: a multiple of the text's length, and a fixed allowance.
+struct BudgetSize {
     factor: usize,
     allowance: usize,
 }
 
-/// The budget of a complete answer. In all, an answer may take 8 times its bytes and 32 MiB. The body and a copy of it for
-/// the unknown fields take three times; and a list takes 1.5 times what is charged, while it is copied to grow.
+/// The budget of a complete response. In total, a response may take 8 times its length and 32 MiB. The body and its copy for
+/// the unknown fields take 3 times its length, and a list takes 1.5 times its charge while it is copied to grow.
 ///
-/// Log probabilities, which are the answers with the most small values, take about 6 times their bytes: 7 MB of them fit.
-const ANSWER: Share = Share { factor: 3, allowance: 21 << 20 };
+/// Log probabilities have the most small values of all responses and take about 6 times their length: 7 MB of them fit.
+const RESPONSE: BudgetSize = BudgetSize { factor: 3, allowance: 21 << 20 };
 
-/// The budget of a chunk, and of all its copies in the assembled answer.
-const CHUNK: Share = Share { factor: 2, allowance: 12 << 20 };
+/// The budget of a chunk, and separately of the response that is assembled from chunks.
+const CHUNK: BudgetSize = BudgetSize { factor: 2, allowance: 12 << 20 };
 
-/// An item of a list of values. A list that grows has up to twice the capacity that it needs, and room for four items at
-/// first, for which the first item is charged twice.
+/// The charge for a list item. A growing list has up to twice the capacity that it needs, and room for four items at first,
+/// for which the first item is charged twice.
 const ITEM: usize = 2 * size_of::<Value>();
 
-/// A map that isn't empty. A node of a B-tree has room for 11 fields.
+/// The charge for a map that isn't empty: a B-tree node has room for 11 fields.
 const MAP: usize = 640;
 
-/// A field of a map, besides the bytes of its name: nodes are at least half full.
+/// The charge for a field of a map, without the bytes of its name: nodes are at least half full.
 const FIELD: usize = ITEM + 2 * size_of::<String>() + TEXT;
 
-/// The allocation of a string, besides its bytes.
+/// The allocation overhead of a string.
 const TEXT: usize = 16;
 
 /// The bound that was exceeded.
@@ -70,9 +70,9 @@ impl Budget {
         Budget::new(usize::MAX)
     }
 
-    /// The budget of a complete answer.
+    /// The budget of a complete response.
     pub(crate) fn of_answer(text: &[u8]) -> Budget {
-        Budget::new(ANSWER.of(text.len()))
+        Budget::new(RESPONSE.of(text.len()))
     }
 
     /// The budget of a chunk of a stream.
@@ -81,7 +81,7 @@ impl Budget {
         Budget::new(CHUNK.of(text.len()))
     }
 
-    /// The budget of an answer that is assembled from chunks; see [`add_chunk`](Budget::add_chunk).
+    /// The budget of a response that is assembled from chunks; see [`add_chunk`](Budget::add_chunk).
     pub(crate) fn of_chunks() -> Budget {
         Budget::new(CHUNK.allowance)
     }
@@ -99,7 +99,7 @@ impl Budget {
 
     /// Charges this many bytes.
     pub(crate) fn charge(&self, bytes: usize) -> Result<(), Excess> {
-        if self.fits(bytes) { Ok(()) } else { Err(self.exceeded(Excess::Memory(self.limit))) }
+        if self.try_charge(bytes) { Ok(()) } else { Err(self.exceeded(Excess::Memory(self.limit))) }
     }
 
     /// Charges an item of a list of this type.
@@ -123,23 +123,23 @@ impl Budget {
         if count > max { Err(self.exceeded(Excess::Entries(max))) } else { Ok(()) }
     }
 
-    /// Gives back what was charged for a value that is gone.
+    /// Refunds the charge for a value that was dropped.
     pub(crate) fn refund(&self, bytes: usize) {
         self.charged.set(self.charged.get().saturating_sub(bytes));
     }
 
-    /// Charges an unknown field whose text is kept, if it fits. Otherwise the field is to be left out.
+    /// Charges an unknown field whose text is to be kept. Returns false if it doesn't fit and has to be left out.
     #[inline]
-    pub(crate) fn keeps_field(&self, name: &[u8], json: &[u8]) -> bool {
+    pub(crate) fn try_keep_field(&self, name: &[u8], json: &[u8]) -> bool {
         self.is_unlimited() || {
-            let fits = self.fits(MAP + FIELD + name.len() + text_cost(json));
+            let fits = self.try_charge(MAP + FIELD + name.len() + text_cost(json));
             self.omits_fields.set(self.omits_fields.get() || !fits);
             fits
         }
     }
 
     /// Charges this many bytes if they fit.
-    fn fits(&self, bytes: usize) -> bool {
+    fn try_charge(&self, bytes: usize) -> bool {
         let charged = self.charged.get().saturating_add(bytes);
         let fits = charged <= self.limit;
         if fits {
@@ -153,7 +153,7 @@ impl Budget {
         self.limit == usize::MAX
     }
 
-    /// The bound that was exceeded, if reading failed for that.
+    /// The bound that was exceeded, if reading failed for that reason.
     #[inline]
     pub(crate) fn excess(&self) -> Option<Excess> {
         self.excess.get()
@@ -172,7 +172,7 @@ impl Budget {
     }
 }
 
-impl Share {
+impl BudgetSize {
     #[inline]
     fn of(&self, length: usize) -> usize {
         if length <= UNCHARGED { usize::MAX } else { length.saturating_mul(self.factor) + self.allowance }
@@ -188,7 +188,7 @@ impl fmt::Display for Excess {
     }
 }
 
-/// What the values in a JSON text take at most, once they are parsed. What encloses them is not included.
+/// An upper bound on the memory of the values in a JSON text, without their container.
 fn text_cost(json: &[u8]) -> usize {
     let mut cost = 0;
     let mut rest = json;
@@ -212,7 +212,7 @@ fn text_cost(json: &[u8]) -> usize {
     cost
 }
 
-/// What the parts of a value take, without the value itself.
+/// The heap memory of a value.
 pub(crate) fn value_cost(value: &Value) -> usize {
     match value {
         Value::String(text) => TEXT + text.len(),
@@ -223,13 +223,13 @@ pub(crate) fn value_cost(value: &Value) -> usize {
     }
 }
 
-/// What these fields take as a map.
+/// The heap memory of a map with these fields.
 pub(crate) fn fields_cost(fields: &Map<String, Value>) -> usize {
     let costs = fields.iter().enumerate();
     costs.map(|(position, (name, value))| field_cost(position == 0, name) + value_cost(value)).sum()
 }
 
-/// What a field of a map takes, without the parts of its value.
+/// The memory of a map's field, without the heap memory of its value.
 pub(crate) fn field_cost(is_first: bool, name: &str) -> usize {
     if is_first { MAP + FIELD + name.len() } else { FIELD + name.len() }
 }
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_charged_suffices_for_what_is_allocated() {
+    fn the_charge_covers_what_is_allocated() {
         for json in costly() {
             let (mut value, mut cost) = (Value::Null, 0);
             let measured = allocation_counter::measure(|| (value, cost) = charged(&json));
@@ -287,22 +287,21 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_takes_at_most_8_times_its_bytes_and_32_mib() {
+    fn a_response_takes_at_most_8_times_its_length_and_32_mib() {
         let allowed = |length: usize| 8 * length + (32 << 20);
         for length in [0, 1, UNCHARGED, UNCHARGED + 1, 1 << 20, 1 << 30] {
             let text = 3 * length;
-            let uncharged = UNCHARGED * 170;
-            let answer =
-                ANSWER.of(length).checked_add(0).filter(|limit| *limit < usize::MAX).unwrap_or(uncharged);
-            assert!(text + answer * 3 / 2 <= allowed(length), "{length}");
-            let chunk = CHUNK.of(length);
-            let chunk = if chunk == usize::MAX { uncharged } else { chunk };
-            assert!(text + chunk * 5 / 2 <= allowed(length), "{length}");
+            let most = |size: BudgetSize| match size.of(length) {
+                usize::MAX => UNCHARGED * 170,
+                limit => limit,
+            };
+            assert!(text + most(RESPONSE) * 3 / 2 <= allowed(length), "{length}");
+            assert!(text + most(CHUNK) * 5 / 2 <= allowed(length), "{length}");
         }
     }
 
     #[test]
-    fn a_budget_is_spent_once_and_says_what_exceeded_it() {
+    fn a_budget_reports_the_bound_that_was_exceeded() {
         let budget = Budget::new(100);
         assert_eq!((budget.charge(60), budget.excess()), (Ok(()), None));
         assert_eq!(budget.charge(60), Err(Excess::Memory(100)));
@@ -323,18 +322,18 @@ mod tests {
     #[test]
     fn unknown_fields_that_do_not_fit_are_left_out() {
         let budget = Budget::new(10_000);
-        assert!(budget.keeps_field(b"a", b"[1, 2]") && !budget.omits_fields());
-        assert!(!budget.keeps_field(b"b", format!("[{}0]", "0,".repeat(1000)).as_bytes()));
+        assert!(budget.try_keep_field(b"a", b"[1, 2]") && !budget.omits_fields());
+        assert!(!budget.try_keep_field(b"b", format!("[{}0]", "0,".repeat(1000)).as_bytes()));
         assert!(budget.omits_fields() && budget.excess().is_none());
-        assert!(budget.keeps_field(b"c", b"1"), "a smaller one still fits");
+        assert!(budget.try_keep_field(b"c", b"1"), "a smaller one still fits");
         let unlimited = Budget::unlimited();
-        assert!(unlimited.keeps_field(b"b", b"[") && unlimited.is_unlimited());
+        assert!(unlimited.try_keep_field(b"b", b"[") && unlimited.is_unlimited());
         assert!(Budget::of_answer(&[b' '; UNCHARGED]).is_unlimited());
         assert!(!Budget::of_answer(&[b' '; UNCHARGED + 1]).is_unlimited());
     }
 
     #[test]
-    fn values_are_read_within_the_budget_only() {
+    fn values_are_read_only_within_the_budget() {
         for json in costly() {
             let cost = charged(&json).1;
             for (limit, fits) in [(cost, true), (cost.saturating_sub(1), cost == 0)] {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::num::NonZeroU32;
 use std::ops::{Deref, Range};
-use std::sync::OnceLock;
+use std::sync::{LazyLock, OnceLock};
 
 use serde::ser::{Serialize, Serializer};
 use serde_json::{Map, Value};
@@ -11,11 +11,11 @@ use serde_json::{Map, Value};
 use crate::json::budget::Budget;
 use crate::json::cursor::JsonCursor;
 
-/// The fields of an answer that its type doesn't name: a map that is parsed on first access.
+/// The fields of a response that its type doesn't define: a map that is parsed on first access.
 ///
-/// Every answer has such fields, a stream has them in each of its chunks, and few programs read them. So the JSON text is
-/// kept, and parsed a second time for the programs that do. Of a large answer, fields are left out that would need much
-/// more memory than the answer has bytes, with a warning in the log.
+/// Every response and every chunk of a stream has such fields, and few programs read them. So their JSON text is kept and
+/// parsed only when they are read. In a large response, fields that would take far more memory than the response has bytes
+/// are left out, and a warning is logged.
 ///
 /// ```
 /// # let json = r#"{"choices": [], "provider": "x"}"#;
@@ -25,10 +25,10 @@ use crate::json::cursor::JsonCursor;
 /// ```
 #[derive(Clone, Default)]
 pub struct Extra {
-    /// The text of an object, which may lack its closing brace; empty where the map was made another way.
+    /// The text of an object, possibly without its closing brace; empty if the map wasn't parsed from text.
     json: Vec<u8>,
-    /// Tells which fields of the text don't belong into the map. A thin pointer: a chunk has two of these maps, and copying
-    /// one of more than 256 bytes takes twice as long.
+    /// Whether a field in the text is known and not part of the map. A thin pointer, because a chunk has two of these maps,
+    /// and copying a chunk of more than 256 bytes takes twice as long.
     is_known: Option<fn(&[u8]) -> bool>,
     map: OnceLock<Map<String, Value>>,
 }
@@ -39,12 +39,12 @@ impl Extra {
         Extra { json, is_known: Some(is_known), map: OnceLock::new() }
     }
 
-    /// The text from which the fields are parsed; empty where they were made another way.
+    /// The text from which the fields are parsed; empty if they weren't parsed from text.
     pub(crate) fn json(&self) -> &[u8] {
         &self.json
     }
 
-    /// Leaves out the fields that don't fit into the budget. Only for a map that hasn't been parsed.
+    /// Removes the fields that don't fit into the budget. The map must not have been parsed yet.
     #[inline]
     pub(crate) fn bound(&mut self, budget: &Budget) {
         if let (false, Some(is_known)) = (budget.is_unlimited(), self.is_known) {
@@ -52,12 +52,12 @@ impl Extra {
         }
     }
 
-    /// Whether there certainly are no fields. This doesn't parse the text.
+    /// Whether there are certainly no fields, without parsing the text.
     pub(crate) fn is_unset(&self) -> bool {
         self.map.get().map_or(self.json.is_empty(), Map::is_empty)
     }
 
-    /// Appends a field to the text. Only for a map that hasn't been parsed.
+    /// Appends a field to the text. The map must not have been parsed yet.
     pub(crate) fn push_raw(&mut self, name: &[u8], json: &[u8]) {
         self.json.reserve(name.len() + json.len() + "{\"\":".len());
         self.json.push(if self.json.is_empty() { b'{' } else { b',' });
@@ -97,7 +97,7 @@ impl Extra {
             if self.is_known.is_some_and(|is_known| is_known(&name)) {
                 continue;
             }
-            // Charged when it was kept.
+            // It was charged when its text was kept.
             if let Ok(value) = value.parse(&Budget::unlimited()) {
                 fields.insert(String::from_utf8_lossy(&name).into_owned(), value);
             }
@@ -106,7 +106,7 @@ impl Extra {
     }
 }
 
-/// Overwrites the unknown fields of an object that don't fit into the budget with spaces, and the commas before them. The
+/// Overwrites the unknown fields that don't fit into the budget, and the commas before them, with spaces, so that the
 /// offsets of the other fields don't change.
 fn blank_omitted(json: &mut [u8], is_known: fn(&[u8]) -> bool, budget: &Budget) {
     let mut omitted: Vec<Range<usize>> = Vec::new();
@@ -121,7 +121,7 @@ fn blank_omitted(json: &mut [u8], is_known: fn(&[u8]) -> bool, budget: &Budget) 
         if cursor.value().is_err() {
             break;
         }
-        if !is_known(&name) && !budget.keeps_field(&name, cursor.text_since(&value)) {
+        if !is_known(&name) && !budget.try_keep_field(&name, cursor.text_since(&value)) {
             let end = json.len() - cursor.remaining();
             match omitted.last_mut() {
                 Some(last) if last.end == start => last.end = end,
@@ -136,6 +136,11 @@ impl Deref for Extra {
     type Target = Map<String, Value>;
 
     fn deref(&self) -> &Map<String, Value> {
+        // Shared, because to initialise a map costs more than to write a short message.
+        static EMPTY: LazyLock<Map<String, Value>> = LazyLock::new(Map::new);
+        if self.json.is_empty() {
+            return self.map.get().unwrap_or(&EMPTY);
+        }
         self.map.get_or_init(|| self.parse())
     }
 }
@@ -174,7 +179,7 @@ impl Serialize for Extra {
 }
 
 impl fmt::Debug for Extra {
-    /// Shows the names of the fields only: the values may hold content.
+    /// Shows only the names of the fields: the values may hold content.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_set().entries(self.keys()).finish()
     }
@@ -218,7 +223,7 @@ mod tests {
         let value_at = |extra: &Extra, offset| extra.scalar_at(NonZeroU32::new(offset).unwrap());
         assert_eq!((value_at(&extra, 5), value_at(&extra, 99)), (Some(json!(1)), None));
         extra.insert("c", "d");
-        assert_eq!(value_at(&extra, 5), Some(json!(1)), "the text outlives a change of the map");
+        assert_eq!(value_at(&extra, 5), Some(json!(1)), "the text survives a change to the map");
         extra.insert("a", 2);
         assert_eq!(json!(extra), json!({"a": 2, "b\"\\": {"x": null}, "c": "d"}));
     }
@@ -241,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn nested_values_are_no_scalars() {
+    fn nested_values_are_not_scalars() {
         let at = |json: &str| extra(json).scalar_at(NonZeroU32::new(6).unwrap());
         assert_eq!(
             (at(r#"{"id":"a"}"#), at(r#"{"id":[1]}"#), at(r#"{"id":{}}"#)),

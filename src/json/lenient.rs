@@ -1,8 +1,7 @@
-//! Readers for values of unexpected types: numbers sent as strings, null for a missing field, a lone object for a list.
+//! Readers that tolerate unexpected types: numbers sent as strings, null for a missing field, an object for a list of one.
 //!
-//! Each reader returns what it read, `None` for null, or the value itself where it has another type, so that
-//! [`json_object!`](crate::json::object) can keep it among the unknown fields. Lists and values are read within a
-//! [`Budget`].
+//! A reader returns the value that it read, `None` for null, or the original JSON if its type doesn't fit, which
+//! [`json_object!`](crate::json::object) keeps among the unknown fields. Lists and values are read within a [`Budget`].
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -29,6 +28,18 @@ pub(crate) fn to_count(value: &Value) -> Option<u64> {
     }
 }
 
+/// Parses an integer of 1 to 18 decimal digits, which a `u64` and an `i64` can hold, without a sign.
+#[inline]
+pub(crate) fn decimal(digits: &[u8]) -> Option<u64> {
+    if !(1..=18).contains(&digits.len()) {
+        return None;
+    }
+    digits.iter().try_fold(0, |sum, byte| {
+        let digit = byte.wrapping_sub(b'0');
+        if digit < 10 { Some(sum * 10 + u64::from(digit)) } else { None }
+    })
+}
+
 fn round(number: f64) -> Option<u64> {
     // Floats beyond 2^53 can't represent every integer, and no count here is that large.
     (0.0..=9_007_199_254_740_992.0).contains(&number).then(|| number.round() as u64)
@@ -44,8 +55,8 @@ pub(crate) fn to_float(value: &Value) -> Option<f64> {
     number.is_finite().then_some(number)
 }
 
-/// Whether a value holds anything. Some servers always send an `error` field, with null, an empty value, or an object of
-/// empty values.
+/// Whether a value has content. Some servers always send an `error` field, with null, an empty value, or an object of empty
+/// values.
 pub(crate) fn is_filled(value: &Value) -> bool {
     match value {
         Value::Null | Value::Bool(false) => false,
@@ -78,12 +89,12 @@ pub(crate) fn float(value: Value) -> Lenient<f64> {
     to_float(&value).map_or_else(|| null_or(value), |number| Ok(Some(number)))
 }
 
-/// Reads a value of exactly the type that is expected.
+/// Reads a value of exactly the expected type.
 pub(crate) fn exact<T: DeserializeOwned>(value: Value) -> Lenient<T> {
     T::deserialize(&value).map_or_else(|_| null_or(value), |read| Ok(Some(read)))
 }
 
-/// Reads a value of a type that takes any JSON.
+/// Reads a value of a type that accepts any JSON.
 pub(crate) fn any<T: From<Value>>(value: Value) -> Lenient<T> {
     Ok(if value.is_null() { None } else { Some(value.into()) })
 }
@@ -97,7 +108,7 @@ pub(crate) fn object<T>(object: Object<T>) -> Lenient<T> {
     object.0
 }
 
-/// Reads a list of objects: a lone object becomes a list of one, and items that aren't objects are skipped.
+/// Reads a list of objects: a single object becomes a list of one, and items that aren't objects are skipped.
 pub(crate) fn list<T>(list: List<T>) -> Lenient<Vec<T>> {
     list.0
 }
@@ -137,7 +148,7 @@ struct ListOrValue<'b, T, const MAX: usize> {
     item: PhantomData<T>,
 }
 
-/// The methods of a visitor that return null as missing, and other values that are neither object nor list as they are.
+/// The methods of a visitor that return null as `None`, and other scalars unchanged.
 macro_rules! visit_other_values {
     () => {
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,20 +1,20 @@
-//! Objects that keep their unknown fields: a table of the known ones implements `Serialize` and `Deserialize`.
+//! Implements `Serialize` and `Deserialize`, from a table of the known fields, for structs that keep unknown fields.
 //!
-//! Serde's derive keeps unknown fields with `flatten` only, which buffers every value twice, loses known fields of an
-//! unexpected type, and writes a field twice that `extra` overrides. Types without unknown fields use the derive.
+//! Serde's derive keeps unknown fields only with `flatten`, which buffers every value twice, loses known fields of an
+//! unexpected type, and writes fields that `extra` overrides twice. Types without unknown fields use the derive.
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::{Map, Value};
 
 /// Implements `Serialize`, `Deserialize` and [`Bounded`](crate::json::bounded) for a struct with a field `extra`.
 ///
-/// A line of the table is `always` or `optional` (not written while it has its default), the field, its name in JSON,
-/// and a reader of [`lenient`](crate::json::lenient). After the word `serialize` there are no readers, after the word
-/// `deserialize` there is no `always` or `optional`, and only that trait is implemented. After `finish` comes a
-/// function that completes what was read.
+/// A row of the table has `always` or `optional` (not written while it has its default), the field, its JSON name, and a
+/// reader from [`lenient`](crate::json::lenient). With `serialize` or `deserialize` before the type, only that trait is
+/// implemented, and the rows have no reader, or no `always` or `optional`. `finish` names a function that post-processes
+/// the deserialized value.
 ///
-/// A value that a reader refuses is kept in `extra` under the field's name, and so is every unknown field. Null counts
-/// as missing. When an object is written, a field of `extra` takes the place of the known one of the same name.
+/// A value that a reader rejects is kept in `extra` under the field's name, like every unknown field. Null counts as
+/// missing. When an object is written, a field in `extra` replaces the known field of the same name.
 macro_rules! json_object {
     (serialize $type:ident { $($mode:ident $field:ident: $name:literal),* $(,)? }) => {
         impl $type {
@@ -78,7 +78,7 @@ macro_rules! json_object {
                                 $($name => match $reader(fields.next_value_seed(budget.seed())?) {
                                     Ok(read) => {
                                         object.$field = read.map(Into::into).unwrap_or_default();
-                                        extra.remove($name); // the last one of a repeated name counts
+                                        extra.remove($name); // the last duplicate wins
                                     }
                                     Err(value) => {
                                         object.$field = Default::default();
@@ -105,13 +105,13 @@ macro_rules! json_object {
 }
 pub(crate) use json_object;
 
-/// The names in JSON that an object's table lists.
+/// The JSON names in an object's table.
 pub(crate) trait KnownFields {
     /// In the order of the table.
     const NAMES: &'static [&'static str];
 }
 
-/// Writes an object, in which a field of `extra` takes the place of a known one of the same name.
+/// Writes an object. A field in `extra` replaces the known field of the same name.
 pub(crate) struct ObjectWriter<'a, M> {
     map: M,
     extra: &'a Map<String, Value>,
@@ -127,12 +127,12 @@ impl<'a, M: SerializeMap> ObjectWriter<'a, M> {
         Ok(ObjectWriter { map: serializer.serialize_map(None)?, extra, omitted: None })
     }
 
-    /// Leaves a field of `extra` out, so that a known one of the same name can be written.
+    /// Leaves out a field of `extra`, so that a known field of the same name can be written.
     pub(crate) fn omit_extra(&mut self, name: &'static str) {
         self.omitted = Some(name);
     }
 
-    /// Writes a field.
+    /// Writes a field, unless `extra` replaces it.
     pub(crate) fn always(&mut self, name: &str, value: &(impl Serialize + ?Sized)) -> Result<(), M::Error> {
         if self.extra.contains_key(name) && self.omitted != Some(name) {
             return Ok(());
@@ -158,7 +158,7 @@ impl<'a, M: SerializeMap> ObjectWriter<'a, M> {
     }
 }
 
-/// Tells whether an optional field is left out.
+/// Whether an optional field is left out.
 pub(crate) trait IsDefault {
     fn is_default(&self) -> bool;
 }
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn known_fields_come_in_order_and_unknown_ones_behind_them() {
+    fn known_fields_are_written_in_order_and_before_unknown_ones() {
         let written = |json: &str| serde_json::to_string(&read(json)).unwrap();
         assert_eq!(written(r#"{"x":[1],"size":"7","name":"a"}"#), r#"{"name":"a","size":7,"x":[1]}"#);
         assert_eq!(written(r#"{"size":null}"#), r#"{"name":""}"#);
@@ -224,14 +224,14 @@ mod tests {
     }
 
     #[test]
-    fn the_last_one_of_a_repeated_name_counts() {
+    fn the_last_duplicate_wins() {
         assert_eq!(json!(read(r#"{"size": "many", "size": 1}"#)), json!({"name": "", "size": 1}));
         assert_eq!(json!(read(r#"{"size": 1, "size": "many"}"#)), json!({"name": "", "size": "many"}));
         assert_eq!(read(r#"{"size": 1, "size": null}"#).size, None);
     }
 
     #[test]
-    fn a_type_may_complete_what_was_read() {
+    fn a_type_can_post_process_its_value() {
         assert_eq!(read(r#"{"size": 0}"#).name, "empty");
     }
 

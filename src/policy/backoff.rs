@@ -1,43 +1,43 @@
-//! How long to wait before a retry: exponential backoff with jitter, `Retry-After`, and the caps on both.
+//! Retry delays: exponential backoff with jitter, `Retry-After`, the caps on both, and the limits on retries.
 
 use std::time::Duration;
 
 use crate::error::{Error, Result};
 
-/// The statuses that are worth another attempt: timeouts and conflicts, rate limits, a server or a gateway in trouble
-/// (520–524 are Cloudflare's, 529 is "overloaded").
+/// The statuses that are retried by default: timeouts and conflicts, rate limits, server and gateway errors (520–524
+/// are Cloudflare's, 529 is "overloaded").
 const RETRYABLE: [u16; 13] = [408, 409, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529];
 
-/// The cap of the wait by status in seconds, for the statuses that have their own.
+/// The maximum wait in seconds, for the statuses that have their own.
 const STATUS_MAX: [(u16, u64); 5] = [(429, 120), (500, 64), (502, 64), (503, 128), (504, 64)];
 
-/// The longest `Retry-After` that is followed with any other status.
+/// The longest `Retry-After` that is honoured with any other status.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
 
-/// The least share of a `Retry-After` over which clients that were told the same are spread: a quarter, so that a herd told
-/// "60" comes back over 15 s, and no client waits much longer than asked.
+/// The minimum jitter on top of a `Retry-After`, as a fraction of it: clients that were all told to wait 60 s come back
+/// over 15 s, and none waits much longer than asked.
 const SPREAD: f64 = 0.25;
 
-/// The most retries: at the default cap they take nine hours, and a deadline is the better limit for longer.
+/// The maximum number of retries. At the default cap they take nine hours; beyond that a deadline is the better limit.
 const MAX_RETRIES: u32 = 1000;
 const MANY_RETRIES: u32 = MAX_RETRIES + 1;
 
-/// Retries after errors and after refusals where neither is set. A call that is refused waits for its turn, which is cheap
-/// for the service, so that it may be refused twice as often.
+/// The default number of retries after errors and after refusals. A refused call waits for a permit, which costs the
+/// service little, so twice as many are allowed.
 const DEFAULT_RETRIES: u32 = 5;
 const DEFAULT_THROTTLE_RETRIES: u32 = 10;
 
-/// The statuses of errors, among them redirects, which aren't followed.
+/// Error statuses, including redirects, which aren't followed.
 const ERROR_STATUSES: std::ops::Range<u16> = 300..600;
 
-/// The longest wait, deadline or timeout: a day, so that arithmetic with time never overflows.
+/// The maximum wait, deadline or timeout: a day, so that time arithmetic never overflows.
 pub(crate) const MAX_TIME: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// When and how often to retry.
 ///
 /// The wait before retry `n` (from 0) is `min(cap, base_delay · exponential_base^n)`, then the jitter; it never exceeds
-/// the cap. For a status with a [`status_max_delay`](RetryConfig::status_max_delay) that is the cap, otherwise
-/// `max_delay`. A server's `Retry-After` is a floor: the wait is never shorter, only spread later.
+/// the cap. The cap is the status's [`status_max_delay`](RetryConfig::status_max_delay) if it has one, otherwise
+/// `max_delay`. A server's `Retry-After` is a floor: the wait is never shorter, and jitter only makes it longer.
 ///
 /// ```
 /// use holysheep::{Jitter, RetryConfig};
@@ -61,7 +61,7 @@ pub struct RetryConfig {
     timeout_retries: u32,
 }
 
-/// How a wait is randomised, so that clients that failed together don't come back together.
+/// How a wait is randomised, so that clients that failed together don't retry together.
 ///
 /// Full and equal jitter are those of Marc Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
 ///
@@ -110,17 +110,17 @@ impl Default for RetryConfig {
 }
 
 impl RetryConfig {
-    /// How many retries may follow the first attempt: 0 to 1000. Alone it bounds the retries of whatever kind; together with
-    /// [`throttle_retries`](RetryConfig::throttle_retries), in any order, those after errors.
+    /// The maximum number of retries: 0 to 1000. If [`throttle_retries`](RetryConfig::throttle_retries) is set too, in
+    /// any order, this limits only the retries after errors, otherwise all retries.
     ///
-    /// Where neither is set, 5 retries may follow errors and 10 may follow refusals.
+    /// If neither is set, up to 5 retries follow errors and up to 10 follow refusals.
     pub fn max_retries(mut self, retries: u32) -> Self {
         self.max_retries = Some(retries);
         self
     }
 
-    /// How many retries may follow refusals for the rate or the load (429, 529, and a 503 that is taken for one): 0 to 1000.
-    /// They have a count of their own, because a refusal costs little and is not the call's fault.
+    /// The maximum number of retries after refusals for the rate or the load (429, 529, and a 503 that is taken for
+    /// one): 0 to 1000. They are counted separately, because a refusal costs little and is not the call's fault.
     pub fn throttle_retries(mut self, retries: u32) -> Self {
         self.throttle_retries = Some(retries);
         self
@@ -132,8 +132,8 @@ impl RetryConfig {
         self
     }
 
-    /// The cap of every delay whose status has no cap of its own: at most 24 hours. By default 429, 500, 502, 503 and 504 have
-    /// caps of their own, which this doesn't change: see [`status_max_delay`](RetryConfig::status_max_delay).
+    /// The cap on delays after statuses without a cap of their own: at most 24 hours. By default 429, 500, 502, 503 and
+    /// 504 have caps of their own, which this doesn't change: see [`status_max_delay`](RetryConfig::status_max_delay).
     pub fn max_delay(mut self, delay: Duration) -> Self {
         self.max_delay = delay;
         self
@@ -157,39 +157,39 @@ impl RetryConfig {
         self
     }
 
-    /// The cap of the delays after one status, in place of `max_delay`, and the longest `Retry-After` that is followed with it:
-    /// at most 24 hours.
+    /// The cap on delays after this status, in place of `max_delay`, and the longest `Retry-After` that is honoured
+    /// with it: at most 24 hours.
     pub fn status_max_delay(mut self, status: u16, delay: Duration) -> Self {
         self.status_max.retain(|(other, _)| *other != status);
         self.status_max.push((status, delay));
         self
     }
 
-    /// Whether to retry after a timeout while waiting for or reading an answer. The service may have processed, and billed,
-    /// the request.
+    /// Whether to retry after a timeout while waiting for or reading a response. The service may have processed, and
+    /// billed, the request.
     pub fn retry_timeouts(mut self, retry: bool) -> Self {
         self.retry_timeouts = retry;
         self
     }
 
-    /// How many of the retries may follow a timeout while waiting for or reading an answer. Each attempt after one waits twice
-    /// as long, up to 10 minutes, so that a model which reasons for three minutes answers, and a hung server costs few
-    /// requests.
+    /// How many of the retries may follow timeouts while waiting for or reading a response. Each such timeout doubles
+    /// the inactivity timeout of the next attempt, up to 10 minutes, so that a model that reasons for three minutes can
+    /// respond, and a hung server costs few requests.
     pub fn timeout_retries(mut self, retries: u32) -> Self {
         self.timeout_retries = retries;
         self
     }
 
-    /// The delay before retry number `attempt` (from 0) for the random number `jitter` (in [0, 1)), where the server sent no
-    /// `Retry-After` and the status has no cap of its own.
+    /// The delay before retry number `attempt` (from 0) for the random number `jitter` (in [0, 1)), if the server sent
+    /// no `Retry-After` and the status has no cap of its own.
     ///
-    /// Pure and total: a number outside its range counts as the nearest one inside.
+    /// Pure and total: numbers out of range are clamped.
     pub fn delay(&self, attempt: u32, jitter: f64) -> Duration {
         self.jittered(attempt, self.max_delay, jitter)
     }
 
-    /// The wait before retry number `attempt` after an answer with this status and `Retry-After`, or `None` where the server
-    /// asks for a longer wait than is allowed.
+    /// The wait before retry number `attempt` after a response with this status and `Retry-After`, or `None` if the
+    /// server asks for a longer wait than is allowed.
     pub(crate) fn wait(
         &self,
         attempt: u32,
@@ -231,8 +231,8 @@ impl RetryConfig {
         .min(cap)
     }
 
-    /// Whether a further retry is allowed after so many errors and refusals in a call, the last one of which was a refusal or
-    /// not.
+    /// Whether another retry is allowed after this many errors and refusals in a call. `throttled`: the last attempt
+    /// was refused.
     pub(crate) fn allows_retry(&self, errors: u32, throttles: u32, throttled: bool) -> bool {
         match (self.max_retries, self.throttle_retries) {
             (Some(max), None) => errors.saturating_add(throttles) <= max,
@@ -245,7 +245,7 @@ impl RetryConfig {
         self.statuses.contains(&status)
     }
 
-    /// How many retries may follow timeouts while waiting for or reading an answer.
+    /// The maximum number of retries after timeouts while waiting for or reading a response.
     pub(crate) fn max_timeout_retries(&self) -> u32 {
         if self.retry_timeouts { self.timeout_retries } else { 0 }
     }
@@ -257,7 +257,7 @@ impl RetryConfig {
     /// Checks the settings.
     ///
     /// # Errors
-    /// [`Error::Config`] that names the setting which can't work and says what to change.
+    /// [`Error::Config`] that names the invalid setting and says what to change.
     pub(crate) fn check(&self) -> Result<()> {
         let (base, max) = (self.base_delay, self.max_delay);
         let counts = [
@@ -271,15 +271,17 @@ impl RetryConfig {
                 return Err(Error::config(setting, message));
             }
         }
-        if max > MAX_TIME || self.status_max.iter().any(|(_, max)| *max > MAX_TIME) {
-            return Err(Error::config("max_delay", "exceeds the maximum of 24 hours; lower it"));
+        let own = self.status_max.iter().map(|(_, max)| ("status_max_delay", *max));
+        if let Some((setting, _)) = own.chain([("max_delay", max)]).find(|(_, max)| *max > MAX_TIME) {
+            return Err(Error::config(setting, "exceeds the maximum of 24 hours; lower it"));
         }
         if base > max {
-            let message = format!("{base:?} is above max_delay, {max:?}; lower one or raise the other");
+            let message = format!("{base:?} exceeds max_delay, {max:?}; lower it or raise max_delay");
             return Err(Error::config("base_delay", message));
         }
         if !(self.exponential_base.is_finite() && self.exponential_base >= 1.0) {
-            let message = format!("{} is not a number of 1 or more, such as 2.0", self.exponential_base);
+            let message =
+                format!("{} is not a finite number of at least 1, such as 2.0", self.exponential_base);
             return Err(Error::config("exponential_base", message));
         }
         if let Jitter::Additive(most) = self.jitter {
@@ -287,24 +289,24 @@ impl RetryConfig {
                 return Err(Error::config("jitter", "exceeds the maximum of 24 hours; lower it"));
             }
         }
-        let statuses = self.statuses.iter().chain(self.status_max.iter().map(|(status, _)| status));
-        match statuses.copied().find(|status| !ERROR_STATUSES.contains(status)) {
-            Some(status) => Err(Error::config(
-                "retryable_statuses",
-                format!("{status} is not an error status (300 to 599)"),
-            )),
+        let retried = self.statuses.iter().map(|status| ("retryable_statuses", *status));
+        let capped = self.status_max.iter().map(|(status, _)| ("status_max_delay", *status));
+        match retried.chain(capped).find(|(_, status)| !ERROR_STATUSES.contains(status)) {
+            Some((setting, status)) => {
+                Err(Error::config(setting, format!("{status} is not an error status (300 to 599)")))
+            }
             None => Ok(()),
         }
     }
 
-    /// These settings, with the nearest one that works in place of each that doesn't.
+    /// These settings, with each invalid one replaced by the nearest valid one.
     pub(crate) fn clamped(mut self) -> RetryConfig {
         self.max_retries = self.max_retries.map(|count| count.min(MAX_RETRIES));
         self.throttle_retries = self.throttle_retries.map(|count| count.min(MAX_RETRIES));
         self.timeout_retries = self.timeout_retries.min(MAX_RETRIES);
         self.max_delay = self.max_delay.min(MAX_TIME);
         self.base_delay = self.base_delay.min(self.max_delay);
-        // A comparison with NaN is false, so that NaN becomes 1.
+        // Comparisons with NaN are false, so NaN becomes 1.
         let base = self.exponential_base;
         self.exponential_base = if base >= 1.0 { base.min(f64::MAX) } else { 1.0 };
         if let Jitter::Additive(most) = self.jitter {
@@ -317,7 +319,7 @@ impl RetryConfig {
     }
 }
 
-/// A random number as one from 0 to 1; NaN counts as 0.
+/// Clamps a random number to [0, 1]; NaN becomes 0.
 fn unit(random: f64) -> f64 {
     if random.is_nan() { 0.0 } else { random.clamp(0.0, 1.0) }
 }
@@ -364,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn any_number_gives_a_delay() {
+    fn numbers_out_of_range_give_a_delay() {
         let odd = RetryConfig::default()
             .exponential_base(f64::NAN)
             .base_delay(Duration::MAX)
@@ -381,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_server_asks_is_a_floor_with_spread_on_top_and_a_limit_by_status() {
+    fn retry_after_is_a_floor_with_jitter_on_top_and_a_maximum_by_status() {
         let retry = RetryConfig::default();
         for n in 0..=1000 {
             let chance = f64::from(n) / 1000.0;
@@ -399,9 +401,9 @@ mod tests {
     }
 
     #[test]
-    fn retries_are_counted_as_they_were_set_in_any_order() {
+    fn the_order_of_the_retry_settings_does_not_matter() {
         let default = RetryConfig::default;
-        // Retries that may follow only errors, only refusals, and both by turns.
+        // The allowed retries after errors only, after refusals only, and after both alternately.
         let counts = |retry: RetryConfig| {
             let most = |errors: fn(u32) -> u32, throttled: fn(u32) -> bool| {
                 let tries = |n: u32| (errors(n), n - errors(n), throttled(n));
@@ -432,21 +434,21 @@ mod tests {
     }
 
     #[test]
-    fn settings_that_cannot_work_are_refused_with_the_remedy() {
+    fn invalid_settings_are_refused_with_the_remedy() {
         let default = RetryConfig::default;
         assert!(default().check().is_ok());
         let cases = [
             (
                 default().base_delay(secs(40)),
-                "base_delay: 40s is above max_delay, 32s; lower one or raise the other",
+                "base_delay: 40s exceeds max_delay, 32s; lower it or raise max_delay",
             ),
             (
                 default().exponential_base(f64::NAN),
-                "exponential_base: NaN is not a number of 1 or more, such as 2.0",
+                "exponential_base: NaN is not a finite number of at least 1, such as 2.0",
             ),
             (
                 default().exponential_base(0.5),
-                "exponential_base: 0.5 is not a number of 1 or more, such as 2.0",
+                "exponential_base: 0.5 is not a finite number of at least 1, such as 2.0",
             ),
             (default().max_delay(Duration::MAX), "max_delay: exceeds the maximum of 24 hours; lower it"),
             (
@@ -460,6 +462,14 @@ mod tests {
             (
                 default().retryable_statuses([200]),
                 "retryable_statuses: 200 is not an error status (300 to 599)",
+            ),
+            (
+                default().status_max_delay(200, secs(1)),
+                "status_max_delay: 200 is not an error status (300 to 599)",
+            ),
+            (
+                default().status_max_delay(503, Duration::MAX),
+                "status_max_delay: exceeds the maximum of 24 hours; lower it",
             ),
         ];
         for (retry, message) in cases {

@@ -1,29 +1,29 @@
-//! The circuit breaker: consecutive failures open it, an answered probe closes it.
+//! The circuit breaker: consecutive failures open it, a probe that gets a response closes it.
 
 use std::fmt;
 use std::time::{Duration, Instant};
 
 use crate::policy::{later, seconds};
 
-/// The default number of consecutive failures that opens it: the article's ten. If 30 % of calls fail at random, that
-/// happens once in 100,000 calls; five would open it 65 times as often.
-pub(crate) const ERRORS: u32 = 10;
+/// The default number of consecutive failures that opens it, as in the article that this crate is based on. If 30 % of
+/// calls fail at random, that happens once in 100,000 calls; five would open it 65 times as often.
+pub(crate) const DEFAULT_THRESHOLD: u32 = 10;
 
-/// The minimum time from the first to the last of them, so that eight workers that fail together do not open it.
-const LASTING: Duration = Duration::from_secs(2);
+/// The minimum time from the first to the last of them, so that eight workers that fail together don't open it.
+const MIN_FAILING_TIME: Duration = Duration::from_secs(2);
 
-/// How long it stays open the first time, in seconds: long enough to shed load, short enough to recover soon.
+/// The longest first open period, in seconds: long enough to shed load, short enough to recover soon.
 const OPEN_FIRST: f64 = 5.0;
 
-/// The longest time that it stays open, in seconds. Up to that, each opening lasts twice as long as the one before.
+/// The longest open period, in seconds. Up to that, each one is twice as long as the one before.
 const OPEN_LONGEST: f64 = 30.0;
 
-/// The random part of that time, so that a thousand clients do not send their probes together.
-const OPEN_CHANCE: f64 = 0.5;
+/// The random fraction of an open period, so that a thousand clients don't send their probes together.
+const OPEN_JITTER: f64 = 0.5;
 
-/// A probe without an outcome for this long is considered lost, and another call may become the probe: the longest that a
-/// client waits for an answer. An answer that comes later still counts.
-const PROBE_LIFE: Duration = Duration::from_secs(600);
+/// A probe without an outcome for this long is considered lost, and another call may become the probe. It is the
+/// longest that a client waits for a response by default. A later response still counts.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// The state of a circuit breaker.
 ///
@@ -40,9 +40,9 @@ const PROBE_LIFE: Duration = Duration::from_secs(600);
 pub enum BreakerState {
     /// Calls are admitted.
     Closed,
-    /// Calls are refused until the opening is over.
+    /// Calls are rejected until the open period is over.
     Open,
-    /// One call, the probe, was admitted to see whether the service is back. Others are refused.
+    /// One call, the probe, was admitted to check whether the service is back. Others are rejected.
     HalfOpen,
 }
 
@@ -62,7 +62,7 @@ enum State {
     Open {
         until: Instant,
     },
-    /// `first` is the first probe since the opening, `probe` the newest one.
+    /// `first` is the first probe since the breaker opened, `probe` the newest one.
     HalfOpen {
         first: u64,
         probe: u64,
@@ -74,14 +74,14 @@ enum State {
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Event {
     Admitted,
-    /// The service answered it, even if only with a refusal.
+    /// The service responded, even if only with a refusal.
     Answered,
     /// It failed. An outage opens the breaker after fewer than the usual number of failures.
     Failed {
         outage: bool,
-        chance: f64,
+        random: f64,
     },
-    /// Its outcome stays unknown.
+    /// It was dropped without an outcome.
     Dropped,
 }
 
@@ -93,7 +93,7 @@ pub(crate) struct CircuitBreaker {
     threshold: u32,
     errors: u32,
     first_error: Option<Instant>,
-    /// How often the length of an opening was doubled. Each answer while it is closed takes one doubling back.
+    /// How often the open period was doubled. Each response while closed takes one doubling back.
     doublings: u32,
     openings: u64,
 }
@@ -118,7 +118,7 @@ impl CircuitBreaker {
         }
     }
 
-    /// Consecutive failures, since the last answer.
+    /// Consecutive failures since the last response.
     pub(crate) fn errors(&self) -> u32 {
         self.errors
     }
@@ -128,13 +128,13 @@ impl CircuitBreaker {
         self.openings
     }
 
-    /// How long it refuses calls, or `None` if it admits one. A clock that was set back cannot extend that beyond the
+    /// How long it rejects calls, or `None` if it admits one. A clock that was set back cannot extend that beyond the
     /// longest regular time.
     pub(crate) fn refuses(&mut self, now: Instant) -> Option<Duration> {
         let (until, longest) = match &mut self.state {
             State::Closed => return None,
             State::Open { until } => (until, seconds(OPEN_LONGEST)),
-            State::HalfOpen { until, .. } => (until, PROBE_LIFE),
+            State::HalfOpen { until, .. } => (until, PROBE_TIMEOUT),
         };
         *until = (*until).min(later(now, longest));
         Some(until.saturating_duration_since(now)).filter(|left| !left.is_zero())
@@ -144,7 +144,7 @@ impl CircuitBreaker {
     ///       consecutive failures
     ///   Closed ---------------------> Open
     ///     ^                           ^  |
-    ///     |        a probe failed,    |  | the opening is over,
+    ///     |        a probe failed,    |  | the open period is over,
     ///     |     or the newest one     |  | a call is admitted as the probe
     ///     |            was dropped    |  v
     ///     '------------------------- HalfOpen --.
@@ -153,17 +153,17 @@ impl CircuitBreaker {
     /// ```
     pub(crate) fn step(&mut self, now: Instant, call: u64, event: Event) {
         use {Event::*, State::*};
-        let renewed = later(now, PROBE_LIFE);
+        let renewed = later(now, PROBE_TIMEOUT);
         self.state = match (self.state, event) {
             (Closed, Admitted | Dropped) => Closed,
             (Closed, Answered) => {
                 (self.errors, self.doublings) = (0, self.doublings.saturating_sub(1));
                 Closed
             }
-            (Closed, Failed { outage, chance }) => {
+            (Closed, Failed { outage, random }) => {
                 let failing_for = self.count(now);
                 let fails = self.errors >= self.threshold || outage;
-                if fails && failing_for >= LASTING { self.open(now, chance) } else { Closed }
+                if fails && failing_for >= MIN_FAILING_TIME { self.open(now, random) } else { Closed }
             }
 
             (Open { .. }, Admitted) => HalfOpen { first: call, probe: call, until: renewed },
@@ -182,16 +182,16 @@ impl CircuitBreaker {
                 self.errors = 0;
                 if call >= first { Closed } else { HalfOpen { first, probe, until } }
             }
-            (HalfOpen { first, probe, until }, Failed { chance, .. }) => {
+            (HalfOpen { first, probe, until }, Failed { random, .. }) => {
                 self.count(now);
-                if call >= first { self.open(now, chance) } else { HalfOpen { first, probe, until } }
+                if call >= first { self.open(now, random) } else { HalfOpen { first, probe, until } }
             }
             (HalfOpen { probe, .. }, Dropped) if call == probe => Open { until: now },
             (HalfOpen { first, probe, until }, Dropped) => HalfOpen { first, probe, until },
         };
     }
 
-    /// Counts a failure. Returns for how long calls have been failing.
+    /// Counts a failure. Returns how long calls have been failing.
     fn count(&mut self, now: Instant) -> Duration {
         if self.errors == 0 {
             self.first_error = Some(now);
@@ -200,11 +200,11 @@ impl CircuitBreaker {
         self.first_error.map_or(Duration::ZERO, |first| now.saturating_duration_since(first))
     }
 
-    fn open(&mut self, now: Instant, chance: f64) -> State {
+    fn open(&mut self, now: Instant, random: f64) -> State {
         let longest = (OPEN_FIRST * f64::from(self.doublings).exp2()).min(OPEN_LONGEST);
         self.doublings = self.doublings.saturating_add(1);
         self.openings += 1;
-        State::Open { until: later(now, seconds(longest * (1.0 - OPEN_CHANCE * (1.0 - chance)))) }
+        State::Open { until: later(now, seconds(longest * (1.0 - OPEN_JITTER * (1.0 - random)))) }
     }
 }
 
@@ -216,19 +216,19 @@ mod tests {
         Duration::from_secs_f64(seconds)
     }
 
-    fn failed(chance: f64) -> Event {
-        Event::Failed { outage: false, chance }
+    fn failed(random: f64) -> Event {
+        Event::Failed { outage: false, random }
     }
 
     /// A breaker that was opened at the returned moment, with calls 1 to 10.
-    fn opened(chance: f64) -> (CircuitBreaker, Instant) {
-        let (mut breaker, start) = (CircuitBreaker::new(ERRORS), Instant::now());
+    fn opened(random: f64) -> (CircuitBreaker, Instant) {
+        let (mut breaker, start) = (CircuitBreaker::new(DEFAULT_THRESHOLD), Instant::now());
         for call in 1..=10 {
             breaker.step(start, call, Event::Admitted);
         }
         for call in 1..=10_u32 {
             assert_eq!(breaker.state(), BreakerState::Closed);
-            breaker.step(start + secs(2.0) * (call - 1) / 9, u64::from(call), failed(chance));
+            breaker.step(start + secs(2.0) * (call - 1) / 9, u64::from(call), failed(random));
         }
         assert_eq!(breaker.state(), BreakerState::Open);
         (breaker, start + secs(2.0))
@@ -237,9 +237,9 @@ mod tests {
     #[test]
     fn ten_failures_within_two_seconds_or_nine_in_an_hour_leave_it_closed() {
         let start = Instant::now();
-        let mut quick = CircuitBreaker::new(ERRORS);
+        let mut quick = CircuitBreaker::new(DEFAULT_THRESHOLD);
         (0..1000_u32).for_each(|n| quick.step(start + secs(1.9) * n / 1000, 1, failed(0.5)));
-        let mut nine = CircuitBreaker::new(ERRORS);
+        let mut nine = CircuitBreaker::new(DEFAULT_THRESHOLD);
         (0..9_u32).for_each(|n| nine.step(start + secs(400.0) * n, 1, failed(0.5)));
         for breaker in [&mut quick, &mut nine] {
             assert_eq!((breaker.state(), breaker.refuses(start)), (BreakerState::Closed, None));
@@ -276,7 +276,7 @@ mod tests {
         breaker.step(later, 5, failed(1.0));
         breaker.step(later, 6, Event::Dropped);
         assert_eq!(breaker.state(), BreakerState::HalfOpen);
-        assert_eq!(breaker.refuses(later), Some(PROBE_LIFE), "a second call");
+        assert_eq!(breaker.refuses(later), Some(PROBE_TIMEOUT), "a second call");
         breaker.step(later, 11, Event::Answered);
         assert_eq!((breaker.state(), breaker.refuses(later)), (BreakerState::Closed, None));
     }
@@ -290,21 +290,21 @@ mod tests {
         assert_eq!(breaker.refuses(later), None);
         breaker.step(later, 12, Event::Admitted);
         assert_eq!(breaker.refuses(later + secs(599.0)), Some(secs(1.0)));
-        assert_eq!(breaker.refuses(later + PROBE_LIFE), None);
-        breaker.step(later + PROBE_LIFE, 13, Event::Admitted);
-        breaker.step(later + PROBE_LIFE, 12, Event::Dropped);
-        assert_eq!(breaker.refuses(later + PROBE_LIFE), Some(PROBE_LIFE), "an older probe was dropped");
-        breaker.step(later + PROBE_LIFE, 12, Event::Answered);
+        assert_eq!(breaker.refuses(later + PROBE_TIMEOUT), None);
+        breaker.step(later + PROBE_TIMEOUT, 13, Event::Admitted);
+        breaker.step(later + PROBE_TIMEOUT, 12, Event::Dropped);
+        assert_eq!(breaker.refuses(later + PROBE_TIMEOUT), Some(PROBE_TIMEOUT), "an older probe was dropped");
+        breaker.step(later + PROBE_TIMEOUT, 12, Event::Answered);
         assert_eq!(breaker.state(), BreakerState::Closed, "a late answer of an older probe counts");
     }
 
     #[test]
     fn an_outage_opens_it_after_two_seconds_with_few_failures() {
-        let (mut breaker, start) = (CircuitBreaker::new(ERRORS), Instant::now());
+        let (mut breaker, start) = (CircuitBreaker::new(DEFAULT_THRESHOLD), Instant::now());
         breaker.step(start, 1, failed(1.0));
-        breaker.step(start + secs(1.9), 2, Event::Failed { outage: true, chance: 1.0 });
+        breaker.step(start + secs(1.9), 2, Event::Failed { outage: true, random: 1.0 });
         assert_eq!(breaker.state(), BreakerState::Closed);
-        breaker.step(start + secs(2.0), 3, Event::Failed { outage: true, chance: 1.0 });
+        breaker.step(start + secs(2.0), 3, Event::Failed { outage: true, random: 1.0 });
         assert_eq!(
             (breaker.state(), breaker.refuses(start + secs(2.0))),
             (BreakerState::Open, Some(secs(5.0)))

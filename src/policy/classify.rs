@@ -1,4 +1,5 @@
-//! Whether to try again: one classifier for the status line, an error inside a 200 and a broken connection alike.
+//! Classifies failures, whether to retry and what the handler learns: error statuses, errors inside a 200, broken
+//! connections.
 
 use std::io;
 use std::time::Duration;
@@ -24,15 +25,15 @@ use crate::policy::outcome::Outcome;
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// Another attempt can't help.
+    /// A retry can't help.
     GiveUp,
-    /// Try again after a delay.
+    /// Retry after a delay.
     Retry,
-    /// Try again, but not before this much time has passed.
+    /// Retry, but not before this much time has passed.
     RetryAfter(Duration),
 }
 
-/// An error that knows whether another attempt could help.
+/// An error that can tell whether a retry could help.
 ///
 /// ```
 /// use holysheep::{Retryable, Verdict};
@@ -52,48 +53,48 @@ pub enum Verdict {
 /// }
 /// ```
 pub trait Retryable {
-    /// What to do after this failure.
+    /// What to do after a failure.
     fn verdict(&self) -> Verdict;
 }
 
-/// What a failure means to the retry loop and to the handler.
+/// What a failure means for the retry loop and the handler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Classification {
     pub(crate) verdict: Verdict,
-    /// The failure as the handler sees it.
+    /// The failure in the handler's terms.
     pub(crate) outcome: Outcome,
     /// What the handler learns from it.
     pub(crate) feedback: Feedback,
-    /// The retry that may follow at once, if it wasn't made before.
+    /// The immediate retry that this failure allows, once in a call.
     pub(crate) immediate: Option<Immediate>,
-    /// It is a timeout while waiting for or reading the answer, after which the next attempt waits longer.
+    /// It is a timeout while waiting for or reading the response, which doubles the timeout of the next attempt.
     pub(crate) answer_timeout: bool,
 }
 
 /// A retry without a wait, made at most once in a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Immediate {
-    /// On a fresh connection: the failure is most likely that of a pooled one that the server had closed.
+    /// On a fresh connection: most likely the server had closed the pooled one.
     FreshConnection,
-    /// Without the optional part of the request that the service refuses.
+    /// Without the optional part of the request that the service rejects.
     Fallback,
-    /// With another key than the one that the service refused.
+    /// With a new key, because the service rejected the last one.
     NewKey,
 }
 
-/// What a failure tells the handler about the service.
+/// What the handler learns from a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Feedback {
-    /// Its outcome.
+    /// The outcome of the attempt.
     Outcome,
-    /// The service is up; the trouble is with this call.
+    /// The service is up; the fault is in this call.
     ServiceUp,
     /// Nothing: it is a billing error or a client-side fault.
     Ignore,
 }
 
 impl Classification {
-    /// The classification of a failure that isn't an answer.
+    /// A classification without an immediate retry or a timeout.
     pub(crate) fn new(verdict: Verdict, feedback: Feedback) -> Classification {
         let outcome = match verdict {
             Verdict::RetryAfter(asked) => Outcome::failed().retry_after(asked),
@@ -101,10 +102,8 @@ impl Classification {
         };
         Classification { verdict, outcome, feedback, immediate: None, answer_timeout: false }
     }
-}
 
-impl Classification {
-    /// What to record in the handler, if anything.
+    /// The outcome to record in the handler, if any.
     pub(crate) fn learned(&self) -> Option<Outcome> {
         match self.feedback {
             Feedback::Outcome => Some(self.outcome),
@@ -114,7 +113,7 @@ impl Classification {
     }
 }
 
-/// Classifies a failure: the one place for status lines, errors inside a 200 and broken connections.
+/// Classifies a failure.
 pub(crate) fn classify(error: &Error, retry: &RetryConfig) -> Classification {
     use Verdict::{GiveUp, Retry};
     match error {
@@ -129,7 +128,7 @@ pub(crate) fn classify(error: &Error, retry: &RetryConfig) -> Classification {
                 429 | 529 => (Outcome::throttled(), Feedback::Outcome),
                 503 if retry_after.is_some() => (Outcome::throttled(), Feedback::Outcome),
                 408 | 409 | 500.. => (Outcome::failed(), Feedback::Outcome),
-                // A refusal that is retried all the same must not earn what its retry costs the budget.
+                // A request that is rejected and yet retried must not restore the retry budget that the retry costs.
                 _ if again => (Outcome::failed(), Feedback::Ignore),
                 _ => (Outcome::failed(), Feedback::ServiceUp),
             };
@@ -157,7 +156,7 @@ pub(crate) fn classify(error: &Error, retry: &RetryConfig) -> Classification {
         Error::NoAnswer { .. } => Classification::new(Retry, Feedback::Outcome),
         // It is the model's answer to this request.
         Error::Incomplete { .. } => Classification::new(GiveUp, Feedback::ServiceUp),
-        // What was delivered can't be taken back.
+        // Chunks that were returned can't be taken back.
         Error::StreamTruncated { delivered, .. } => {
             Classification::new(if *delivered { GiveUp } else { Retry }, Feedback::Outcome)
         }
@@ -176,14 +175,14 @@ fn names_billing(word: &Option<String>) -> bool {
     ["quota", "billing", "credit", "balance"].iter().any(|billing| word.contains(billing))
 }
 
-/// Whether a message quotes OpenAI's code for a quota that is used up: LiteLLM replaces that code by the status, and passes
-/// the error on as text. No sentence about a rate limit contains the code.
+/// Whether a message contains OpenAI's code for an exhausted quota: LiteLLM replaces the code by the status and passes
+/// the error on as text. Rate limit messages don't contain the code.
 fn quotes_quota(message: &str) -> bool {
     message.contains("insufficient_quota")
 }
 
-/// Whether a 429 says that the request alone is larger than the limit, so that no wait helps. OpenAI: "Request too large
-/// … Limit 30000, Requested 41251".
+/// Whether a 429 says that the request alone is larger than the limit, so that waiting doesn't help. OpenAI: "Request
+/// too large … Limit 30000, Requested 41251".
 fn exceeds_limit_alone(message: &str) -> bool {
     let number_after = |word: &str| {
         let digits = message.split(word).nth(1)?.trim_start_matches([':', ' ']);
@@ -194,7 +193,7 @@ fn exceeds_limit_alone(message: &str) -> bool {
 }
 
 impl Error {
-    /// Whether another attempt could help, by the default table of statuses.
+    /// Whether a retry could help, by the default statuses.
     pub fn is_retryable(&self) -> bool {
         self.verdict() != Verdict::GiveUp
     }
@@ -240,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn a_config_decides_which_statuses_are_worth_it() {
+    fn the_config_sets_the_retryable_statuses() {
         let picky = RetryConfig::default().retryable_statuses([418]);
         assert_eq!(classify(&api(418), &picky).verdict, Verdict::Retry);
         assert_eq!(classify(&api(503), &picky).verdict, Verdict::GiveUp);
@@ -279,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_that_alone_exceeds_the_limit_is_refused_and_teaches_nothing() {
+    fn a_request_larger_than_the_limit_is_not_retried_and_does_not_affect_the_handler() {
         let said = |text: &str| match api(429) {
             Error::Api { status, code, kind, param, request_id, retry_after, should_retry, body, .. } => {
                 let message = text.to_owned();
@@ -309,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_that_the_server_wants_retried_earns_no_retry_budget() {
+    fn a_rejected_request_that_the_server_wants_retried_restores_no_retry_budget() {
         let wanted = match api(400) {
             Error::Api { status, code, kind, message, param, request_id, retry_after, body, .. } => {
                 let should_retry = Some(true);
@@ -323,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_connection_that_broke_before_the_answer_may_have_been_stale() {
+    fn only_a_connection_that_broke_before_the_response_may_have_been_stale() {
         let broken = |answered| Error::Transport { answered, source: "gone".into() };
         let classification = |error: Error| classify(&error, &RetryConfig::default());
         assert!(
@@ -335,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn what_brought_no_answer_is_a_failure_that_is_retried() {
+    fn a_missing_answer_is_a_failure_that_is_retried() {
         let truncated =
             |delivered| Error::StreamTruncated { received: String::new(), delivered, source: None };
         let (missing, body) = ("there are no choices".to_owned(), String::new());
@@ -350,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_get_better_is_given_up() {
+    fn permanent_failures_are_not_retried() {
         for error in [
             Error::Incomplete { finish_reason: "length".to_owned(), request_id: None },
             Error::config("timeout", "is zero"),

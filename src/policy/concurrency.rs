@@ -1,36 +1,37 @@
 //! The concurrency limiter: a learned cap on the calls in flight, for servers that limit how many they serve at once.
 //!
-//! A call that is refused while more others are in flight than with nearly all granted calls was refused because of
-//! them, not because of the rate. Then their number is the cap, and the rate stays as it is.
+//! If a call is refused while more others are in flight than with nearly all granted calls, they are the cause, not the
+//! rate. Their number becomes the cap, and the rate stays as it is.
 
 use std::time::{Duration, Instant};
 
 use crate::policy::outcome::Admitted;
 
-/// The granted calls that are remembered, with the number of other calls in flight when each was answered.
+/// The granted calls that are remembered, each with the number of other calls in flight at its end.
 const MEMORY: usize = 64;
 
-/// No cap is concluded from fewer granted calls: the first burst of a program looks like a limit.
-const ENOUGH: usize = 16;
+/// The minimum number of granted calls before a cap is set: the first burst of a program looks like a limit.
+const MIN_GRANTED: usize = 16;
 
-/// A refusal concerns the cap if at most one granted call in so many had as many others in flight.
+/// A refusal is attributed to the calls in flight if at most one granted call in this many had as many others in
+/// flight.
 const RARE: usize = 48;
 
-/// So many granted calls at the cap, and one more for each call that the cap allows, try one more call in flight. With
-/// fewer, a failed trial costs more than 2 to 4 % of the calls.
+/// The cap is raised by one after this many granted calls at the cap, plus one for each call that the cap allows. With
+/// fewer, failed trials cost more than 2 to 4 % of the calls.
 const RAISE_AFTER: u32 = 50;
 
-/// A raised cap is taken back by a refusal unless so many calls were granted at it.
+/// A refusal reverts a raised cap unless this many calls were granted at it.
 const PROVEN: u32 = 3;
 
-/// What a timeout leaves of the calls in flight. One half reacts no better and takes longer to recover.
+/// The factor by which a timeout reduces the calls in flight. One half reacts no better and takes longer to recover.
 const AFTER_TIMEOUT: f64 = 0.7;
 
-/// The longest wait for a place. After it the oldest call is taken for lost, so that a thread which makes a call while it
-/// holds an unread stream doesn't wait for itself.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// The longest wait at the cap. After it one call is presumed lost, so that a thread that makes a call while it holds
+/// an unread stream doesn't wait for itself.
+const MAX_WAIT: Duration = Duration::from_secs(30);
 
-/// The calls in flight, their cap, and the memory from which it is learned.
+/// The calls in flight, their cap, and the history from which it is learned.
 #[derive(Debug)]
 pub(crate) struct Concurrency {
     in_flight: u32,
@@ -71,29 +72,29 @@ impl Concurrency {
         self.cap
     }
 
-    /// The longest wait for a place, or `None` if there is one.
+    /// The longest wait at the cap, or `None` if a call may be admitted now.
     pub(crate) fn wait(&mut self, now: Instant) -> Option<Duration> {
         self.cap.filter(|cap| self.in_flight >= *cap)?;
-        // A clock that was set back begins the wait anew.
+        // If the clock was set back, the wait starts again.
         self.moved = self.moved.min(Some(now));
         let waited = self.moved.map_or(Duration::ZERO, |moved| now.saturating_duration_since(moved));
-        Some(PATIENCE.saturating_sub(waited)).filter(|left| !left.is_zero())
+        Some(MAX_WAIT.saturating_sub(waited)).filter(|left| !left.is_zero())
     }
 
     pub(crate) fn admitted(&mut self, now: Instant) {
-        // Over the cap, the call takes the place of one that is taken for lost.
+        // At the cap, the call replaces one that is presumed lost.
         self.in_flight += u32::from(self.cap.is_none_or(|cap| self.in_flight < cap));
         self.moved = Some(now);
     }
 
-    /// A call ended in whatever way. Returns how many others are in flight.
+    /// Records that a call ended, whatever its outcome. Returns how many others are in flight.
     pub(crate) fn ended(&mut self, now: Instant) -> u32 {
         self.in_flight = self.in_flight.saturating_sub(1);
         self.moved = Some(now);
         self.in_flight
     }
 
-    /// `call` was granted, with this many others in flight at the end.
+    /// Records that `call` was granted, with this many others in flight at its end.
     pub(crate) fn granted(&mut self, call: &Admitted, newest: u64, others: u32) {
         self.granted[self.count % MEMORY] = others;
         self.count += 1;
@@ -110,19 +111,19 @@ impl Concurrency {
         }
     }
 
-    /// Whether a refusal of `call` is due to the calls in flight; sets the cap then.
+    /// Whether a refusal of `call` is due to the calls in flight; if so, sets the cap.
     pub(crate) fn refused(&mut self, call: &Admitted, newest: u64, others: u32) -> bool {
         let Some(cap) = self.cap else {
             let filled = self.count.min(MEMORY);
             let as_many = self.granted[..filled].iter().filter(|granted| **granted >= others).count();
-            let is_full = others > 0 && filled >= ENOUGH && as_many * RARE <= filled;
+            let is_full = others > 0 && filled >= MIN_GRANTED && as_many * RARE <= filled;
             if is_full {
                 self.set(others, newest);
             }
             return is_full;
         };
         if call.number <= self.changed {
-            // Sent before the cap was set: where others were refused with it, even fewer fit.
+            // Sent before the cap changed. Unless it was raised then, even fewer calls fit.
             if self.proven.is_none() {
                 self.cap = Some(cap.min(others).max(1));
             }
@@ -137,7 +138,7 @@ impl Concurrency {
         failed_trial
     }
 
-    /// `call` timed out: if others were in flight, the server has more calls than it can answer in time.
+    /// Records that `call` timed out: if others were in flight, there are more than the server can serve in time.
     pub(crate) fn timed_out(&mut self, call: &Admitted, newest: u64, others: u32) {
         if call.number > self.timed_out && others > 0 {
             let fewer = (AFTER_TIMEOUT * f64::from(others + 1)).max(1.0) as u32;
@@ -155,8 +156,8 @@ impl Concurrency {
 mod tests {
     use super::*;
 
-    /// A server that answers `slots` calls at once and refuses others, with `callers` that always have a call in flight if
-    /// they may. Returns what was learned, and the share of calls refused in the second half.
+    /// Simulates a server that serves `slots` calls at once and refuses others, and `callers` that each make a call
+    /// whenever one is admitted. Returns the learned cap, and the fraction of calls refused in the second half.
     fn run(slots: u32, callers: u32) -> (Option<u32>, f64) {
         let (mut limiter, now) = (Concurrency::new(), Instant::now());
         let (mut serving, mut newest, mut refused, mut granted) =
@@ -194,26 +195,26 @@ mod tests {
     }
 
     #[test]
-    fn where_all_callers_fit_there_is_no_cap() {
+    fn there_is_no_cap_if_all_callers_fit() {
         assert_eq!(run(16, 16), (None, 0.0));
     }
 
     #[test]
-    fn a_place_is_waited_for_half_a_minute_at_most() {
+    fn the_wait_at_the_cap_ends_after_half_a_minute() {
         let (mut limiter, now) = (Concurrency::new(), Instant::now());
         let call = |number| Admitted { number, at: now, others: 1 };
         limiter.admitted(now);
         limiter.admitted(now);
         let others = limiter.ended(now);
         limiter.timed_out(&call(2), 2, others);
-        assert_eq!((limiter.cap(), limiter.wait(now)), (Some(1), Some(PATIENCE)));
-        assert_eq!(limiter.wait(now + PATIENCE), None, "the call that holds it is taken for lost");
-        limiter.admitted(now + PATIENCE);
-        assert_eq!(limiter.wait(now + PATIENCE), Some(PATIENCE));
+        assert_eq!((limiter.cap(), limiter.wait(now)), (Some(1), Some(MAX_WAIT)));
+        assert_eq!(limiter.wait(now + MAX_WAIT), None, "one call is presumed lost");
+        limiter.admitted(now + MAX_WAIT);
+        assert_eq!(limiter.wait(now + MAX_WAIT), Some(MAX_WAIT));
     }
 
     #[test]
-    fn a_timeout_leaves_seven_tenths_once_a_round_trip_and_a_lone_one_nothing() {
+    fn a_timeout_caps_the_calls_at_seven_tenths_once_a_round_trip_unless_it_was_alone() {
         let (mut limiter, now) = (Concurrency::new(), Instant::now());
         let call = |number| Admitted { number, at: now, others: 1 };
         limiter.timed_out(&call(1), 10, 0);

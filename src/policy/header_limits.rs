@@ -1,4 +1,5 @@
-//! Rate limit headers: spreads the remaining calls over the time until the reset, as far as the headers prove true.
+//! Pacing by rate limit headers: spreads the remaining calls over the time until the reset, unless granted calls
+//! contradict the headers.
 
 use std::time::{Duration, Instant};
 
@@ -6,46 +7,48 @@ use crate::limits::Limit;
 use crate::policy::rate_limiter::MAX_HOLD;
 use crate::policy::{later, seconds};
 
-/// Calls are not delayed while more than this part of the limit remains. With a tenth, the slowest calls on a full bucket
+/// Calls are not delayed while this fraction of the limit remains. With a tenth, the slowest calls on a full bucket
 /// wait four times as long.
-const LAST: f64 = 0.2;
+const PACED_FRACTION: f64 = 0.2;
 
-/// Calls are delayed if fewer than this many remain, however small the limit.
-const FEW: f64 = 2.0;
+/// Calls are delayed if fewer than this many remain, even of a small limit.
+const MIN_REMAINING: f64 = 2.0;
 
 /// Clients that wait for the same reset resume at random within this many seconds after it.
 const SPREAD: f64 = 1.0;
 
-/// The weight of the newest answer in the mean price of a call: ten answers determine it, one large prompt does not.
-const NEWEST: f64 = 0.1;
+/// The weight of the newest response in the moving average of a call's cost: about ten responses determine it, not one
+/// large prompt.
+const NEWEST_WEIGHT: f64 = 0.1;
 
-/// Calls granted although the headers left none, less those refused, after which the headers are ignored.
+/// The headers are ignored from this many contradictions on: calls granted although the headers left none. A refusal
+/// halves their number.
 const CONTRADICTED: u32 = 3;
 
-/// The most of them that count, so that a few refusals restore the belief.
+/// The maximum count, so that a few refusals restore trust in the headers.
 const MAX_CONTRADICTIONS: u32 = 8;
 
-/// The time over which it is observed how much of the limit comes back before the reset, in seconds.
-const OBSERVED: f64 = 20.0;
+/// The decay time, in seconds, of the observed recovery of the limit before its reset.
+const RECOVERY_DECAY: f64 = 20.0;
 
-/// The least time between two answers that are compared, in seconds.
-const COMPARABLE: f64 = 4.0;
+/// The minimum time between two responses that are compared, in seconds.
+const MIN_COMPARISON_GAP: f64 = 4.0;
 
-/// Nothing that came back shortens the wait between two calls below this, in seconds. Without it the first of several
-/// processes takes all that comes back (Jain's index 0.36, not 1.00, for eight on a bucket).
-const SHORTEST: f64 = 5.0;
+/// The minimum time between two calls, in seconds, when the limit recovers before its reset. Without it the first of
+/// several processes takes all that recovers (Jain's index 0.36, not 1.00, for eight on a bucket).
+const MIN_SLOT: f64 = 5.0;
 
-/// One limit, as the answer to the newest call stated it.
+/// One limit, as reported in the response to the newest call.
 #[derive(Debug)]
 pub(crate) struct HeaderLimit {
-    /// What a call takes from the limit; unknown until an answer tells it.
-    price: Option<f64>,
+    /// The cost of a call in units of the limit; unknown before the first response.
+    cost: Option<f64>,
     latest: Option<Reading>,
-    /// Calls that the limit regained before its reset, and the seconds in which it did, both fading.
+    /// The limit's recovery before its reset in calls, and the seconds in which it was observed. Both decay.
     regained: f64,
     observed: f64,
     contradictions: u32,
-    /// An older reading, and how often the changes since were those of a sliding log.
+    /// An older reading, and a score of how often the reset moved like that of a sliding log since.
     anchor: Option<Reading>,
     sliding: u32,
 }
@@ -61,9 +64,9 @@ struct Reading {
 }
 
 impl HeaderLimit {
-    fn new(price: Option<f64>) -> HeaderLimit {
+    fn new(cost: Option<f64>) -> HeaderLimit {
         HeaderLimit {
-            price,
+            cost,
             latest: None,
             regained: 0.0,
             observed: 0.0,
@@ -73,58 +76,58 @@ impl HeaderLimit {
         }
     }
 
-    /// A limit on requests, of which each call takes one.
+    /// A limit on requests, of which each call costs one.
     pub(crate) fn requests() -> HeaderLimit {
         HeaderLimit::new(Some(1.0))
     }
 
-    /// A limit on tokens, of which a call takes as many as the answers report to have used, on average.
+    /// A limit on tokens. A call costs the average usage that the responses report.
     pub(crate) fn tokens() -> HeaderLimit {
         HeaderLimit::new(None)
     }
 
-    /// Whether the headers are believed.
+    /// Whether the headers are trusted.
     pub(crate) fn is_believed(&self) -> bool {
         self.contradictions < CONTRADICTED
     }
 
-    /// A granted call used this many tokens.
+    /// Adds the tokens that a granted call used to the average.
     pub(crate) fn used(&mut self, tokens: u64) {
         let used = tokens.max(1) as f64;
-        self.price = Some(self.price.map_or(used, |price| price + NEWEST * (used - price)));
+        self.cost = Some(self.cost.map_or(used, |cost| cost + NEWEST_WEIGHT * (used - cost)));
     }
 
-    /// Reads the limit in the answer to `call`, unless it is older than the known one or implausible.
-    pub(crate) fn update(&mut self, limit: Limit, call: u64, sent: Instant, chance: f64) {
+    /// Updates the limit from the response to `call`, unless it is older than the known one or implausible.
+    pub(crate) fn update(&mut self, limit: Limit, call: u64, sent: Instant, random: f64) {
         let newest = self.latest.is_none_or(|latest| call > latest.call);
         if !newest || limit.limit == 0 || limit.reset > MAX_HOLD {
             return;
         }
         let left = limit.remaining as f64;
-        if let (Some(latest), Some(price)) = (self.latest, self.price) {
+        if let (Some(latest), Some(cost)) = (self.latest, self.cost) {
             let passed = sent.saturating_duration_since(latest.sent).as_secs_f64();
             if sent < latest.reset && latest.limit == limit.limit as f64 {
-                let fading = OBSERVED / (OBSERVED + passed);
-                let regained = (left - latest.left) / price + (call - latest.call) as f64;
+                let fading = RECOVERY_DECAY / (RECOVERY_DECAY + passed);
+                let regained = (left - latest.left) / cost + (call - latest.call) as f64;
                 self.regained = self.regained * fading + regained.max(0.0);
                 self.observed = self.observed * fading + passed;
             }
         }
-        let (reset, spread) = (later(sent, limit.reset), seconds(chance * SPREAD));
+        let (reset, spread) = (later(sent, limit.reset), seconds(random * SPREAD));
         let reading = Reading { call, sent, limit: limit.limit as f64, left, reset, spread };
-        self.recognise(&reading);
+        self.detect_sliding_log(&reading);
         self.latest = Some(reading);
     }
 
-    /// Finds out whether the limit is a sliding log, by how the reset moved since an older answer: it stays as far away as
-    /// it was, while that of a window comes nearer and that of a bucket depends on what is left.
-    fn recognise(&mut self, new: &Reading) {
+    /// Detects a sliding log by how the reset moved since an older response: it stays equally far away, while that of a
+    /// window comes nearer and that of a bucket depends on what is left.
+    fn detect_sliding_log(&mut self, new: &Reading) {
         let Some(old) = self.anchor.filter(|old| new.sent < old.reset) else {
             self.anchor = Some(*new);
             return;
         };
         let passed = new.sent.saturating_duration_since(old.sent).as_secs_f64();
-        if passed < COMPARABLE || (old.left - new.left).abs() < FEW.max(0.03 * new.limit) {
+        if passed < MIN_COMPARISON_GAP || (old.left - new.left).abs() < MIN_REMAINING.max(0.03 * new.limit) {
             return;
         }
         let away = |reading: Reading| reading.reset.saturating_duration_since(reading.sent).as_secs_f64();
@@ -136,24 +139,25 @@ impl HeaderLimit {
         self.anchor = Some(*new);
     }
 
-    /// A call was granted, whose answer stated this limit: a contradiction if none was left for it.
+    /// Records that a call was granted whose response reported this limit: a contradiction if nothing was left for it.
     pub(crate) fn granted(&mut self, limit: Limit) {
-        let price = self.price.unwrap_or(1.0);
-        if (limit.remaining as f64) < price {
+        let cost = self.cost.unwrap_or(1.0);
+        if (limit.remaining as f64) < cost {
             self.contradictions = (self.contradictions + 1).min(MAX_CONTRADICTIONS);
-        } else if limit.remaining as f64 >= LAST * limit.limit as f64 {
+        } else if limit.remaining as f64 >= PACED_FRACTION * limit.limit as f64 {
             self.contradictions = 0;
         }
     }
 
-    /// A call was refused.
+    /// Records a refusal, which confirms the headers.
     pub(crate) fn refused(&mut self) {
         self.contradictions /= 2;
     }
 
-    /// When the call after `newest` may go, if the last one went at `last`; `None` if this limit does not delay it.
+    /// When the call after `newest` may be sent, if that one was sent at `last`; `None` if this limit does not delay
+    /// it.
     ///
-    /// One is added to the remaining calls, so that the last of them goes before the reset. If the reset is the time
+    /// One is added to the remaining calls, so that the last of them is sent before the reset. If the reset is the time
     /// until a bucket is full, this converges to the bucket's refill rate.
     pub(crate) fn next_permitted_at(
         &self,
@@ -161,18 +165,21 @@ impl HeaderLimit {
         newest: u64,
         last: Option<Instant>,
     ) -> Option<Instant> {
-        let (latest, price) = (self.latest.filter(|_| self.is_believed())?, self.price?);
-        let left = latest.left / price - newest.saturating_sub(latest.call) as f64;
+        let (latest, cost) = (self.latest.filter(|_| self.is_believed())?, self.cost?);
+        let left = latest.left / cost - newest.saturating_sub(latest.call) as f64;
         let away = latest.reset.saturating_duration_since(now);
-        // A reset that is far away, or a last call after it, means that the clock was set back.
-        if away.is_zero() || away > MAX_HOLD || left >= FEW.max(LAST * latest.limit / price) {
+        // A reset beyond the maximum or a last call in the future means that the clock was set back.
+        if away.is_zero()
+            || away > MAX_HOLD
+            || left >= MIN_REMAINING.max(PACED_FRACTION * latest.limit / cost)
+        {
             return None;
         }
         let last = last.filter(|last| *last <= now);
         if self.sliding >= 2 {
-            // What was used comes back evenly over the window: keeps a few calls in reserve.
+            // The used part recovers evenly over the window: keep a few calls in reserve.
             let window = latest.reset.saturating_duration_since(latest.sent).as_secs_f64();
-            let limit = latest.limit / price;
+            let limit = latest.limit / cost;
             let returning = (limit - left).max(1.0) / window;
             let left = left + returning * now.saturating_duration_since(latest.sent).as_secs_f64();
             let reserve = 3.0_f64.max(0.02 * limit);
@@ -190,7 +197,7 @@ impl HeaderLimit {
         let Some(last) = last.filter(|_| self.regained > 0.0 && self.observed > SPREAD) else {
             return Some(plain);
         };
-        let slot = (self.observed / self.regained).max(SHORTEST);
+        let slot = (self.observed / self.regained).max(MIN_SLOT);
         Some(plain.min(later(last, seconds(slot))))
     }
 }
@@ -255,7 +262,7 @@ mod tests {
     fn a_token_limit_delays_calls_by_their_mean_usage() {
         let (mut quota, now) = (HeaderLimit::tokens(), Instant::now());
         quota.update(limit(100_000, 5_000, 60.0), 5, now, 0.0);
-        assert_eq!(quota.next_permitted_at(now, 5, Some(now)), None, "the price isn't known yet");
+        assert_eq!(quota.next_permitted_at(now, 5, Some(now)), None, "the cost isn't known yet");
         quota.used(1_000);
         assert_eq!(quota.next_permitted_at(now, 5, Some(now)), Some(now + secs(10.0)), "five calls are left");
         quota.used(85_000);
@@ -263,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_that_grants_contradict_are_not_believed_until_refusals_confirm_them() {
+    fn headers_that_grants_contradict_are_ignored_until_a_refusal_confirms_them() {
         let (mut quota, now) = (HeaderLimit::requests(), Instant::now());
         let none_left = limit(60, 0, 60.0);
         for call in 1..=3 {
@@ -277,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_back_before_the_reset_shortens_the_wait_to_five_seconds() {
+    fn recovery_before_the_reset_shortens_the_wait_to_five_seconds() {
         let (mut quota, now) = (HeaderLimit::requests(), Instant::now());
         for call in 1..=10_u32 {
             quota.update(limit(60, 0, 60.0), call.into(), now + secs(1.0) * call, 0.0);
@@ -287,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sliding_log_is_recognised_by_a_reset_that_stays_away() {
+    fn a_sliding_log_is_detected_by_a_reset_that_stays_away() {
         for (is_log, resets) in [(true, [60.0; 6]), (false, [60.0, 55.0, 50.0, 45.0, 40.0, 35.0])] {
             let (mut quota, now) = (HeaderLimit::requests(), Instant::now());
             for (nth, reset) in resets.into_iter().enumerate() {

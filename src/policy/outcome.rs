@@ -83,26 +83,26 @@ impl Outcome {
         self
     }
 
-    /// The rate limits from the answer's headers.
+    /// The rate limits from the response headers.
     pub fn limits(mut self, limits: RateLimits) -> Outcome {
         self.limits = limits;
         self
     }
 
-    /// The HTTP status of the answer. A 503 or 529 without a Retry-After may come from a rate limiter: the handler finds
-    /// out. A failure without a status is a timeout or a connection that failed.
+    /// The HTTP status of the response. A 503 or 529 without a Retry-After may come from a rate limiter; the handler
+    /// determines that. A failure without a status is a timeout or a failed connection.
     pub fn status(mut self, status: u16) -> Outcome {
         self.status = Some(status);
         self
     }
 
-    /// The tokens that a successful call used, prompt and answer together: what a call takes from a limit on tokens.
+    /// The tokens that a successful call used, prompt and completion together. They count towards a token limit.
     pub fn tokens(mut self, tokens: u64) -> Outcome {
         self.tokens = Some(tokens);
         self
     }
 
-    /// Whether it is a 503 or 529 that asks for no wait, as servers in trouble send it and some rate limiters too.
+    /// Whether this is a 503 or 529 without a Retry-After, as sent by overloaded servers and by some rate limiters.
     pub(crate) fn is_bare_503(&self) -> bool {
         let is_5xx = matches!(self.status, Some(503 | 529));
         is_5xx && self.retry_after.is_none() && matches!(self.kind, Kind::Throttled | Kind::Failed)

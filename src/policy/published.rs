@@ -1,4 +1,4 @@
-//! The rate limiter of the article that this crate started from, with its fixed factors, for comparison.
+//! The rate limiter of the article that this crate is based on, with its fixed factors, for comparison.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use crate::policy::{later, seconds};
 const CUT_BY_THROTTLE: f64 = 0.5;
 const CUT_BY_FAILURE: f64 = 0.75;
 
-/// The factor of the rate after this many successes.
+/// The factor of the rate, and the number of successes after which it is applied.
 const RAISE: f64 = 1.1;
 const RAISE_AFTER: u32 = 100;
 

@@ -1,47 +1,50 @@
-//! The rate limiter: one learned rate, reduced by refusals and growing in their absence.
+//! The rate limiter: one learned rate, reduced by refusals and growing without them.
 //!
-//! A refusal shows that the quota is used up. Since the previous one the server granted `calls` in `seconds`, so the quota
-//! is at least about that rate; calls were sent at the current rate, so the quota is below that. Its position between the
-//! two is unknown, also its scale, so the new rate is a geometric mean of them. From then on the only information is that no
-//! refusal has come, which means little at first and much later: the logarithm of the rate grows with the sixth power of
-//! time. The first estimate may be far off, so after it the rate is searched by doubling.
+//! A refusal shows that the quota is used up. Since the previous one the server granted `calls` in `seconds`, so the
+//! quota is at least about that rate; calls were sent at the current rate, so the quota is below that. Where it lies
+//! between the two is unknown, even its order of magnitude, so the new rate is a geometric mean of them. After that the
+//! only evidence is the absence of refusals, which means little at first and much later: the logarithm of the rate
+//! grows with the sixth power of time. The first estimate may be far off, so it is followed by a search that doubles
+//! the rate.
 
 use std::f64::consts::LN_2;
 use std::time::{Duration, Instant};
 
 use crate::policy::{later, seconds};
 
-/// The time scale of the rate's growth, in seconds. At one call a second the rate is 1 % higher after 65 s, doubled after
-/// 132 s and quadrupled after 148 s: many calls for each refusal, and yet a raised quota is found.
+/// The time scale of the rate's growth, in seconds. At one call a second the rate is 1 % higher after 65 s, doubled
+/// after 132 s and quadrupled after 148 s: that gives many calls per refusal, and still finds a raised quota.
 const GROWTH_SCALE: f64 = 140.0;
 
-/// Of the six factors of time, one is counted in calls and this many in seconds, so that of two processes on one quota
-/// the slower one grows faster. By calls alone ten processes share unevenly (Jain's index 0.50, not 0.91); by seconds
+/// Of the six powers of time, one is counted in calls and this many in seconds, so that of two processes on one quota
+/// the slower one catches up. By calls alone ten processes share unevenly (Jain's index 0.50, not 0.91); by seconds
 /// alone a tier of 3 calls a minute sees 29 refusals for 100 successes, not 20.
 const GROWTH_POWER: i32 = 5;
 
-/// After the first cut the rate doubles with this many granted calls, or with a round trip of calls if that is more.
+/// The granted calls with which the rate doubles after the first cut, unless more were in flight.
 const DOUBLING: f64 = 16.0;
 
-/// The weight of what was delivered in the new rate, against what was sent. An even mean is refused more often (4.1 % of
-/// the calls, not 3.7 %), and finds a raised quota 20 % sooner.
-const DELIVERED: f64 = 0.6;
+/// The weight of the granted rate in the new rate, against the attempted one. With equal weights, calls are refused
+/// more often (4.1 % of the calls, not 3.7 %), but a raised quota is found 20 % sooner.
+const GRANTED_WEIGHT: f64 = 0.6;
 
-/// So many calls from before the last cut still count as delivered: the time between two cuts is often too short to tell.
-/// Without them ten processes share less evenly (Jain's index 0.89, not 0.91); 50 cost half a percent more refusals.
+/// This many calls from before the last cut still count as granted: the time between two cuts is often too short for an
+/// estimate. Without them ten processes share less evenly (Jain's index 0.89, not 0.91); 50 cause half a percent more
+/// refusals.
 const MEMORY: f64 = 16.0;
 
-/// Each further cut makes the search so many times slower: after three of them only the growth by time is left.
+/// Each further cut slows the search by this factor: after three of them only the growth over time is left.
 const SEARCH_SLOWDOWN: f64 = 8.0;
 
-/// The same after a bare 503, which may as well be trouble that ends: with 8 a minute of it is felt for three.
+/// The same after a bare 503, which may be due to a temporary fault: with 8, a minute of faults slows the calls for
+/// three.
 const BARE_SLOWDOWN: f64 = 2.0;
 
 /// The longest pause after a refusal without a Retry-After, in seconds: quotas are published per minute, so an exhausted
 /// window has been renewed by then.
 const MAX_PAUSE: f64 = 60.0;
 
-/// The longest Retry-After or reset that delays calls. A longer one belongs to a quota of hours or to a wrong clock.
+/// The longest Retry-After or reset that delays calls. A longer one is due to a quota of hours or a wrong clock.
 pub(crate) const MAX_HOLD: Duration = Duration::from_secs(120);
 
 /// Before the first refusal a gap between two calls counts as at most this many seconds. A first estimate that is too
@@ -59,16 +62,16 @@ pub(crate) struct Bounds {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Refusal {
     pub(crate) call: u64,
-    /// The newest call so far, and how many calls are in flight.
+    /// The newest call so far, and the number of calls in flight.
     pub(crate) newest: u64,
     pub(crate) in_flight: u32,
     /// How long the refusal took.
     pub(crate) round_trip: Duration,
-    /// For how long the server wants all calls to wait.
+    /// How long the server wants all calls to wait.
     pub(crate) hold: Duration,
     pub(crate) is_bare: bool,
     /// A random number from 0 to 1.
-    pub(crate) chance: f64,
+    pub(crate) random: f64,
 }
 
 /// A rate and the evidence since it was set, to be restored after an outage.
@@ -91,9 +94,9 @@ pub(crate) struct RateLimiter {
     /// Calls granted since the last cut, and how many of them raise the rate by a factor of e.
     granted: f64,
     search: f64,
-    /// The calls before the last cut that still count as delivered, and their seconds.
+    /// The calls before the last cut that still count as granted, and their seconds.
     earlier: (f64, f64),
-    /// The newest call at the last cut. A refusal of it or of an older call is no new information.
+    /// The newest call at the last cut. A refusal of it or of an older call is no new evidence.
     cut: u64,
     /// Consecutive round trips with a refusal, and the newest call at the last one.
     row: i32,
@@ -139,7 +142,7 @@ impl RateLimiter {
             + self.granted / self.search
     }
 
-    /// Whether the last refusals had no granted call between them, and in how many round trips.
+    /// The number of consecutive round trips with refusals and no granted call.
     pub(crate) fn row(&self) -> i32 {
         self.row
     }
@@ -149,7 +152,7 @@ impl RateLimiter {
         call > self.cut
     }
 
-    /// Whether a volley may exceed the rate: not where the user has set a maximum.
+    /// Whether a volley may exceed the rate: not if the user has set a maximum.
     pub(crate) fn is_unbounded(&self) -> bool {
         self.bounds.max.is_infinite()
     }
@@ -159,14 +162,14 @@ impl RateLimiter {
         self.last
     }
 
-    /// When the next call may go. A clock that was set back cannot delay it beyond the longest regular wait.
+    /// When the next call may be sent. A clock that was set back cannot delay it beyond the longest regular wait.
     pub(crate) fn next_permitted_at(&mut self, now: Instant) -> Option<Instant> {
         let longest = MAX_HOLD + seconds(MAX_PAUSE.max(1.0 / self.bounds.min));
         self.next = self.next.min(Some(later(now, longest)));
         self.next
     }
 
-    /// A call was admitted that was permitted from `due` on.
+    /// Records that a call was admitted that was permitted from `due` on.
     pub(crate) fn admitted(&mut self, now: Instant, due: Option<Instant>) {
         let gap = self.last.map_or(Duration::ZERO, |last| now.saturating_duration_since(last)).as_secs_f64();
         let slot = (1.0 / self.rate()).max(if self.row > 0 { self.round_trip } else { 0.0 });
@@ -175,7 +178,7 @@ impl RateLimiter {
             self.calls += 1.0;
             self.seconds += gap.min(MAX_IDLE);
         } else if now < next {
-            // A later call was not delayed by the rate, so it tells nothing about it.
+            // A later call was not delayed by the rate, so it is no evidence about it.
             self.calls += 1.0;
             self.seconds += gap;
         }
@@ -186,7 +189,7 @@ impl RateLimiter {
         self.last = Some(now);
     }
 
-    /// `call` was granted.
+    /// Records that `call` was granted.
     pub(crate) fn granted(&mut self, call: u64) {
         if call > self.cut {
             self.row = 0;
@@ -194,13 +197,13 @@ impl RateLimiter {
         }
     }
 
-    /// Holds all calls for this long.
+    /// Delays all calls by this long.
     pub(crate) fn hold(&mut self, now: Instant, wait: Duration) {
         self.next = self.next.max(Some(later(now, wait)));
     }
 
-    /// A call was refused because the rate is too high: cuts the rate at the first refusal since a granted call, and
-    /// pauses, twice as long with each further round trip of refusals.
+    /// Records a refusal due to the rate: cuts the rate at the first refusal since a granted call, and pauses, twice as
+    /// long with each further round trip of refusals.
     pub(crate) fn refused(&mut self, now: Instant, refusal: &Refusal) {
         let mut doublings = 0;
         if refusal.call > self.cut {
@@ -216,13 +219,13 @@ impl RateLimiter {
         }
         self.round_trip = refusal.round_trip.as_secs_f64();
         // One to two slots: a server that charges for refusals needs one empty slot to recover, and the random part
-        // separates processes. At high rates at least a round trip: an answer must be able to end the row.
+        // desynchronises processes. At high rates at least a round trip, so that a response can end the row.
         let slots = f64::from(doublings).exp2() / self.base;
-        let pause = (1.0 + refusal.chance) * if doublings > 0 { slots.max(self.round_trip) } else { slots };
+        let pause = (1.0 + refusal.random) * if doublings > 0 { slots.max(self.round_trip) } else { slots };
         self.hold(now, refusal.hold.min(MAX_HOLD) + seconds(pause.min(MAX_PAUSE)));
     }
 
-    /// The refusals weren't due to the rate: returns to this one if it is higher.
+    /// Returns to this rate if it is higher, because the refusals weren't due to the rate.
     pub(crate) fn raise(&mut self, rate: f64, newest: u64) {
         let search = DOUBLING / LN_2;
         if self.base.is_finite() && self.search > search {
@@ -250,13 +253,14 @@ impl RateLimiter {
 
     fn cut(&mut self, refusal: &Refusal) {
         let sending = self.rate();
-        // Laplace's rule of succession: `calls` of `seconds · sending` slots were granted. It keeps the cut finite
-        // where there were none.
-        let delivered = (self.calls + self.earlier.0 + 1.0) / (self.seconds + self.earlier.1 + 2.0 / sending);
+        // Laplace's rule of succession: `calls` of `seconds · sending` slots were granted. It keeps the cut finite if
+        // there were none.
+        let granted_rate =
+            (self.calls + self.earlier.0 + 1.0) / (self.seconds + self.earlier.1 + 2.0 / sending);
         let mean = if sending.is_finite() {
-            delivered.powf(DELIVERED) * sending.powf(1.0 - DELIVERED)
+            granted_rate.powf(GRANTED_WEIGHT) * sending.powf(1.0 - GRANTED_WEIGHT)
         } else {
-            delivered
+            granted_rate
         };
         self.search = if sending.is_finite() {
             self.search * if refusal.is_bare { BARE_SLOWDOWN } else { SEARCH_SLOWDOWN }
@@ -299,11 +303,11 @@ mod tests {
 
     fn refusal(call: u64, newest: u64) -> Refusal {
         let (hold, round_trip) = (Duration::ZERO, Duration::from_millis(50));
-        Refusal { call, newest, in_flight: 1, round_trip, hold, is_bare: false, chance: 0.0 }
+        Refusal { call, newest, in_flight: 1, round_trip, hold, is_bare: false, random: 0.0 }
     }
 
     #[test]
-    fn the_rate_grows_as_its_constant_says() {
+    fn the_rate_grows_as_documented() {
         for (seconds, factor) in [(65.0, 1.01), (131.7, 2.0), (147.8, 4.0)] {
             let mut limiter = paced(1.0);
             (limiter.calls, limiter.seconds) = (seconds, seconds);
@@ -323,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_cut_is_to_what_was_delivered_and_the_next_to_the_mean() {
+    fn the_first_cut_is_to_the_granted_rate_and_the_next_to_the_mean() {
         let (mut limiter, start) = (RateLimiter::new(f64::INFINITY, WIDE), Instant::now());
         for call in 0..20_u32 {
             limiter.admitted(start + secs(0.5) * call, None);
@@ -335,9 +339,9 @@ mod tests {
         let sending = limiter.rate();
         limiter.refused(start, &refusal(1, 1));
         limiter.row = 0;
-        // The call that was refused doesn't count: its growth is gone from the rate, too.
-        let delivered: f64 = 26.0 / (12.5 + 2.0 / sending);
-        let mean = delivered.powf(DELIVERED) * sending.powf(1.0 - DELIVERED);
+        // The refused call doesn't count, and so doesn't contribute to growth.
+        let granted_rate: f64 = 26.0 / (12.5 + 2.0 / sending);
+        let mean = granted_rate.powf(GRANTED_WEIGHT) * sending.powf(1.0 - GRANTED_WEIGHT);
         assert!((limiter.rate() - mean).abs() < 1e-6, "{} {mean}", limiter.rate());
     }
 
@@ -356,11 +360,11 @@ mod tests {
 
     #[test]
     fn a_pause_is_one_to_two_slots_and_doubles_with_each_round_trip() {
-        for chance in [0.0, 1.0] {
+        for random in [0.0, 1.0] {
             let (mut limiter, now) = (paced(2.0), Instant::now());
             let mut wait = |call| {
-                limiter.refused(now, &Refusal { chance, ..refusal(call, call + 1) });
-                (limiter.next.unwrap() - now).as_secs_f64() * limiter.base / (1.0 + chance)
+                limiter.refused(now, &Refusal { random, ..refusal(call, call + 1) });
+                (limiter.next.unwrap() - now).as_secs_f64() * limiter.base / (1.0 + random)
             };
             let slots = [wait(1), wait(3), wait(5)];
             assert!(slots.iter().zip([1.0, 2.0, 4.0]).all(|(is, due)| (is - due).abs() < 1e-6), "{slots:?}");
@@ -391,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn an_outage_leaves_the_rate_as_it_was() {
+    fn restoring_undoes_the_cuts_of_an_outage() {
         let (mut limiter, now) = (paced(5.0), Instant::now());
         let saved = limiter.saved();
         (1..9).for_each(|call| limiter.refused(now, &refusal(call, call)));
@@ -422,7 +426,7 @@ mod tests {
                 let before = (limiter.base, limiter.calls, limiter.seconds, limiter.row, limiter.next);
                 let hold = Duration::from_secs(hold);
                 let call = (calls as f64 * part) as u64;
-                limiter.refused(now, &Refusal { hold, chance: part, ..refusal(call, calls) });
+                limiter.refused(now, &Refusal { hold, random: part, ..refusal(call, calls) });
                 prop_assert!(before.4 <= limiter.next);
                 let after = (limiter.base, limiter.calls, limiter.seconds, limiter.row);
                 prop_assert_eq!((before.0, before.1, before.2, before.3), after);

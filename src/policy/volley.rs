@@ -1,66 +1,68 @@
-//! Distinguishes random refusals from those of a limit, by a volley of calls right after a refusal.
+//! Distinguishes random refusals from those of a rate limiter by a volley of calls right after a refusal.
 //!
-//! A limiter that has just refused a call can't grant a whole volley a moment later; a server that refuses at random can,
-//! and slowing down for it would only waste its capacity. So when refusals don't depend on the rate as those of a limit
-//! do, a few calls are sent at once, on top of the rate. If nearly all are granted, the next refusals are forgiven.
+//! A limiter that has just refused a call can't grant a whole volley a moment later; a server that refuses at random
+//! can, and slowing down for it would only waste its capacity. So if refusals don't depend on the rate, a few calls are
+//! sent at once in addition to the paced ones. If nearly all are granted, the next refusals are ignored.
 
 use std::time::{Duration, Instant};
 
-/// The calls of a volley. With three, ten clients that share a quota take each other for chance (5.2 % refused, not
-/// 3.6 %); six don't fit into the burst that small quotas allow.
+/// The number of calls in a volley. With three, ten clients that share a quota mistake each other for chance (5.2 %
+/// refused, not 3.6 %); six exceed the burst that small quotas allow.
 const SIZE: u32 = 4;
 
-/// A call that isn't sent within this time isn't part of the volley: no thread is waiting to send it.
-const WINDOW: Duration = Duration::from_millis(50);
+/// The time in which the calls of a volley must be sent. If calls are missing after it, no thread is waiting to send
+/// them.
+const SENDING_TIME: Duration = Duration::from_millis(50);
 
-/// Calls of the volley that weren't refused within so many times the duration of a refusal, and at least this time, were
-/// granted: refusals are fast, answers may take a minute.
+/// A call of the volley counts as granted if it isn't refused within this many times the duration of a refusal, and at
+/// least this time: refusals are fast, but a response may take a minute.
 const ROUND_TRIPS: u32 = 4;
-const AT_LEAST: Duration = Duration::from_millis(500);
+const MIN_SETTLING_TIME: Duration = Duration::from_millis(500);
 
-/// A refusal that takes longer than this says nothing about the next one.
-const SLOW: Duration = Duration::from_secs(5);
+/// The longest duration of a refusal that is taken as an estimate for the next one.
+const MAX_ROUND_TRIP: Duration = Duration::from_secs(5);
 
-/// A rate that has grown by more than this explains a refusal.
-const GROWN: f64 = 0.02;
+/// The minimum logarithmic growth of the rate since the last cut that explains a refusal.
+const MIN_GROWTH: f64 = 0.02;
 
-/// Refusals at a rate that hasn't grown, one after the other, that raise doubt: a cut can be too shallow twice.
-const DOUBTFUL: u32 = 3;
+/// Consecutive refusals without such growth before a volley is sent: a cut can be too shallow twice.
+const MIN_DOUBTFUL: u32 = 3;
 
-/// Refusals that are forgiven at most between two volleys.
+/// The maximum number of refusals ignored between two volleys.
 const MAX_TRUST: u32 = 8;
 
-/// Volleys in a row without a failure that prove chance. One is often wrong where twenty fast clients share a quota that
-/// refills within the jitter of the network: with two, 5.3 % of their calls are refused, not 3 %.
-const CONVINCING: u32 = 3;
+/// Consecutive successful volleys that prove chance. A single one is often wrong if twenty fast clients share a quota
+/// that refills within the network's jitter: with two, 5.3 % of their calls are refused, not 3 %.
+const MIN_PASSED: u32 = 3;
 
-/// After a volley that failed so many times as many doubtful refusals go by before the next one as after the last one,
-/// up to a most. A failed volley costs four refusals: by a factor of 2 up to 32, 0.2 % more of the calls of families.
-const RARER: u32 = 3;
+/// After each failed volley the number of refusals to skip before the next one grows by this factor, up to the maximum.
+/// A failed volley costs up to four refusals: with a factor of 2 up to 32, 0.2 % more of the calls in the simulated scenarios
+/// are refused.
+const SKIP_FACTOR: u32 = 3;
 const MAX_SKIPPED: u32 = 81;
 
-/// The same for bare 503s, which may turn from a limiter's to an outage's within a minute.
+/// The maximum for bare 503s, whose cause may change from a limiter to an outage within a minute.
 const MAX_BARE_SKIPPED: u32 = 2;
 
-/// A bare 503 or 529 is likelier to be chance: so many are forgiven for each granted call, and so many at most, until a
-/// volley shows that a limiter sends them.
+/// A bare 503 or 529 is more likely to be chance: each granted call lets this many of them be ignored, up to the
+/// maximum, until a volley shows that a limiter sends them.
 const SPARE_EARNED: f64 = 0.2;
 const MAX_SPARE: f64 = 10.0;
 
-/// What a volley showed.
+/// The result of a volley.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Verdict {
-    /// The server refuses at random. The rate may return to where the refusals began.
+pub(crate) enum VolleyResult {
+    /// The server refuses at random. The rate may return to its value when the refusals began.
     Chance { rate: f64 },
-    /// A limit was exceeded, and asked all calls to wait.
+    /// A limit was exceeded. All calls wait for `hold`.
     Limit { hold: Duration, bare: bool },
-    /// Neither, or too few calls to tell.
+    /// Inconclusive.
     Unknown,
 }
 
 #[derive(Debug)]
 struct Volley {
-    /// Calls still to be sent; those after `first` up to `last` were.
+    /// Calls still to be sent. Those after `first` up to `last` have been sent.
     left: u32,
     first: u64,
     last: u64,
@@ -69,25 +71,25 @@ struct Volley {
     began: Instant,
     hold: Duration,
     bare: bool,
-    /// The refused call has been refused before.
-    is_doubted: bool,
+    /// The call that was refused had been refused repeatedly.
+    was_refused_before: bool,
 }
 
-/// The running volley, and what the earlier ones showed.
+/// The running volley, and the results of the earlier ones.
 #[derive(Debug)]
 pub(crate) struct VolleyTest {
     running: Option<Volley>,
-    /// Refusals at a rate that hadn't grown, and the rate at the first of them.
+    /// Consecutive refusals without growth of the rate, and the rate at the first of them.
     doubtful: u32,
     began_at: f64,
-    /// Whether a limit was ever seen, and whether it answers with bare 503s.
+    /// Whether a limiter was ever detected, and whether it sends bare 503s.
     limited: bool,
     bare_limited: bool,
-    /// Consecutive volleys that showed chance, and refusals that may be forgiven until the next one.
+    /// Consecutive successful volleys, and the refusals that may be ignored until the next one.
     passed: u32,
     trust: u32,
     spare: f64,
-    /// Doubtful refusals to skip before the next volley, and after the next failure.
+    /// Doubtful refusals to skip before the next volley, and after the next failed one.
     skip: u32,
     interval: u32,
 }
@@ -112,7 +114,7 @@ impl VolleyTest {
         self.running.is_some()
     }
 
-    /// Whether the next call is part of the volley, which may go at once.
+    /// Whether this call is part of the volley and may be sent at once.
     pub(crate) fn takes(&mut self, call: u64) -> bool {
         match &mut self.running {
             Some(volley) if volley.left > 0 => {
@@ -124,7 +126,7 @@ impl VolleyTest {
         }
     }
 
-    /// A call was granted.
+    /// Records that a call was granted.
     pub(crate) fn granted(&mut self, call: u64) {
         if let Some(volley) = self.running.as_mut().filter(|volley| volley.contains(call)) {
             volley.granted += 1;
@@ -134,7 +136,7 @@ impl VolleyTest {
         }
     }
 
-    /// A call was refused while a volley is running.
+    /// Records that a call was refused while a volley is running.
     pub(crate) fn refused(&mut self, call: u64, hold: Duration) {
         if let Some(volley) = self.running.as_mut().filter(|volley| volley.contains(call)) {
             volley.refused += 1;
@@ -142,7 +144,7 @@ impl VolleyTest {
         }
     }
 
-    /// Whether a refusal is taken for chance without a test.
+    /// Whether a refusal is attributed to chance without a test.
     pub(crate) fn forgives(&mut self, bare: bool) -> bool {
         if bare && self.spare >= 1.0 {
             self.spare -= 1.0;
@@ -153,12 +155,12 @@ impl VolleyTest {
         forgiven
     }
 
-    /// Whether a refusal at this rate, which has grown by so much since the last cut, calls for a volley.
+    /// Whether a refusal at this rate, which has grown by `growth` since the last cut, calls for a volley.
     pub(crate) fn doubts(&mut self, rate: f64, growth: f64, bare: bool) -> bool {
         if self.passed > 0 {
             return true;
         }
-        if growth >= GROWN && !bare {
+        if growth >= MIN_GROWTH && !bare {
             self.limited = true;
             self.doubtful = 0;
             return false;
@@ -167,7 +169,7 @@ impl VolleyTest {
             self.began_at = rate;
         }
         self.doubtful += 1;
-        if self.doubtful < DOUBTFUL && !bare {
+        if self.doubtful < MIN_DOUBTFUL && !bare {
             return false;
         }
         let skip = if bare { self.skip.min(MAX_BARE_SKIPPED) } else { self.skip };
@@ -178,12 +180,13 @@ impl VolleyTest {
     /// Starts a volley of the calls after `newest`.
     pub(crate) fn start(&mut self, now: Instant, newest: u64, hold: Duration, bare: bool) {
         let (first, last, began) = (newest, newest, now);
-        let (left, refused, granted, is_doubted) = (SIZE, 0, 0, false);
-        self.running = Some(Volley { left, first, last, refused, granted, began, hold, bare, is_doubted });
+        let (left, refused, granted, was_refused_before) = (SIZE, 0, 0, false);
+        self.running =
+            Some(Volley { left, first, last, refused, granted, began, hold, bare, was_refused_before });
     }
 
-    /// What the running volley shows, if it is over.
-    pub(crate) fn verdict(&mut self, now: Instant, round_trip: Duration) -> Option<Verdict> {
+    /// The result of the running volley, if it is over.
+    pub(crate) fn result(&mut self, now: Instant, round_trip: Duration) -> Option<VolleyResult> {
         let volley = self.running.as_mut()?;
         let is_limit = volley.is_limit(now, round_trip)?;
         let (sent, hold, bare) = (volley.sent(), volley.hold, volley.bare);
@@ -193,21 +196,21 @@ impl VolleyTest {
             self.bare_limited |= bare;
             self.spare = if self.bare_limited { 0.0 } else { self.spare };
             (self.passed, self.trust, self.skip) = (0, 0, self.interval);
-            self.interval = (RARER * self.interval).min(MAX_SKIPPED);
-            return Some(Verdict::Limit { hold, bare });
+            self.interval = (SKIP_FACTOR * self.interval).min(MAX_SKIPPED);
+            return Some(VolleyResult::Limit { hold, bare });
         }
         if bare {
             (self.spare, self.bare_limited) = (MAX_SPARE, false);
         }
         if sent < 2 {
             self.skip = self.interval;
-            return Some(Verdict::Unknown);
+            return Some(VolleyResult::Unknown);
         }
         (self.passed, self.skip, self.interval) = (self.passed + 1, 0, 1);
-        if self.passed >= CONVINCING {
-            self.trust = (SIZE * (self.passed - CONVINCING + 1)).min(MAX_TRUST);
+        if self.passed >= MIN_PASSED {
+            self.trust = (SIZE * (self.passed - MIN_PASSED + 1)).min(MAX_TRUST);
         } else if !bare {
-            return Some(Verdict::Unknown);
+            return Some(VolleyResult::Unknown);
         }
         let rate = match self.doubtful {
             0 => 0.0,
@@ -215,18 +218,18 @@ impl VolleyTest {
             _ => f64::INFINITY,
         };
         self.doubtful = 0;
-        Some(Verdict::Chance { rate })
+        Some(VolleyResult::Chance { rate })
     }
 
-    /// Ends the volley without a verdict.
+    /// Ends the volley without a result.
     pub(crate) fn cancel(&mut self) {
         self.running = None;
     }
 
-    /// Ends all trust: the same call was refused again and again, which isn't chance.
+    /// Resets all trust: the same call was refused repeatedly, which isn't chance.
     pub(crate) fn distrust(&mut self) {
         if let Some(volley) = &mut self.running {
-            volley.is_doubted = true;
+            volley.was_refused_before = true;
         }
         (self.passed, self.trust) = (0, 0);
     }
@@ -241,18 +244,18 @@ impl Volley {
         (self.last - self.first) as u32
     }
 
-    /// Whether it exceeded a limit, once that is known: more than one call in four was refused, or, of bare 503s, which
-    /// half of all calls may get at random, more than two.
+    /// Whether the volley exceeded a limit, once that is known: more than a quarter of its calls were refused, or more
+    /// than half with bare 503s, which may hit half of all calls at random.
     fn is_limit(&mut self, now: Instant, round_trip: Duration) -> Option<bool> {
         let age = now.saturating_duration_since(self.began);
-        if age > WINDOW {
+        if age > SENDING_TIME {
             self.left = 0;
         }
         let sent = self.sent();
         let most = if self.bare { sent / 2 } else { sent / 4 };
         let exceeded = self.refused > most && (self.left == 0 || self.refused >= 2 && !self.bare);
-        let latest = AT_LEAST.max(round_trip.min(SLOW) * ROUND_TRIPS);
+        let latest = MIN_SETTLING_TIME.max(round_trip.min(MAX_ROUND_TRIP) * ROUND_TRIPS);
         let is_over = self.left == 0 && (self.refused + self.granted >= sent || age > latest);
-        (exceeded || is_over).then_some(exceeded || self.is_doubted)
+        (exceeded || is_over).then_some(exceeded || self.was_refused_before)
     }
 }

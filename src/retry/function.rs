@@ -12,10 +12,9 @@ use crate::runtime::clock::Clock;
 
 /// Calls `op` until it succeeds, its error's [`verdict`](Retryable::verdict) is to give up, or the retries are used up.
 ///
-/// For any fallible call: a database, a file share, another HTTP client. Sleeps on this thread between attempts.
-/// A setting that can't work is replaced by the nearest one that can, with a warning in the log. A
-/// [`Verdict::RetryAfter`] of more than 60 s gives up. [`Retry`] does the same with a hook before each retry and with
-/// another clock.
+/// For any fallible call: a database, a file share, another HTTP client. Sleeps on this thread between attempts. An
+/// invalid setting is replaced by the nearest valid one, with a warning in the log. A [`Verdict::RetryAfter`] of more
+/// than 60 s gives up. [`Retry`] adds a hook before each retry and a clock for tests.
 ///
 /// # Errors
 /// The error of the last attempt.
@@ -32,7 +31,7 @@ pub fn retry<T, E: Retryable>(config: &RetryConfig, op: impl FnMut() -> Result<T
     Retry::new(config, op).run()
 }
 
-/// Like [`retry`], with the verdict on each error given by a function.
+/// Like [`retry`], with a function that gives the verdict on each error.
 ///
 /// # Errors
 /// The error of the last attempt.
@@ -44,7 +43,8 @@ pub fn retry_if<T, E>(
     Retry::when(config, op, verdict).run()
 }
 
-/// A fallible call with its retries, not yet made: [`retry`] with a hook before each retry, and with a clock for tests.
+/// A fallible call with its retries, started by [`run`](Retry::run): [`retry`] with a hook before each retry, and with
+/// a clock for tests.
 ///
 /// ```
 /// use holysheep::{Clock, Jitter, Retry, RetryConfig};
@@ -81,7 +81,7 @@ pub struct Retry<F, V, N> {
 }
 
 impl<T, E: Retryable, F: FnMut() -> Result<T, E>> Retry<F, fn(&E) -> Verdict, fn(&E, Duration)> {
-    /// A call whose errors know themselves whether they are worth a retry.
+    /// A call whose errors implement [`Retryable`].
     pub fn new(config: &RetryConfig, op: F) -> Self {
         Retry::when(config, op, E::verdict)
     }
@@ -92,7 +92,7 @@ where
     F: FnMut() -> Result<T, E>,
     V: FnMut(&E) -> Verdict,
 {
-    /// A call on whose errors a function gives the verdict.
+    /// A call with a function that gives the verdict on its errors.
     pub fn when(config: &RetryConfig, op: F, verdict: V) -> Self {
         Retry { config: config.clone(), clock: Clock::system(), op, verdict, notify: |_, _| {} }
     }
@@ -111,13 +111,13 @@ where
         Retry { config, clock, op, verdict, notify }
     }
 
-    /// The clock that the waits are made on: [`Clock::fake`] in tests, where no time passes.
+    /// The clock to sleep on: [`Clock::fake`] in tests, where no time passes.
     pub fn clock(mut self, clock: &Clock) -> Self {
         self.clock = clock.clone();
         self
     }
 
-    /// Makes the call, and the retries.
+    /// Makes the call and its retries.
     ///
     /// # Errors
     /// The error of the last attempt.
@@ -132,7 +132,7 @@ where
         match with.run(retrier, &mut call).result {
             Ok(value) => Ok(value),
             Err(Failure::GaveUp { last, .. } | Failure::Rejected { last: Some(last), .. }) => Err(last),
-            // A handler that is off rejects no call; if it did, there would still be the call to make.
+            // A handler that is off rejects no call. If it did, the call would still have to be made.
             Err(Failure::Rejected { last: None, .. }) => (call.op)(),
         }
     }
@@ -173,7 +173,7 @@ mod tests {
         RetryConfig::default().jitter(Jitter::None)
     }
 
-    /// Runs an operation that fails with these kinds of errors and then succeeds; tells the result and the sleeps.
+    /// Runs an operation that fails with these kinds of errors and then succeeds; returns the result and the sleeps.
     fn after(
         failures: &[io::ErrorKind],
         verdict: impl Fn(&io::Error) -> Verdict,
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn transient_errors_are_retried() {
+    fn transient_io_errors_are_retried() {
         use io::ErrorKind::{BrokenPipe, ConnectionRefused, PermissionDenied, TimedOut};
         let (result, sleeps) = after(&[TimedOut, ConnectionRefused, BrokenPipe], Retryable::verdict);
         assert_eq!((result.unwrap(), sleeps), (42, vec![1, 2, 4]));
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn the_verdict_can_be_the_callers_own_and_name_a_time() {
+    fn the_callers_verdict_can_set_the_wait() {
         let in_ten = |_: &io::Error| Verdict::RetryAfter(Duration::from_secs(10));
         assert_eq!(
             after(&[io::ErrorKind::NotFound; 5], in_ten).1,
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_that_contradict_each_other_still_end() {
+    fn contradictory_settings_are_clamped() {
         let clock = Clock::fake();
         let odd = exact().base_delay(Duration::MAX).exponential_base(f64::NAN);
         let op = || -> io::Result<()> { Err(io::ErrorKind::TimedOut.into()) };
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn the_hook_receives_each_retry_before_its_wait() {
+    fn the_hook_is_called_before_each_wait() {
         let clock = Clock::fake();
         let (attempts, mut told) = (std::cell::Cell::new(0), Vec::new());
         let op = || -> io::Result<()> {

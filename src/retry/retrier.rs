@@ -1,12 +1,13 @@
-//! The state of one call and its next step. Pure: no clock, no lock, no sleep, no I/O.
+//! The state of one call, and the decision about its next step. Pure: no clock, no lock, no sleep, no I/O.
 //!
 //! ```text
-//!                  granted              attempt ended
-//! WaitForTurn ───────────────► Send ──────────────────► Done
-//!   ▲    ▲ │                    │                        ▲
-//!   │    │ └── rejected ────────┼────────────────────────┤
-//!   │    └── at once ───────────┤                        │
-//!   └── woke ── WaitUntil ◄─────┘ ── interrupted ────────┘
+//!   ┌── granted, the attempt succeeded or was the last ────────┐
+//!   │                                                          ▼
+//! WaitForTurn ── rejected ──────────────────────────────────► Done
+//!   ▲ │  ▲                                                     ▲
+//!   │ │  └── granted, the attempt failed, retry at once        │
+//!   │ └───── granted, the attempt failed ──► WaitUntil ────────┘
+//!   └─────── the wait is over ───────────────────┘ interrupted
 //! ```
 
 use std::time::{Duration, Instant};
@@ -16,45 +17,43 @@ use crate::error::{Error, Reason};
 use crate::policy::classify::{Classification, Immediate, Verdict};
 use crate::policy::later;
 
-/// How many probes of a service that may be back a background call may make without being charged for a retry: at up to
-/// 30 s each that is about ten minutes for one worker, and more than an hour for eight, who take turns. It must end,
-/// because it may be the call itself that breaks the service.
+/// The number of circuit breaker probes that a background call may make without being charged for a retry: at up to 30
+/// s each that is about ten minutes for one worker, and more than an hour for eight, which take turns. It is limited
+/// because the call itself may be what breaks the service.
 const FREE_PROBES: u32 = 30;
 
-/// What a call needs next.
+/// The next step of a call.
 #[derive(Debug)]
 pub(crate) enum Step<T, E> {
-    /// A permit of the handler.
+    /// Acquire a permit from the handler, and make an attempt.
     WaitForTurn,
-    /// To wait until this moment, and then for its turn.
+    /// Wait until this moment, then acquire a permit.
     WaitUntil(Instant),
-    /// To be sent.
-    Send,
-    /// Nothing: it has ended.
+    /// The call has ended.
     Done(Result<T, Failure<E>>),
 }
 
-/// How far a call has come.
+/// The progress of a call.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct CallState {
     pub(crate) started: Instant,
     /// Requests made.
     pub(crate) attempts: u32,
-    /// The time spent waiting for turns and between attempts.
+    /// The time spent waiting for permits and between attempts.
     pub(crate) waited: Duration,
     /// The time allowed for the whole call.
     pub(crate) deadline: Option<Duration>,
     /// When the whole call must be over.
     pub(crate) due: Option<Instant>,
-    /// The next attempt must not use a pooled connection: the last one met a stale one.
+    /// The next attempt must not use a pooled connection, because that of the last one was stale.
     pub(crate) fresh_connection: bool,
-    /// Attempts that timed out while waiting for or reading the answer.
+    /// Attempts that timed out while waiting for or reading the response.
     pub(crate) timeouts: u32,
     /// The service refused an optional part of the request, which is left out from now on.
     pub(crate) fallback: bool,
-    /// The last attempt failed, and the retry that follows wasn't announced yet.
+    /// The last attempt failed, and the retry that follows hasn't been announced yet.
     pub(crate) is_unannounced: bool,
-    /// The service refused the key, and the call was retried with a new one.
+    /// The service rejected the key, and the call was retried with a new one.
     pub(crate) new_key: bool,
 }
 
@@ -62,21 +61,21 @@ pub(crate) struct CallState {
 #[derive(Debug)]
 pub(crate) struct Retrier<E> {
     pub(crate) state: CallState,
-    /// No caller waits for this call but a worker that would only make another one: it waits out an open breaker, needs
-    /// no retry budget, isn't charged for probes, and its deadline stands still while it waits for a turn.
+    /// No caller waits for this call, only a worker: it waits while the breaker is open, needs no retry budget, isn't
+    /// charged for probes, and its deadline stands still while it waits for a permit.
     background: bool,
     immediate_retry_used: bool,
     /// The attempt probes whether the service is back, and isn't charged.
     is_probe: bool,
     probes: u32,
     tries: Tries,
-    /// How many retries may follow such timeouts.
+    /// The maximum number of retries after timeouts of responses.
     max_timeout_retries: u32,
     /// The failure of the last attempt.
     last: Option<E>,
 }
 
-/// The end of a call that didn't succeed.
+/// How a call failed.
 #[derive(Debug)]
 pub(crate) enum Failure<E> {
     /// There is no further attempt after the last failure.
@@ -89,7 +88,7 @@ pub(crate) enum Failure<E> {
     /// The next attempt wasn't permitted: shutdown, deadline or an open breaker.
     Rejected {
         by: Error,
-        /// The failure of the last attempt; none where nothing was sent.
+        /// The failure of the last attempt; `None` if nothing was sent.
         last: Option<E>,
     },
 }
@@ -128,8 +127,9 @@ impl<E> Retrier<E> {
         }
     }
 
-    /// The handler granted the turn after this wait; `probes` says that the call probes a service that was down.
-    pub(crate) fn granted<T>(&mut self, waited: Duration, probes: bool) -> Step<T, E> {
+    /// The handler granted a permit after this wait, and the attempt follows; `probes` says that it probes a service that
+    /// was down.
+    pub(crate) fn granted(&mut self, waited: Duration, probes: bool) {
         if self.background {
             self.state.due = self.state.due.and_then(|due| due.checked_add(waited));
         }
@@ -137,7 +137,6 @@ impl<E> Retrier<E> {
         self.probes += u32::from(self.is_probe);
         self.state.waited += waited;
         self.state.attempts += 1;
-        Step::Send
     }
 
     /// The next attempt isn't permitted.
@@ -145,7 +144,7 @@ impl<E> Retrier<E> {
         Step::Done(Err(Failure::Rejected { by, last: self.last.take() }))
     }
 
-    /// The retry that may follow this failure at once, if it wasn't made before.
+    /// The immediate retry that may follow this failure, if it wasn't made before.
     pub(crate) fn immediate_retry(&self, failure: &Classification) -> Option<Immediate> {
         failure.immediate.filter(|retry| match retry {
             Immediate::FreshConnection => !self.immediate_retry_used,
@@ -154,7 +153,7 @@ impl<E> Retrier<E> {
         })
     }
 
-    /// The attempt failed. `retry_delay` is asked for the wait before a retry that is charged, or why there is none.
+    /// The attempt failed. `retry_delay` returns the wait before a retry that is charged, or why there is none.
     pub(crate) fn failed<T>(
         &mut self,
         now: Instant,
@@ -223,11 +222,10 @@ mod tests {
         Classification { immediate, ..Classification::new(verdict, Feedback::Outcome) }
     }
 
-    /// A call with a deadline of 10 s that was granted its turn.
+    /// A call with a deadline of 10 s that was granted a permit.
     fn sent(now: Instant, background: bool) -> Retrier<&'static str> {
         let mut call = Retrier::new(now, Some(10 * SECOND), background, 2);
-        let step: Ended = call.granted(Duration::ZERO, false);
-        assert!(matches!(step, Step::Send));
+        call.granted(Duration::ZERO, false);
         call
     }
 
@@ -241,22 +239,21 @@ mod tests {
     }
 
     #[test]
-    fn a_retry_waits_and_then_waits_for_its_turn() {
+    fn a_retry_waits_and_then_acquires_a_permit() {
         let now = Instant::now();
         let mut call = sent(now, false);
         let retry = failure(Verdict::Retry, None);
         let step = after(&mut call, now, &retry, 3 * SECOND);
         assert!(matches!(step, Step::WaitUntil(at) if at == now + 3 * SECOND), "{step:?}");
         assert_eq!((call.state.waited, call.state.attempts, call.last()), (3 * SECOND, 1, Some(&"failed")));
-        let step: Ended = call.granted(SECOND, false);
-        assert!(matches!(step, Step::Send));
+        call.granted(SECOND, false);
         assert_eq!((call.state.waited, call.state.attempts), (4 * SECOND, 2));
         let step = after(&mut call, now, &retry, Duration::ZERO);
         assert!(matches!(step, Step::WaitForTurn), "{step:?}");
     }
 
     #[test]
-    fn it_ends_with_the_reason_and_both_failures() {
+    fn a_failed_call_ends_with_the_reason_and_both_failures() {
         let now = Instant::now();
         let mut call = sent(now, false);
         let _: Ended = call.failed(now, "first", &failure(Verdict::Retry, None), |_| Ok(SECOND));
@@ -271,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn timeouts_of_answers_have_a_limit_of_their_own() {
+    fn response_timeouts_have_a_limit_of_their_own() {
         let now = Instant::now();
         let mut call = Retrier::new(now, None, false, 2);
         let timeout = Classification { answer_timeout: true, ..failure(Verdict::Retry, None) };
@@ -319,13 +316,13 @@ mod tests {
     }
 
     #[test]
-    fn the_deadline_of_a_background_call_stands_still_while_it_waits_for_its_turn() {
+    fn the_deadline_of_a_background_call_stands_still_while_it_waits_for_a_permit() {
         let now = Instant::now();
         let mut call = sent(now, true);
-        let _: Ended = call.granted(5 * SECOND, false);
+        call.granted(5 * SECOND, false);
         assert_eq!(call.state.due, Some(now + 15 * SECOND));
         let mut call = sent(now, false);
-        let _: Ended = call.granted(5 * SECOND, false);
+        call.granted(5 * SECOND, false);
         assert_eq!(call.state.due, Some(now + 10 * SECOND));
     }
 
@@ -335,7 +332,7 @@ mod tests {
         for background in [true, false] {
             let mut call = sent(now, background);
             let uncharged = (0..2 * FREE_PROBES).filter(|_| {
-                let _: Ended = call.granted(Duration::ZERO, true);
+                call.granted(Duration::ZERO, true);
                 call.is_probe
             });
             assert_eq!(uncharged.count() as u32, if background { FREE_PROBES } else { 0 });

@@ -11,7 +11,7 @@ pub(crate) struct Background {
     limit: usize,
 }
 
-/// Counts a running thread until it ends, also by a panic.
+/// Counts a running thread until it ends, even by a panic.
 struct Running(Arc<AtomicUsize>);
 
 impl Background {
@@ -19,7 +19,7 @@ impl Background {
         Background { running: Arc::default(), limit }
     }
 
-    /// Runs the work on a thread of its own. Without a free thread it is dropped.
+    /// Runs `work` on a thread of its own. If none is available, drops it.
     pub(crate) fn run(&self, work: impl FnOnce() + Send + 'static) {
         let running = Running(Arc::clone(&self.running));
         if self.running.fetch_add(1, Ordering::AcqRel) < self.limit {

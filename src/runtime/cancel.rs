@@ -1,4 +1,4 @@
-//! Cancellation: a flag that ends sleeps at once, tells whoever subscribed, and abandons work that can't be interrupted.
+//! Cancellation tokens: they interrupt sleeps, notify subscribers, and abandon work that can't be interrupted.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use crate::runtime::clock::Clock;
 use crate::runtime::sync::lock;
 
-/// A cancellation token: for Ctrl-C handlers, user interfaces and the requests of a server's users. Clones share it, and
-/// once cancelled it stays cancelled.
+/// A cancellation token, for Ctrl-C handlers, user interfaces and per-user requests. Clones share their state. A
+/// cancelled token stays cancelled.
 ///
-/// [`Client::with_cancel`](crate::Client::with_cancel) ties calls to one.
+/// [`Client::with_cancel`](crate::Client::with_cancel) ties calls to a token.
 ///
 /// ```
 /// use holysheep::Cancel;
@@ -30,7 +30,7 @@ pub struct Cancel {
 struct Shared {
     cancelled: AtomicBool,
     listeners: Mutex<Listeners>,
-    /// Notified when the token is cancelled and when work under it is done.
+    /// Notified when the token is cancelled and when work on another thread is done.
     condvar: Condvar,
     /// The subscriptions by which this token is cancelled together with others.
     _parents: Vec<Subscription>,
@@ -47,16 +47,16 @@ struct Listeners {
 /// Keeps a function subscribed to a token; dropping it unsubscribes.
 #[must_use = "dropping a subscription unsubscribes"]
 pub(crate) struct Subscription {
-    /// The token and the id there; none where there is nothing left to unsubscribe from.
+    /// The token and the listener's id; `None` if the token had already been cancelled.
     from: Option<(Weak<Shared>, u64)>,
 }
 
-/// Why work on a thread of its own brought no result.
+/// Why [`Cancel::run_cancellable`] returned no result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Abandoned {
     Cancelled,
     TimedOut,
-    /// The system provided no thread.
+    /// The thread could not be started.
     NoThread,
 }
 
@@ -66,7 +66,7 @@ impl Cancel {
         Cancel::default()
     }
 
-    /// A token that is cancelled together with any of these, and can be cancelled alone.
+    /// A token that is cancelled together with any of `parents`, or on its own.
     pub(crate) fn child_of(parents: &[&Cancel]) -> Cancel {
         let shared = Arc::new_cyclic(|shared: &Weak<Shared>| {
             let subscribe = |parent: &&Cancel| {
@@ -80,14 +80,14 @@ impl Cancel {
             Shared { _parents: parents.iter().map(subscribe).collect(), ..Shared::default() }
         });
         let child = Cancel { shared };
-        // A parent that was cancelled before the child existed could not reach it.
+        // The listener of a parent that was already cancelled ran before the child could be upgraded.
         if parents.iter().any(|parent| parent.is_cancelled()) {
             child.cancel();
         }
         child
     }
 
-    /// Cancels everything that is tied to this token. Returns once all waits and connections were told to end.
+    /// Cancels everything that is tied to this token. Returns once all waits and connections have been notified.
     pub fn cancel(&self) {
         self.shared.cancel();
     }
@@ -97,7 +97,7 @@ impl Cancel {
         self.shared.cancelled.load(Ordering::Acquire)
     }
 
-    /// Calls `listener` when this token is cancelled; at once, on this thread, if it is already.
+    /// Calls `listener` when this token is cancelled, or at once, on this thread, if it already is.
     pub(crate) fn subscribe(&self, listener: impl Fn() + Send + Sync + 'static) -> Subscription {
         let mut listeners = lock(&self.shared.listeners);
         if self.is_cancelled() {
@@ -111,7 +111,7 @@ impl Cancel {
         Subscription { from: Some((Arc::downgrade(&self.shared), id)) }
     }
 
-    /// Sleeps until this moment; returns whether it slept to the end.
+    /// Sleeps until `end`. Returns false if it was cancelled before.
     pub(crate) fn sleep_until(&self, clock: &Clock, end: Instant) -> bool {
         let mut listeners = lock(&self.shared.listeners);
         while !self.is_cancelled() {
@@ -124,9 +124,8 @@ impl Cancel {
         false
     }
 
-    /// Runs work that can't be interrupted (a name look-up, a connect) on a thread of its own, and waits for it at most
-    /// this long, in real time, or until the token is cancelled. An abandoned thread ends by itself; its result is
-    /// dropped.
+    /// Runs work that can't be interrupted (a DNS lookup, a connect) on a thread of its own. Waits for at most `limit`,
+    /// in real time, or until the token is cancelled. An abandoned thread ends by itself; its result is dropped.
     pub(crate) fn run_cancellable<T: Send + 'static>(
         &self,
         limit: Duration,
@@ -137,7 +136,7 @@ impl Cancel {
         let thread = std::thread::Builder::new().spawn(move || {
             let done = work();
             *lock(&result) = Some(done);
-            drop(lock(&shared.listeners)); // a waiter is either before its check of the slot or already waiting
+            drop(lock(&shared.listeners)); // so that a waiter either sees the result or is already waiting
             shared.condvar.notify_all();
         });
         thread.map_err(|_| Abandoned::NoThread)?;
@@ -218,7 +217,7 @@ mod tests {
         assert!(alone.is_cancelled() && !first.is_cancelled() && !with_second.is_cancelled());
         second.cancel();
         assert!(with_second.is_cancelled() && !first.is_cancelled());
-        assert!(Cancel::child_of(&[&second]).is_cancelled(), "of a parent that is cancelled already");
+        assert!(Cancel::child_of(&[&second]).is_cancelled(), "the parent is already cancelled");
     }
 
     #[test]
@@ -233,7 +232,7 @@ mod tests {
         let _kept = cancel.subscribe(count(&calls));
         drop(cancel.subscribe(count(&calls)));
         drop(Cancel::child_of(&[&cancel]));
-        assert_eq!(lock(&cancel.shared.listeners).active.len(), 1, "nothing is left of what was dropped");
+        assert_eq!(lock(&cancel.shared.listeners).active.len(), 1, "dropped subscriptions are removed");
         cancel.cancel();
         cancel.cancel();
         assert_eq!(calls.load(Ordering::Relaxed), 1);

@@ -1,13 +1,13 @@
-//! Time is read and slept here and nowhere else, on the system's clock or a fake one.
+//! The only place where time is read and slept, on the system clock or a fake one.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::runtime::sync::{lock, wait};
 
-/// Where a client takes its time from.
+/// The clock that a client reads and sleeps on.
 ///
-/// The [fake](Clock::fake) one is for tests of programs that use this crate: its sleeps end at once and move it ahead,
+/// The [fake](Clock::fake) one is for tests of programs that use this crate: its sleeps return at once and advance it,
 /// so that an hour of backoff takes no time and can be asserted.
 ///
 /// ```
@@ -27,23 +27,23 @@ struct Fake {
 }
 
 impl Clock {
-    /// The computer's clock.
+    /// The system clock.
     pub fn system() -> Clock {
         Clock(None)
     }
 
-    /// A clock that only its own sleeps move ahead; they end at once.
+    /// A clock that advances only by its own sleeps, which return at once, and by [`advance`](Clock::advance).
     pub fn fake() -> Clock {
         let fake = Fake { now: Instant::now(), wall: SystemTime::now(), sleeps: Vec::new() };
         Clock(Some(Arc::new(Mutex::new(fake))))
     }
 
-    /// The sleeps made so far on a fake clock, in their order; none on the system's.
+    /// The sleeps made so far on a fake clock, in order; empty for the system clock.
     pub fn sleeps(&self) -> Vec<Duration> {
         self.0.as_ref().map(|fake| lock(fake).sleeps.clone()).unwrap_or_default()
     }
 
-    /// Moves a fake clock ahead, as a sleep would, without listing it; does nothing to the system's.
+    /// Advances a fake clock as a sleep would, without listing it; has no effect on the system clock.
     pub fn advance(&self, time: Duration) {
         if let Some(fake) = &self.0 {
             lock(fake).advance(time);
@@ -57,7 +57,7 @@ impl Clock {
         }
     }
 
-    /// The time of day, for dates that a server sends.
+    /// The wall-clock time, for dates that a server sends.
     pub(crate) fn wall(&self) -> SystemTime {
         match &self.0 {
             Some(fake) => lock(fake).wall,
@@ -65,7 +65,7 @@ impl Clock {
         }
     }
 
-    /// Waits for a notification, at most this long. Like every wait on a condition variable it may end early.
+    /// Waits for a notification, at most this long. May wake spuriously.
     pub(crate) fn wait<'a, T>(
         &self,
         condvar: &Condvar,
@@ -83,8 +83,8 @@ impl Clock {
         }
     }
 
-    /// Waits for a notification behind others in a queue, at most this long. Only the head of the queue moves a fake
-    /// clock, so on a fake clock only a notification ends this wait.
+    /// Like [`wait`](Clock::wait), behind others in a queue. Only the head of the queue advances a fake clock, so on a
+    /// fake clock only a notification ends this wait.
     pub(crate) fn wait_behind<'a, T>(
         &self,
         condvar: &Condvar,

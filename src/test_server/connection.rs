@@ -11,8 +11,8 @@ use crate::test_server::{MAX_BODY, MAX_HEAD, Shared};
 /// Serves a connection until it ends or the server is dropped.
 pub(super) fn serve(stream: TcpStream, number: usize, shared: &Shared) {
     let stream = Arc::new(stream);
-    let _ = stream.set_nodelay(true); // otherwise the system holds back the single bytes of a slow reply
-    let _shut_down_with_the_server = shared.over.subscribe({
+    let _ = stream.set_nodelay(true); // otherwise the system delays the single bytes of a slow reply
+    let _shut_down_with_the_server = shared.stopped.subscribe({
         let stream = Arc::clone(&stream);
         move || drop(stream.shutdown(Shutdown::Both))
     });
@@ -30,9 +30,9 @@ pub(super) fn serve(stream: TcpStream, number: usize, shared: &Shared) {
     }
 }
 
-/// Reads a request and leaves its last byte unread: where the connection is then closed, the system resets it.
+/// Reads a request except for its last byte: if the connection is then closed, the system resets it.
 ///
-/// `None` at the end of the connection; `Err` holds the answer to a request that the server can't read.
+/// `None` at the end of the connection; `Err` holds the reply to a request that the server can't read.
 fn receive(stream: &TcpStream) -> io::Result<Option<Result<Request, Reply>>> {
     let Some((mut request, unread)) = receive_head(stream)? else { return Ok(None) };
     if request.header("transfer-encoding").is_some() {

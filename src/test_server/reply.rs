@@ -1,25 +1,25 @@
-//! What the test server does with one request: what it sends, how fast, and how the connection ends.
+//! The test server's replies: what is sent, how fast, and how the connection ends.
 
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-/// The model, the id and the time that the answers name.
+/// The model and the id in the replies.
 const MODEL: &str = "gpt-4.1";
 const ID: &str = "chatcmpl-1";
 
-/// What the server does with one request.
+/// The reply to one request.
 ///
-/// It begins with a function of this module, such as [`ok`] or [`status`], and is changed by the methods.
+/// It is created by a function of this module, such as [`ok`] or [`status`], and modified by the methods.
 #[derive(Clone, Debug)]
 #[must_use = "a reply does nothing until it is given to a server"]
 pub struct Reply {
-    /// None where the body is all that is sent.
+    /// `None` if only the body is sent.
     status: Option<u16>,
     headers: Vec<(String, String)>,
     body: Vec<u8>,
     framing: Framing,
-    /// The most bytes of the body that are sent; none where the reply is complete.
+    /// The number of bytes of the body to send; `None` for all.
     limit: Option<usize>,
     pub(super) latency: Duration,
     /// The wait before each byte that isn't sent at once.
@@ -72,7 +72,7 @@ pub fn status(status: u16) -> Reply {
     }
 }
 
-/// A chat completion with this text, in one piece.
+/// A chat completion with this text, without streaming.
 pub fn ok(text: &str) -> Reply {
     completion(&json!({"role": "assistant", "content": text}), "stop")
 }
@@ -102,13 +102,13 @@ pub fn stream<'a>(pieces: impl IntoIterator<Item = &'a str>) -> Reply {
     status(200).header("content-type", "text/event-stream").body(body)
 }
 
-/// A chat completion in one piece, cut after this many bytes of its body: short for
+/// A chat completion without streaming, cut off after this many bytes of its body: short for
 /// `ok("…").`[`cut_after(bytes)`](Reply::cut_after). The body has more than 200 bytes.
 pub fn cut_after(bytes: usize) -> Reply {
     ok("this answer is cut").cut_after(bytes)
 }
 
-/// Resets the connection without an answer.
+/// Resets the connection without a response.
 ///
 /// The server closes the connection before it has read the last byte of the request. Linux and Windows then reset it;
 /// other systems may close it as [`hang_up`] does.
@@ -116,22 +116,22 @@ pub fn reset() -> Reply {
     raw([]).early()
 }
 
-/// Reads the request and closes the connection without an answer.
+/// Reads the request and closes the connection without a response.
 pub fn hang_up() -> Reply {
     raw([]).then_close()
 }
 
-/// Reads the request and never answers. The connection stays open.
+/// Reads the request and never responds. The connection stays open.
 pub fn silence() -> Reply {
     raw([]).stall_after(0)
 }
 
-/// Sends these bytes and no others, which need not be HTTP: status line, headers and body of a reply are ignored.
+/// Sends exactly these bytes, which need not be HTTP. Neither a status line nor headers are sent.
 pub fn raw(bytes: impl Into<Vec<u8>>) -> Reply {
     Reply { status: None, body: bytes.into(), framing: Framing::UntilClose, ..status(200) }
 }
 
-/// The answer to a request that the server can't serve: it says why to whoever reads the test's output.
+/// The reply to a request that the server can't serve, with the reason as its message.
 pub(super) fn refusal(code: u16, message: &str) -> Reply {
     status(code).json(&json!({"error": {"message": message, "type": "test_server"}}))
 }
@@ -174,8 +174,8 @@ impl Reply {
         Reply { framing: Framing::Chunked(size.max(1)), ..self }
     }
 
-    /// Sends neither `Content-Length` nor chunks: the body ends where the connection does, so that the client can't see
-    /// whether it was cut.
+    /// Sends neither `Content-Length` nor chunks: the body ends with the connection, so that the client can't tell whether
+    /// it was truncated.
     pub fn until_close(self) -> Reply {
         Reply { framing: Framing::UntilClose, end: End::Close, ..self }
     }
@@ -208,7 +208,7 @@ impl Reply {
         Reply { end: End::Close, ..self }
     }
 
-    /// Answers before the request is read to its end, then closes the connection, as a server may that refuses a request.
+    /// Replies before the whole request has been read and then closes the connection, like a server that rejects a request.
     pub fn early(self) -> Reply {
         Reply { early: true, ..self }
     }
@@ -233,12 +233,12 @@ impl Reply {
         self.body.len()
     }
 
-    /// All bytes of the complete reply, head and body, for a server of your own.
+    /// All bytes of the complete reply, head and body, for a custom server.
     pub fn bytes(&self) -> Vec<u8> {
         self.encode(None)
     }
 
-    /// The bytes that are sent, and how many of them at once.
+    /// The bytes to send, and how many of them to send at once.
     pub(super) fn sent(&self) -> (Vec<u8>, usize) {
         let bytes = self.encode(self.limit);
         let at_once = match self.slow {
@@ -249,7 +249,7 @@ impl Reply {
         (bytes, at_once)
     }
 
-    /// The head and the body, or this many bytes of the body without its end.
+    /// The head and the body; with a limit only this many bytes of the body, without its last chunk.
     fn encode(&self, limit: Option<usize>) -> Vec<u8> {
         let mut bytes = self.head();
         let body = &self.body[..limit.unwrap_or(usize::MAX).min(self.body.len())];
@@ -285,7 +285,7 @@ impl Reply {
         (head + "\r\n").into_bytes()
     }
 
-    /// The length of the first events of the body.
+    /// The length of the first `count` events of the body.
     fn events_len(&self, count: usize) -> usize {
         let ends =
             self.body.windows(2).enumerate().filter(|(_, bytes)| bytes == b"\n\n").map(|(at, _)| at + 2);

@@ -6,11 +6,11 @@ use serde_json::Value;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Request {
-    /// For example `POST`.
+    /// The method, for example `POST`.
     pub method: String,
     /// The path with its query, as it was sent: for example `/v1/chat/completions`.
     pub path: String,
-    /// Names, in lower case, and values.
+    /// The names, in lower case, and values.
     pub headers: Vec<(String, String)>,
     /// The body; invalid UTF-8 is replaced.
     pub body: String,
@@ -19,7 +19,7 @@ pub struct Request {
 }
 
 impl Request {
-    /// Reads the head of a request, for a server of your own: the lines up to the empty one. `None` if it isn't one.
+    /// Parses the head of a request, up to the empty line, for a custom server. `None` if it is invalid.
     ///
     /// ```
     /// use holysheep::test_server::Request;
@@ -46,7 +46,7 @@ impl Request {
         })
     }
 
-    /// The first header of this name, in any case.
+    /// The first header with this name, ignoring case.
     pub fn header(&self, name: &str) -> Option<&str> {
         let mut headers = self.headers.iter();
         headers.find(|(other, _)| other.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
@@ -57,12 +57,12 @@ impl Request {
         serde_json::from_str(&self.body).unwrap_or_default()
     }
 
-    /// The length of the body; 0 without `Content-Length`, `None` where it isn't a number.
+    /// The length of the body; 0 without `Content-Length`, `None` if it isn't a number.
     pub(super) fn content_length(&self) -> Option<usize> {
         self.header("content-length").map_or(Some(0), |length| length.parse().ok())
     }
 
-    /// The size in memory, about.
+    /// The approximate size in memory.
     pub(super) fn size(&self) -> usize {
         let headers =
             self.headers.iter().map(|(name, value)| size_of_val(&(name, value)) + name.len() + value.len());

@@ -1,4 +1,4 @@
-//! Assembles an answer from the chunks of a stream, and tells whether it is complete.
+//! Assembles a response from the chunks of a stream, and determines whether it is complete.
 
 mod surrogates;
 mod tool_calls;
@@ -16,11 +16,11 @@ use crate::api::{
 use crate::json::budget::{Budget, Excess, field_cost, fields_cost, value_cost};
 use crate::json::extra::Extra;
 
-/// How many chunks are searched for an id and a model. Azure's first chunk has neither. Without this limit, a server that
-/// never sends them would cost a search of every chunk.
+/// The maximum number of chunks that are searched for an id and a model. Azure's first chunk has neither. Without this
+/// limit, every chunk would be searched if the server never sends them.
 const MAX_SEARCHED: u32 = 8;
 
-/// The answer so far.
+/// The response assembled so far.
 #[derive(Debug)]
 pub(crate) struct Accumulator {
     /// Sorted by index.
@@ -32,17 +32,17 @@ pub(crate) struct Accumulator {
     extra: Map<String, Value>,
     /// The total length of the names of the last chunk's unknown fields.
     unknown_names: u32,
-    /// How many chunks were searched for an id and a model.
+    /// The number of chunks that were searched for an id and a model.
     searched: u32,
     ended: bool,
     /// The number of choices that were requested.
     expected: u64,
     surrogates: Surrogates,
-    /// Charged for everything but text, which takes no more than its share of the body.
+    /// Charged for everything but text, which takes no more memory than in the body.
     budget: Budget,
 }
 
-/// A choice so far.
+/// A choice assembled so far.
 #[derive(Debug, Default)]
 struct PartialChoice {
     index: u32,
@@ -83,7 +83,7 @@ impl Accumulator {
         }
     }
 
-    /// Adds the next chunk, and completes the characters in it that gateways split over two chunks.
+    /// Adds the next chunk, after joining the characters in it that a gateway split across two chunks.
     #[inline]
     pub(crate) fn add(&mut self, chunk: &mut ChatChunk) -> Result<(), Excess> {
         self.budget.add_chunk(chunk.extra.json().len());
@@ -99,12 +99,12 @@ impl Accumulator {
         self.add_head(chunk, is_last)
     }
 
-    /// Sets the number of choices that were requested: fewer aren't complete.
+    /// Sets the number of requested choices. With fewer, the response is incomplete.
     pub(crate) fn expect(&mut self, choices: u64) {
         self.expected = choices;
     }
 
-    /// Records that the stream sent `[DONE]`. Returns a last chunk, where characters are left incomplete.
+    /// Records that the stream sent `[DONE]`. Returns a last chunk if split characters are still pending.
     pub(crate) fn end(&mut self) -> Option<ChatChunk> {
         self.ended = true;
         let rest = self.surrogates.rest()?;
@@ -119,24 +119,24 @@ impl Accumulator {
         self.ended || (all && self.choices.iter().all(finished))
     }
 
-    /// The text of the first choice so far. It only grows: the text of another choice isn't shown while the first one hasn't
-    /// come.
+    /// The text of the first choice so far. It only grows: before the first choice arrives, the text of another choice isn't
+    /// returned.
     pub(crate) fn partial(&self) -> &str {
         self.choices.first().filter(|choice| choice.index == 0).map_or("", |choice| &choice.text)
     }
 
-    /// The last usage that came.
+    /// The last usage that was received.
     pub(crate) fn usage(&self) -> Option<&Usage> {
         self.usage.as_ref()
     }
 
-    /// The answer so far.
+    /// The response assembled so far.
     pub(crate) fn into_response(self) -> ChatResponse {
         let mut extra = self.extra;
         if extra.get("object").is_some_and(|object| object == "chat.completion.chunk") {
             extra.insert("object".to_owned(), "chat.completion".into());
         }
-        // Groq puts it there in streams that didn't ask for usage.
+        // Groq sends usage here in streams that didn't request it.
         let groq_usage = || Usage::deserialize(extra.get("x_groq")?.get("usage")?).ok();
         ChatResponse {
             usage: self.usage.or_else(groq_usage),
@@ -167,9 +167,9 @@ impl Accumulator {
         Ok(position)
     }
 
-    /// Adds the fields of a chunk outside its choices. They are the same in almost every chunk, so only those chunks are
-    /// searched that may have new ones: the first, the last, and each whose unknown fields have other names than those of
-    /// the chunk before.
+    /// Adds the top-level fields of a chunk. They are the same in almost every chunk, so only chunks that may have new ones
+    /// are searched: the first ones, the last, and each whose unknown fields have different names than those of the previous
+    /// chunk.
     fn add_head(&mut self, chunk: &ChatChunk, is_last: bool) -> Result<(), Excess> {
         let has_other_names = chunk.head.unknown_names != self.unknown_names;
         let is_incomplete = self.id.is_none() || self.model.is_none();
@@ -267,7 +267,7 @@ fn append(text: &mut Option<String>, next: &Option<String>) {
     }
 }
 
-/// Merges the unknown fields of the next part: lists are concatenated, null changes nothing, any other value replaces the
+/// Merges the unknown fields of the next part: lists are concatenated, null is ignored, any other value replaces the
 /// earlier one.
 fn merge(fields: &mut Map<String, Value>, next: &Extra, budget: &Budget) -> Result<(), Excess> {
     if next.is_unset() {
@@ -279,7 +279,7 @@ fn merge(fields: &mut Map<String, Value>, next: &Extra, budget: &Budget) -> Resu
                 budget.charge(value_cost(value))?;
                 list.extend_from_slice(next);
             }
-            // OpenAI's audio: an object whose texts are concatenated.
+            // OpenAI's audio: an object whose strings are concatenated.
             (Some(Value::Object(object)), Value::Object(next)) if name == "audio" => {
                 for (name, value) in next {
                     match (object.get_mut(name), value) {
@@ -370,7 +370,7 @@ mod tests {
         assert!(truncated.is_complete());
         assert!(assemble(&[delta(json!({"content": "a"})), finish("length")]).is_complete());
         assert!(!assemble(&[finish("")]).is_complete());
-        // One of two choices hasn't ended.
+        // One of two choices has no finish reason.
         let two = [
             json!({"choices": [{"index": 0, "finish_reason": "stop"}, {"index": 1, "delta": {"content": "b"}}]}),
         ];
@@ -439,7 +439,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_usage_counts_also_in_the_field_of_groq() {
+    fn the_last_usage_counts_and_groqs_field_is_read() {
         let usage = |total: u64| json!({"choices": [], "usage": {"total_tokens": total}});
         assert_eq!(assemble(&[usage(1), usage(2)]).into_response().usage.unwrap().total_tokens, Some(2));
         let mut last = finish("stop");
@@ -475,7 +475,7 @@ mod tests {
         accumulator.add(&mut nth(7)).unwrap();
     }
 
-    /// Adds up to `most` chunks with this delta until a limit is exceeded.
+    /// Adds chunks with this delta until the budget is exceeded, at most `most`.
     fn chunks_until_excess(delta: &Value, most: usize) -> (usize, Option<Excess>) {
         let mut accumulator = Accumulator::new();
         let json = json!({"choices": [{"index": 0, "delta": delta}]}).to_string();
@@ -489,7 +489,7 @@ mod tests {
     }
 
     #[test]
-    fn what_chunks_become_together_is_bounded() {
+    fn the_assembled_response_is_bounded() {
         let numbers = vec![0; 1000];
         let objects = vec![json!({}); 300];
         for delta in [

@@ -1,4 +1,4 @@
-//! Parses the base URL of a service: repairs what users commonly paste, or refuses it with a hint.
+//! Parses the base URL of a service: repairs common mistakes, and rejects others with a hint.
 
 use std::net::IpAddr;
 
@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 pub(crate) struct BaseUrl {
     /// Scheme, host, port and path, without a trailing slash.
     pub(crate) url: String,
-    /// The query that every request has, without the question mark; empty where there is none.
+    /// The query that every request has, without the question mark; empty if there is none.
     pub(crate) query: String,
     /// Host and port, as they were given.
     pub(crate) authority: String,
@@ -20,10 +20,10 @@ pub(crate) struct BaseUrl {
     pub(crate) holysheep: bool,
 }
 
-/// The paths of endpoints, which are removed from the end of a base URL.
+/// Endpoint paths, which are removed from the end of a base URL.
 const ENDPOINTS: [&str; 5] = ["/chat/completions", "/completions", "/embeddings", "/models", "/responses"];
 
-/// Hosts whose API is known to be under `/v1`, which is added where it is missing.
+/// Hosts whose API is known to be under `/v1`, which is added if it is missing.
 const UNDER_V1: [&str; 3] = ["api.holysheep.ai", "api.openai.com", "api.mistral.ai"];
 
 impl BaseUrl {
@@ -52,7 +52,7 @@ impl BaseUrl {
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
         let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
         if authority.contains('@') {
-            return refuse("contains a user name or a password; give the key to api_key instead");
+            return refuse("contains a user name or a password; pass the key to api_key instead");
         }
         let Some(host) = host(authority) else {
             return refuse("has no host, or a port that isn't a number");
@@ -77,7 +77,7 @@ impl BaseUrl {
         })
     }
 
-    /// The address without the values of its query.
+    /// The URL without the values of its query.
     pub(crate) fn redacted(&self) -> String {
         if self.query.is_empty() {
             return self.url.clone();
@@ -92,7 +92,8 @@ impl BaseUrl {
 }
 
 /// A path with the query of the base URL before its own. A parameter of the path replaces one of the same name. `base` has
-/// placeholders for its values; a field of the path that looks like one of them is encoded, so that it isn't substituted.
+/// placeholders for its values; a parameter of the path that equals one of them is percent-encoded, so that it isn't
+/// substituted.
 pub(crate) fn with_query(path: &str, base: &str) -> String {
     let path = path.split('#').next().unwrap_or_default();
     let (path, own) = path.split_once('?').unwrap_or((path, ""));
@@ -109,7 +110,7 @@ pub(crate) fn with_query(path: &str, base: &str) -> String {
     format!("{path}?{}", fields.collect::<Vec<_>>().join("&"))
 }
 
-/// The text without surrounding whitespace and one pair of quotes, as values in env files have them.
+/// The text without surrounding whitespace and one pair of quotes, which values in env files often have.
 pub(crate) fn unquoted(text: &str) -> &str {
     let text = text.trim();
     let without = |quote: char| text.strip_prefix(quote)?.strip_suffix(quote);
@@ -235,7 +236,7 @@ mod tests {
             ("\"https://a/v1", "base_url: is neither https:// nor http://"),
             (
                 "https://me:secret@a/v1",
-                "base_url: contains a user name or a password; give the key to api_key instead",
+                "base_url: contains a user name or a password; pass the key to api_key instead",
             ),
         ];
         for (text, message) in cases {

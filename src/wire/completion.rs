@@ -1,5 +1,5 @@
-//! Reads chat completions, both complete answers and chunks of a stream, with a cursor instead of serde's derive. The
-//! reason is in [`cursor`](crate::json::cursor).
+//! Decodes chat completions, complete ones and chunks of a stream, with a cursor instead of serde's derive, for the reason in
+//! [`cursor`](crate::json::cursor).
 
 use std::borrow::Cow;
 use std::num::NonZeroU32;
@@ -20,25 +20,27 @@ use crate::json::lenient::{Lenient, is_filled, object, short_list, text};
 use crate::meta::Meta;
 use crate::wire::usage::read_usage;
 
-/// A decoded chunk, and the error that it carries, if it carries one.
+/// A decoded chunk, and the error in it, if any.
 #[derive(Debug)]
 pub(crate) struct DecodedChunk {
     pub(crate) chunk: ChatChunk,
     pub(crate) error: Option<Value>,
 }
 
-/// Decodes the body of an answer, which may have no choices. A body that carries an error is refused.
-pub(crate) fn decode_response(body: &[u8], budget: &Budget) -> serde_json::Result<ChatResponse> {
+/// Decodes a response body, which may have no choices. A body with an error is rejected. The response is boxed, because it is
+/// large and is moved a dozen times on its way through the retry loop.
+pub(crate) fn decode_response(body: &[u8], budget: &Budget) -> serde_json::Result<Box<ChatResponse>> {
     let body = json::without_bom(body);
-    let Completion { choices, usage, id, model, created, has_unread_usage, .. } =
-        Completion::read_answer(body, budget)?;
+    let mut completion = Completion::default();
+    completion.read_answer(body, budget)?;
+    let Completion { choices, usage, id, model, created, has_unread_usage, .. } = completion;
     let string = |field: Option<Field<'_>>| {
         let value = field?.value;
         value.text().ok()?.map(Cow::into_owned).or_else(|| text(value.scalar()?).ok()?)
     };
     let mut extra = unknown_fields(body.to_vec(), has_unread_usage);
     extra.bound(budget);
-    Ok(ChatResponse {
+    Ok(Box::new(ChatResponse {
         id: string(id).unwrap_or_default(),
         model: string(model).unwrap_or_default(),
         created: created.and_then(|field| field.value.count()),
@@ -46,13 +48,14 @@ pub(crate) fn decode_response(body: &[u8], budget: &Budget) -> serde_json::Resul
         usage,
         extra,
         meta: Meta::default(),
-    })
+    }))
 }
 
-/// Decodes the body of a complete answer as the one chunk of a stream, under the rules of [`decode_response`].
+/// Decodes a complete response body as the only chunk of a stream, with the rules of [`decode_response`].
 pub(crate) fn decode_response_as_chunk(body: &[u8], budget: &Budget) -> serde_json::Result<ChatChunk> {
     let body = json::without_bom(body);
-    let completion = Completion::read_answer(body, budget)?;
+    let mut completion = Completion::default();
+    completion.read_answer(body, budget)?;
     let head = completion.head();
     let Completion { choices, usage, has_unread_usage, .. } = completion;
     let mut extra = unknown_fields(body.to_vec(), has_unread_usage);
@@ -65,7 +68,10 @@ pub(crate) fn decode_chunk(
     json: Vec<u8>,
     budget: &Budget,
 ) -> Result<DecodedChunk, (serde_json::Error, Vec<u8>)> {
-    let Ok(completion) = Completion::read(&json, budget) else { return Err((parse_error(&json), json)) };
+    let mut completion = Completion::default();
+    if completion.read(&json, budget).is_err() {
+        return Err((parse_error(&json), json));
+    }
     let head = completion.head();
     let Completion { choices, usage, error, has_unread_usage, .. } = completion;
     let extra = unknown_fields(json, has_unread_usage);
@@ -74,7 +80,7 @@ pub(crate) fn decode_chunk(
     Ok(DecodedChunk { chunk, error: error.filter(is_filled) })
 }
 
-/// The parser's error for JSON that the cursor refused.
+/// The parser's error for JSON that the cursor rejected.
 fn parse_error(json: &[u8]) -> serde_json::Error {
     match serde_json::from_slice::<IgnoredAny>(json) {
         Err(error) => error,
@@ -82,10 +88,10 @@ fn parse_error(json: &[u8]) -> serde_json::Error {
     }
 }
 
-/// The fields that a complete answer and a chunk of a stream share.
+/// The fields shared by complete responses and chunks of a stream.
 #[derive(Default)]
 struct Completion<'a> {
-    /// `None` where there is no list, which differs from an empty one.
+    /// `None` if there is no list, as opposed to an empty one.
     choices: Option<Vec<ChunkChoice>>,
     usage: Option<Usage>,
     /// An error in place of an answer, or in one of the choices.
@@ -95,7 +101,7 @@ struct Completion<'a> {
     created: Option<Field<'a>>,
     /// The total length of the names of the unknown fields.
     unknown_names: u32,
-    /// There is usage without any count, which is kept among the unknown fields.
+    /// There is usage without any known count, so it is kept among the unknown fields.
     has_unread_usage: bool,
 }
 
@@ -111,7 +117,7 @@ fn unknown_fields(json: Vec<u8>, has_unread_usage: bool) -> Extra {
     Extra::new(json, if has_unread_usage { is_known_except_usage } else { is_known })
 }
 
-/// Whether a field isn't kept among the unknown ones.
+/// Whether a field is excluded from the unknown ones.
 fn is_known(name: &[u8]) -> bool {
     name == b"usage" || is_known_except_usage(name)
 }
@@ -121,9 +127,8 @@ fn is_known_except_usage(name: &[u8]) -> bool {
 }
 
 impl<'a> Completion<'a> {
-    /// Reads a completion; unknown fields are skipped.
-    fn read(json: &'a [u8], budget: &Budget) -> Result<Completion<'a>, SyntaxError> {
-        let mut completion = Completion::default();
+    /// Reads a completion in place; unknown fields are skipped.
+    fn read(&mut self, json: &'a [u8], budget: &Budget) -> Result<(), SyntaxError> {
         let mut cursor = JsonCursor::new(json);
         if !cursor.enter(b'{')? {
             return Err(SyntaxError);
@@ -134,29 +139,28 @@ impl<'a> Completion<'a> {
         };
         while let Some(name) = cursor.next_name()? {
             match &*name {
-                b"choices" => completion.read_choices(&mut cursor, budget)?,
-                b"id" => completion.id = field(&mut cursor)?,
-                b"model" => completion.model = field(&mut cursor)?,
-                b"created" => completion.created = field(&mut cursor)?,
-                b"usage" => completion.read_usage(&mut cursor, budget)?,
-                b"error" => completion.error = not_null(cursor.value()?, budget)?.or(completion.error),
+                b"choices" => self.read_choices(&mut cursor, budget)?,
+                b"id" => self.id = field(&mut cursor)?,
+                b"model" => self.model = field(&mut cursor)?,
+                b"created" => self.created = field(&mut cursor)?,
+                b"usage" => self.read_usage(&mut cursor, budget)?,
+                b"error" => self.error = not_null(cursor.value()?, budget)?.or(self.error.take()),
                 other => {
-                    let length = other.len() as u32;
-                    completion.unknown_names = completion.unknown_names.wrapping_add(length);
+                    self.unknown_names = self.unknown_names.wrapping_add(other.len() as u32);
                     cursor.value()?;
                 }
             }
         }
-        cursor.expect_end().map(|()| completion)
+        cursor.expect_end()
     }
 
-    /// Reads a complete answer.
-    fn read_answer(json: &'a [u8], budget: &Budget) -> serde_json::Result<Completion<'a>> {
-        let completion = Completion::read(json, budget).map_err(|SyntaxError| parse_error(json))?;
-        if completion.error.as_ref().is_some_and(is_filled) {
-            return Err(Error::custom("the answer carries an error"));
+    /// Reads a complete response in place.
+    fn read_answer(&mut self, json: &'a [u8], budget: &Budget) -> serde_json::Result<()> {
+        self.read(json, budget).map_err(|SyntaxError| parse_error(json))?;
+        if self.error.as_ref().is_some_and(is_filled) {
+            return Err(Error::custom("the response contains an error"));
         }
-        Ok(completion)
+        Ok(())
     }
 
     fn head(&self) -> ChunkHead {
@@ -196,7 +200,7 @@ impl<'a> Completion<'a> {
     }
 }
 
-/// Reads a choice in place; returns the error that it carries.
+/// Reads a choice in place; returns the error in it.
 fn read_choice(
     choice: &mut ChunkChoice,
     cursor: &mut JsonCursor<'_>,
@@ -278,7 +282,7 @@ fn read_delta(delta: &mut Delta, cursor: &mut JsonCursor<'_>, budget: &Budget) -
     Ok(true)
 }
 
-/// Reads a string in place. A value that can't become a string is returned; null changes nothing.
+/// Reads a string in place. A value that can't become a string is returned; null is ignored.
 #[inline]
 fn read_text<T: for<'t> From<&'t str>>(
     place: &mut Option<T>,
@@ -297,7 +301,7 @@ fn read_text<T: for<'t> From<&'t str>>(
     Ok(None)
 }
 
-/// Parses a value and reads it in place. A value that can't be read is returned; null changes nothing.
+/// Parses a value and reads it in place. A value that can't be read is returned; null is ignored.
 #[inline]
 fn read_in_place<P: Bounded, T>(
     place: &mut T,
@@ -336,7 +340,7 @@ fn not_null(value: RawValue<'_>, budget: &Budget) -> Result<Option<Value>, Synta
 /// Keeps the text of an unknown field, if it fits into the budget.
 #[inline]
 fn keep_field(extra: &mut Extra, name: &[u8], json: &[u8], budget: &Budget) {
-    if budget.keeps_field(name, json) {
+    if budget.try_keep_field(name, json) {
         extra.push_raw(name, json);
     }
 }
@@ -356,7 +360,7 @@ mod tests {
     use serde_json::json;
 
     fn response(body: &str) -> ChatResponse {
-        decode_response(body.as_bytes(), &Budget::unlimited()).unwrap()
+        *decode_response(body.as_bytes(), &Budget::unlimited()).unwrap()
     }
 
     #[test]

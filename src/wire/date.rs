@@ -1,6 +1,8 @@
-//! Parses dates of HTTP, in its three forms (RFC 9110 section 5.6.7), and of RFC 3339 into seconds since 1970.
+//! Parses HTTP dates, in their three formats (RFC 9110 section 5.6.7), and RFC 3339 dates into seconds since 1970.
 
-/// Parses a date in one of the three forms, which are all in UTC.
+use crate::json::lenient::decimal;
+
+/// Parses an HTTP date in one of the three formats, which are all in UTC.
 ///
 /// `Sun, 06 Nov 1994 08:49:37 GMT`, `Sunday, 06-Nov-94 08:49:37 GMT`, `Sun Nov  6 08:49:37 1994`. `now` (seconds
 /// since 1970) decides the century of a two-digit year: a date that appears to be more than 50 years ahead is in the past.
@@ -64,12 +66,12 @@ fn digits(word: &str) -> Option<i64> {
     if word.len() <= 2 { number(word) } else { None }
 }
 
-/// Parses digits; a sign is refused.
+/// Parses digits; a sign is rejected.
 fn number(word: &str) -> Option<i64> {
-    if word.bytes().all(|b| b.is_ascii_digit()) { word.parse().ok() } else { None }
+    decimal(word.as_bytes())?.try_into().ok()
 }
 
-/// The year of two digits: the latest one that is at most 50 years ahead.
+/// The year for a two-digit year: the latest one that is at most 50 years ahead.
 fn century(two_digits: i64, now: i64) -> i64 {
     let this_year = 1970 + now / 31_556_952; // a mean Gregorian year in seconds
     let year = this_year - this_year.rem_euclid(100) + two_digits;

@@ -1,4 +1,4 @@
-//! Implements serde's `Deserialize` for the types that are read by a cursor, for programs that keep answers as JSON.
+//! Implements serde's `Deserialize` for the types that a cursor reads, for programs that store responses as JSON.
 
 use serde::de::{Deserialize, Deserializer, Error};
 use serde_json::{Map, Value};
@@ -16,7 +16,8 @@ impl<'de> Deserialize<'de> for ChatResponse {
             return Err(D::Error::custom("there are no choices"));
         }
         let json = Value::Object(fields).to_string();
-        decode_response(json.as_bytes(), &Budget::unlimited()).map_err(D::Error::custom)
+        let response = decode_response(json.as_bytes(), &Budget::unlimited());
+        response.map(|response| *response).map_err(D::Error::custom)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Reads the body of a failed request: message, code and type, in the forms that services send.
+//! Parses error bodies: message, code and type, in the formats that services use.
 
 use std::time::Duration;
 
@@ -17,25 +17,26 @@ pub(crate) struct ErrorBody {
     pub(crate) param: Option<String>,
     /// The wait that the body asks for before the next request.
     pub(crate) retry_delay: Option<Duration>,
-    /// The HTTP status that the body has beside the code, which needn't be a number.
+    /// An HTTP status in the body besides the code, which may not be a number.
     http_status: Option<u16>,
 }
 
-/// The maximum number of details that are searched for the wait that Google asks for: it sends three or four.
+/// The maximum number of details that are searched for Google's retry delay. Google sends three or four.
 const MAX_DETAILS: usize = 32;
 
 /// How deep a message may be nested in objects, lists and strings of JSON. A gateway nests the error of its upstream five
 /// levels deep, and the upstream may be another gateway.
 const MAX_DEPTH: u32 = 12;
 
-/// The maximum length of JSON in a string, in bytes. It bounds the memory of all levels, and no error is longer.
+/// The maximum length of a string that is parsed as JSON, in bytes. It bounds the memory of all levels, and no known error is
+/// longer.
 const MAX_NESTED: usize = 64 * 1024;
 
 /// The maximum number of validation errors in a message: an invalid list yields one for each of its items.
 const MAX_VALIDATION_ERRORS: usize = 5;
 
 impl ErrorBody {
-    /// Reads a body of any form. JSON is searched for the usual fields, and HTML for its title. Other text is the message.
+    /// Reads a body in any format. JSON is searched for the usual fields, and HTML for its title. Other text is the message.
     pub(crate) fn parse(body: &[u8]) -> ErrorBody {
         let mut error = ErrorBody::default();
         let body = json::without_bom(body);
@@ -60,7 +61,7 @@ impl ErrorBody {
         error
     }
 
-    /// An error whose code stands for this status.
+    /// An error with a vendor's code, and the status that it corresponds to.
     pub(crate) fn with_status(code: String, status: u16, message: Option<String>) -> ErrorBody {
         ErrorBody { code: Some(code), message, http_status: Some(status), ..ErrorBody::default() }
     }
@@ -70,7 +71,7 @@ impl ErrorBody {
         self.code.as_deref().and_then(parse_status).or(self.http_status)
     }
 
-    /// Fills the fields that are still missing.
+    /// Fills in the fields that are still missing.
     fn add(&mut self, value: &Value, depth: u32) {
         match value {
             _ if depth == 0 => {}
@@ -118,7 +119,7 @@ impl ErrorBody {
                 }
             }
         }
-        // OpenRouter has the provider's own error here.
+        // OpenRouter sends the provider's error here.
         if let Some(raw) = object.get("metadata").and_then(|metadata| metadata.get("raw")) {
             let mut provider = ErrorBody::default();
             provider.add(raw, depth - 1);
@@ -145,8 +146,8 @@ fn retry_delay(error: &Map<String, Value>) -> Option<Duration> {
     })
 }
 
-/// A duration in the JSON form of Protocol Buffers: seconds with up to nine digits behind the point, and an `s`. The form
-/// allows at most 10,000 years; no number of seconds with more than twelve digits is read.
+/// A duration in the JSON format of Protocol Buffers: seconds with up to nine fractional digits, and an `s`. The format
+/// allows at most 10,000 years, so more than twelve digits of seconds are rejected.
 fn parse_duration(text: &str) -> Option<Duration> {
     let text = text.strip_suffix('s')?;
     let (seconds, fraction) = text.split_once('.').unwrap_or((text, "0"));
@@ -198,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn every_form_of_error_body() {
+    fn every_format_of_error_body_is_read() {
         let cases = [
             (r#"{"error":{"message":"no","type":"t","code":"c","param":null}}"#, ("no", "c", "t")),
             (r#"[{"error":{"code":429,"message":"no","status":"EXHAUSTED"}}]"#, ("no", "429", "EXHAUSTED")),
@@ -237,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn the_message_of_the_provider_behind_a_gateway() {
+    fn the_message_of_a_provider_behind_a_gateway_is_appended() {
         for raw in
             [r#""slow down""#, r#"{"error":{"message":"slow down"}}"#, r#""{\"message\":\"slow down\"}""#]
         {
@@ -250,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_status_beside_a_code_that_is_not_a_number() {
+    fn the_status_is_read_if_the_code_is_not_a_number() {
         for field in ["status", "status_code", "statusCode", "raw_status_code"] {
             let body = format!(r#"{{"error":{{"code":"content_filter","message":"no","{field}":400}}}}"#);
             assert_eq!(ErrorBody::parse(body.as_bytes()).status(), Some(400), "{field}");
@@ -260,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn the_wait_that_google_asks_for() {
+    fn googles_retry_delay_is_read() {
         let with = |details: &str| {
             let body = format!(r#"{{"error":{{"code":429,"message":"no","details":{details}}}}}"#);
             ErrorBody::parse(body.as_bytes()).retry_delay

@@ -17,7 +17,7 @@ pub(crate) struct Headers {
     pub(crate) should_retry: Option<bool>,
     /// The server's id of the request.
     pub(crate) request_id: Option<String>,
-    /// How the body is compressed, where it is.
+    /// The encoding of the body, if it is compressed.
     pub(crate) content_encoding: Option<String>,
     /// The target of a redirect.
     pub(crate) location: Option<String>,
@@ -48,7 +48,7 @@ impl Headers {
         for (name, value) in fields {
             let text = || std::str::from_utf8(value).ok();
             match name {
-                "retry-after-ms" => millis = text().and_then(number).map(|millis| millis / 1000.0),
+                "retry-after-ms" => millis = number(value).map(|millis| millis / 1000.0),
                 "retry-after" => values.extend(text()),
                 // LiteLLM passes the header of its upstream on under this name.
                 "llm_provider-retry-after" => upstream_values.extend(text()),
@@ -90,7 +90,7 @@ impl Headers {
 }
 
 impl Headers {
-    /// Redacts secrets that the server repeats. The other headers become numbers.
+    /// Redacts secrets that the server repeats. All other headers are parsed into numbers.
     pub(crate) fn redact(&mut self, secrets: &Secrets) {
         for text in
             [&mut self.request_id, &mut self.content_encoding, &mut self.location].into_iter().flatten()
@@ -103,7 +103,7 @@ impl Headers {
 /// Parses `Retry-After` (RFC 9110 section 10.2.3): seconds, which may have a fraction, or a date. An unreadable value counts
 /// as absent, never as zero.
 fn parse_retry_after(value: &str, now: impl Fn() -> i64) -> Option<Duration> {
-    if let Some(seconds) = number(value) {
+    if let Some(seconds) = number(value.as_bytes()) {
         return Some(from_secs(seconds));
     }
     let now = now();

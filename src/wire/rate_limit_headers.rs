@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::json::lenient::decimal;
 use crate::limits::{Limit, RateLimits};
 use crate::wire::date::rfc3339;
 
@@ -17,19 +18,27 @@ const EPOCH_MILLIS: f64 = 1e12;
 /// Collects the header fields about rate limits.
 #[derive(Debug, Default)]
 pub(crate) struct RateLimitHeaders<'a> {
-    groups: Vec<Group<'a>>,
+    requests: Fields<'a>,
+    tokens: Fields<'a>,
+    /// Limits under other names than `requests` and `tokens`.
+    others: Vec<Group<'a>>,
 }
 
 /// The fields about one limit.
+#[derive(Debug, Default)]
+struct Fields<'a> {
+    limit: Option<&'a [u8]>,
+    remaining: Option<&'a [u8]>,
+    reset: Option<&'a [u8]>,
+    window: Option<Duration>,
+}
+
+/// The fields about a limit with a name of the vendor's own; there may be several for the same unit.
 #[derive(Debug)]
 struct Group<'a> {
     unit: Unit,
-    /// The vendor's name of the limit; there may be several with the same unit.
     name: &'a str,
-    limit: Option<&'a str>,
-    remaining: Option<&'a str>,
-    reset: Option<&'a str>,
-    window: Option<Duration>,
+    fields: Fields<'a>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,67 +49,77 @@ enum Unit {
 
 impl<'a> RateLimitHeaders<'a> {
     /// Adds a field, whose name is in lower case, if it is about rate limits.
+    #[inline]
     pub(crate) fn add(&mut self, name: &'a str, value: &'a [u8]) {
         // OpenAI, Azure, Groq, Mistral, Together and others; Azure at times; Anthropic; the IETF's drafts.
-        let Some(rest) = ["x-ratelimit-", "x-rate-limit-", "anthropic-ratelimit-", "ratelimit"]
-            .iter()
-            .find_map(|prefix| name.strip_prefix(prefix))
-        else {
-            return;
-        };
-        let Ok(value) = std::str::from_utf8(value) else { return };
-        match rest {
-            "" => return self.add_structured(value),
-            "-policy" => return self.add_policy(value),
-            _ => {}
+        let rest = name
+            .strip_prefix("x-ratelimit-")
+            .or_else(|| name.strip_prefix("x-rate-limit-"))
+            .or_else(|| name.strip_prefix("anthropic-ratelimit-"))
+            .or_else(|| name.strip_prefix("ratelimit"));
+        if let Some(rest) = rest {
+            self.add_field(rest, value);
         }
-        let rest = rest.trim_start_matches('-');
-        // `remaining-requests` at most services, `requests-remaining` at Anthropic.
+    }
+
+    fn add_field(&mut self, name: &'a str, value: &'a [u8]) {
+        match name {
+            // The fast path is for the names that most services use.
+            "limit-requests" => self.requests.limit = Some(value),
+            "limit-tokens" => self.tokens.limit = Some(value),
+            "remaining-requests" => self.requests.remaining = Some(value),
+            "remaining-tokens" => self.tokens.remaining = Some(value),
+            "reset-requests" => self.requests.reset = Some(value),
+            "reset-tokens" => self.tokens.reset = Some(value),
+            "" => self.add_structured(value),
+            "-policy" => self.add_policy(value),
+            _ => self.add_named(name.trim_start_matches('-'), value),
+        }
+    }
+
+    /// `remaining-requests` at most services, `requests-remaining` at Anthropic.
+    fn add_named(&mut self, name: &'a str, value: &'a [u8]) {
         let is_field = |word: &str| matches!(word, "limit" | "remaining" | "reset" | "renewalperiod");
-        let (first, after) = split_at_byte(rest, rest.bytes().position(|b| b == b'-'));
-        let (field, name) = if is_field(first) {
-            (first, after)
-        } else {
-            let (name, last) = split_at_byte(rest, rest.bytes().rposition(|b| b == b'-'));
-            if !is_field(last) {
-                return;
-            }
-            (last, name)
+        let (first, rest) = name.split_once('-').unwrap_or((name, ""));
+        let (field, limit) = match name.rsplit_once('-') {
+            _ if is_field(first) => (first, rest),
+            Some((rest, last)) if is_field(last) => (last, rest),
+            _ => return,
         };
-        let Some((unit, window)) = parse_name(name) else { return };
-        let group = self.group(unit, name);
-        group.window = group.window.or(window);
+        let Some((unit, window)) = parse_name(limit) else { return };
+        let fields = self.fields(unit, limit);
+        fields.window = fields.window.or(window);
         match field {
-            "limit" => group.limit = Some(value),
-            "remaining" => group.remaining = Some(value),
-            "reset" => group.reset = Some(value),
-            _ => group.window = number(value).map(from_secs), // Azure's period
+            "limit" => fields.limit = Some(value),
+            "remaining" => fields.remaining = Some(value),
+            "reset" => fields.reset = Some(value),
+            _ => fields.window = number(value).map(from_secs), // Azure's period
         }
     }
 
     /// The rate limits; `now` is in seconds since 1970. An absent, implausible or unreadable limit is `None`.
     pub(crate) fn rate_limits(&self, now: impl Fn() -> i64) -> RateLimits {
-        let of = |unit: Unit| {
-            let limits = self.groups.iter().filter(|group| group.unit == unit);
-            let limits = limits.filter_map(|group| group.limit(&now));
+        let of = |unit: Unit, fields: &Fields<'_>| {
+            let others = self.others.iter().filter(|group| group.unit == unit);
+            let limits = others.filter_map(|group| group.fields.limit(&now)).chain(fields.limit(&now));
             // The limit with the smallest remaining share is reached first.
             limits.min_by(|a, b| {
                 let share = |limit: &Limit| limit.remaining as f64 / limit.limit as f64;
                 (a.reset > FAR_RESET).cmp(&(b.reset > FAR_RESET)).then(share(a).total_cmp(&share(b)))
             })
         };
-        RateLimits { requests: of(Unit::Requests), tokens: of(Unit::Tokens) }
+        RateLimits { requests: of(Unit::Requests, &self.requests), tokens: of(Unit::Tokens, &self.tokens) }
     }
 
     /// `RateLimit: "name";r=50;t=30` of draft-ietf-httpapi-ratelimit-headers-08 and later, or
     /// `limit=100, remaining=50, reset=30` of the drafts before. The first item counts.
-    fn add_structured(&mut self, value: &'a str) {
-        let group = self.group(Unit::Requests, "");
+    fn add_structured(&mut self, value: &'a [u8]) {
+        let fields = self.fields(Unit::Requests, "");
         for (key, value) in parameters(value) {
             let place = match key {
-                "limit" => &mut group.limit,
-                "r" | "remaining" => &mut group.remaining,
-                "t" | "reset" => &mut group.reset,
+                b"limit" => &mut fields.limit,
+                b"r" | b"remaining" => &mut fields.remaining,
+                b"t" | b"reset" => &mut fields.reset,
                 _ => continue,
             };
             *place = place.or(Some(value));
@@ -108,36 +127,37 @@ impl<'a> RateLimitHeaders<'a> {
     }
 
     /// `RateLimit-Policy: "name";q=100;w=60`, or `100;w=60` of the drafts before.
-    fn add_policy(&mut self, value: &'a str) {
-        let group = self.group(Unit::Requests, "");
+    fn add_policy(&mut self, value: &'a [u8]) {
+        let fields = self.fields(Unit::Requests, "");
         for (key, value) in parameters(value) {
             match key {
-                "q" => group.limit = group.limit.or(Some(value)),
-                "w" => group.window = group.window.or_else(|| number(value).map(from_secs)),
+                b"q" => fields.limit = fields.limit.or(Some(value)),
+                b"w" => fields.window = fields.window.or_else(|| number(value).map(from_secs)),
                 _ => {}
             }
         }
     }
 
-    fn group(&mut self, unit: Unit, name: &'a str) -> &mut Group<'a> {
-        let same = |group: &Group<'_>| group.unit == unit && group.name == name;
-        let index = self.groups.iter().position(same).unwrap_or_else(|| {
-            let (limit, remaining, reset) = (None, None, None);
-            self.groups.push(Group { unit, name, limit, remaining, reset, window: None });
-            self.groups.len() - 1
+    /// The fields about the limit of this name.
+    fn fields(&mut self, unit: Unit, name: &'a str) -> &mut Fields<'a> {
+        match name {
+            "requests" => return &mut self.requests,
+            "tokens" => return &mut self.tokens,
+            _ => {}
+        }
+        let index = self.others.iter().position(|group| group.name == name).unwrap_or_else(|| {
+            self.others.push(Group { unit, name, fields: Fields::default() });
+            self.others.len() - 1
         });
-        &mut self.groups[index]
+        &mut self.others[index].fields
     }
 }
 
-impl Group<'_> {
+impl Fields<'_> {
     /// The limit, if the fields suffice.
     fn limit(&self, now: impl Fn() -> i64) -> Option<Limit> {
-        let count = |text: Option<&str>| {
-            number(split_at_byte(text?, text?.bytes().position(|b| matches!(b, b',' | b';'))).0)
-        };
-        let limit = count(self.limit).filter(|limit| *limit >= 1.0)?;
-        let remaining = count(self.remaining)?;
+        let limit = count(self.limit?).filter(|limit| *limit >= 1.0)?;
+        let remaining = count(self.remaining?)?;
         let reset = match (self.reset.and_then(|reset| parse_reset(reset, now)), self.window) {
             // Azure sends 500 where the period is 60 s, in a unit that isn't documented.
             (Some(reset), Some(window)) => reset.min(window),
@@ -150,11 +170,8 @@ impl Group<'_> {
 /// Parses the name of a limit into its unit and, if the name has one, its window: `requests`, `req-10-second`,
 /// `tokens-minute`, `input-tokens`. An empty name means requests.
 fn parse_name(name: &str) -> Option<(Unit, Option<Duration>)> {
-    match name {
-        // The fast path is for almost all services.
-        "" | "requests" => return Some((Unit::Requests, None)),
-        "tokens" => return Some((Unit::Tokens, None)),
-        _ => {}
+    if name.is_empty() {
+        return Some((Unit::Requests, None));
     }
     let mut words = name.split('-').peekable();
     words.next_if(|word| matches!(*word, "input" | "output"));
@@ -179,63 +196,67 @@ fn parse_name(name: &str) -> Option<(Unit, Option<Duration>)> {
     Some((unit, Some(Duration::from_secs(seconds * u64::from(count.unwrap_or(1))))))
 }
 
+/// Parses how much is allowed or left. Only the first of several numbers counts: `100, 100;w=60`.
+fn count(value: &[u8]) -> Option<f64> {
+    number(value).or_else(|| number(value.split(|b| matches!(b, b',' | b';')).next()?))
+}
+
 /// Parses the time until a reset: a duration such as `6m0s`, a number of seconds, or a point in time as a number or a date.
-fn parse_reset(text: &str, now: impl Fn() -> i64) -> Option<Duration> {
-    let text = text.trim();
+fn parse_reset(value: &[u8], now: impl Fn() -> i64) -> Option<Duration> {
+    let value = value.trim_ascii();
     let until = |then: f64| from_secs((then - now() as f64).max(0.0));
-    match number(text) {
+    match number(value) {
         Some(millis) if millis >= EPOCH_MILLIS => Some(until(millis / 1000.0)),
         Some(seconds) if seconds >= EPOCH_SECONDS => Some(until(seconds)),
         Some(seconds) => Some(from_secs(seconds)),
-        None => parse_duration(text).or_else(|| rfc3339(text).map(|then| until(then as f64))),
+        None => parse_duration(value).or_else(|| {
+            let then = rfc3339(std::str::from_utf8(value).ok()?)?;
+            Some(until(then as f64))
+        }),
     }
 }
 
 /// Parses a duration in the form of Go, which OpenAI and Groq use: `1h2m3.5s`, `12ms`.
-fn parse_duration(text: &str) -> Option<Duration> {
-    let mut rest = text;
+fn parse_duration(value: &[u8]) -> Option<Duration> {
+    let mut rest = value;
     let mut seconds = 0.0;
     while !rest.is_empty() {
-        let (value, unit) = rest.split_at(rest.find(|c: char| !c.is_ascii_digit() && c != '.')?);
-        let end = unit.find(|c: char| c.is_ascii_digit()).unwrap_or(unit.len());
-        let scale = match &unit[..end] {
-            "h" => 3600.0,
-            "m" => 60.0,
-            "s" => 1.0,
-            "ms" => 1e-3,
-            "us" | "µs" => 1e-6,
-            "ns" => 1e-9,
+        let (value, unit) = rest.split_at(rest.iter().position(|b| !b.is_ascii_digit() && *b != b'.')?);
+        let end = unit.iter().position(u8::is_ascii_digit).unwrap_or(unit.len());
+        let (unit, after) = unit.split_at(end);
+        let scale = match unit {
+            b"h" => 3600.0,
+            b"m" => 60.0,
+            b"s" => 1.0,
+            b"ms" => 1e-3,
+            b"us" | b"\xc2\xb5s" => 1e-6, // µs
+            b"ns" => 1e-9,
             _ => return None,
         };
         seconds += number(value)? * scale;
-        rest = &unit[end..];
+        rest = after;
     }
-    (!text.is_empty()).then(|| from_secs(seconds))
+    (!value.is_empty()).then(|| from_secs(seconds))
 }
 
 /// The parameters of the first item of a structured field, and of a list of `key=value`.
-fn parameters(value: &str) -> impl Iterator<Item = (&str, &str)> {
-    let parts = value.split([';', ',']).filter_map(|part| part.trim().split_once('='));
-    parts.map(|(key, value)| (key.trim(), value.trim()))
-}
-
-/// The text before and after the byte at this offset; everything is before it where there is none.
-fn split_at_byte(text: &str, at: Option<usize>) -> (&str, &str) {
-    at.map_or((text, ""), |at| (&text[..at], &text[at + 1..]))
+fn parameters(value: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    value.split(|b| matches!(b, b';' | b',')).filter_map(|part| {
+        let (key, value) = part.split_at(part.iter().position(|b| *b == b'=')?);
+        Some((key.trim_ascii(), value[1..].trim_ascii()))
+    })
 }
 
 /// Parses a decimal number without sign or exponent.
-pub(super) fn number(text: &str) -> Option<f64> {
-    let digits = text.as_bytes().trim_ascii();
-    if digits.is_empty() || !digits[0].is_ascii_digit() {
-        return None;
+pub(super) fn number(text: &[u8]) -> Option<f64> {
+    // The fast path is for integers.
+    if let Some(integer) = decimal(text) {
+        return Some(integer as f64);
     }
-    // The fast path is for integers that a float represents exactly.
-    if digits.len() <= 15 && digits.iter().all(u8::is_ascii_digit) {
-        return Some(digits.iter().fold(0, |sum: u64, digit| sum * 10 + u64::from(digit - b'0')) as f64);
-    }
-    let plain = digits.iter().all(|b| b.is_ascii_digit() || *b == b'.');
-    if plain { text.trim().parse().ok() } else { None }
+    let digits = text.trim_ascii();
+    let is_plain =
+        digits.first()?.is_ascii_digit() && digits.iter().all(|b| b.is_ascii_digit() || *b == b'.');
+    if is_plain { std::str::from_utf8(digits).ok()?.parse().ok() } else { None }
 }
 
 /// A duration; one that is too long becomes the maximum.
@@ -380,10 +401,10 @@ mod tests {
             ("1h2m3s", 3723.0),
             ("500µs", 0.0005),
         ] {
-            assert_eq!(parse_duration(text), Some(from_secs(seconds)), "{text}");
+            assert_eq!(parse_duration(text.as_bytes()), Some(from_secs(seconds)), "{text}");
         }
         for text in ["", "s", "1", "1s2", "1 s", "-1s", "1.2.3s", "µ"] {
-            assert_eq!(parse_duration(text), None, "{text}");
+            assert_eq!(parse_duration(text.as_bytes()), None, "{text}");
         }
     }
 }

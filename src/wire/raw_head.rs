@@ -1,13 +1,14 @@
-//! The head of an answer that the HTTP parser refuses: the status and what it asks for still count.
+//! Parses response heads that the HTTP parser rejects: the status and `Retry-After` still count.
 
 use std::time::SystemTime;
 
 use crate::wire::headers::Headers;
 
-/// The most header fields that are read: proxies add dozens, and what matters here is among the first.
+/// The maximum number of header fields that are read: proxies add dozens, and the relevant ones are among the first.
 const MAX_FIELDS: usize = 1024;
 
-/// The status and the headers in a head that is too large, has too many fields or an invalid byte; none for anything else.
+/// The status and the headers of a head that is too large or has too many fields or an invalid byte. `None` for anything but
+/// the head of a final response.
 pub(crate) fn parse(head: &[u8], wall: impl Fn() -> SystemTime) -> Option<(u16, Headers)> {
     let mut lines = head.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
     let mut words = lines.next()?.split(|byte| *byte == b' ').filter(|word| !word.is_empty());
@@ -39,7 +40,7 @@ mod tests {
     }
 
     #[test]
-    fn the_status_and_retry_after_of_an_error_are_found_among_anything() {
+    fn the_status_and_retry_after_are_found_among_malformed_lines() {
         let fields: String = (0..200).map(|n| format!("x-filler-{n}: {n}\r\n")).collect();
         let head =
             format!("HTTP/1.1 429 Too Many\r\n{fields}Retry-After: 7\r\nbad\x01line\r\n\r\nretry-after: 9");
@@ -50,7 +51,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_final_head_is_none() {
+    fn anything_but_a_final_head_is_none() {
         for head in [
             "",
             "HTTP/1.1",

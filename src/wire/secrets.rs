@@ -1,16 +1,16 @@
-//! Keeps secrets out of errors and logs: redacts them in text from servers, and has placeholders for other crates' logs.
+//! Keeps secrets out of errors and logs: redacts them in text from servers, and gives other crates placeholders to log.
 
 use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 
-use crate::wire::spelling::{first_bytes, spelled};
+use crate::wire::encoded_secret::{encoded_length, first_bytes};
 
 /// The secret values of headers and of the query.
 #[derive(Clone)]
 pub(crate) struct Secrets {
     secrets: Vec<Secret>,
-    /// The bytes that a secret may begin with, in any spelling.
+    /// The bytes that a secret may begin with, in any encoding.
     first_bytes: [bool; 256],
 }
 
@@ -20,10 +20,10 @@ struct Secret {
     value: String,
     /// Where the value is in a request's head.
     place: Place,
-    /// The line of the head or the field of the query that other crates see instead: the value is replaced by a
-    /// placeholder, which is random and has the same length. Empty where the value isn't sent.
+    /// The line of the head or the field of the query that other crates see, with a random placeholder of the same length
+    /// instead of the value. Empty if the value isn't sent.
     line: String,
-    /// What is redacted in text from servers: the value, the key without `Bearer`, and a value of the query decoded.
+    /// The texts to redact in text from servers: the value, the key without `Bearer`, and the decoded value of a query.
     redacted: Vec<String>,
 }
 
@@ -33,14 +33,14 @@ enum Place {
     Query,
 }
 
-/// The minimum length of what is redacted, in bytes. Shorter values occur in ordinary text.
+/// The minimum length of a redacted text, in bytes. Shorter values occur in ordinary text.
 const MIN_LENGTH: usize = 8;
 
-/// How often a placeholder is drawn until it differs from the value and from other placeholders of the same header: most
-/// values need one attempt, a single letter may need a few.
+/// The maximum number of attempts to draw a placeholder that differs from the value and from other placeholders of the same
+/// header. Most values need one attempt, a single letter may need a few.
 const MAX_DRAWS: usize = 100;
 
-/// What redacted text is replaced by, and also the end of an excerpt.
+/// The replacement for redacted text, and the end of an excerpt.
 const ELLIPSIS: &str = "…";
 
 impl Default for Secrets {
@@ -75,19 +75,19 @@ impl Secrets {
         query.split('&').map(&mut add).collect::<Vec<_>>().join("&")
     }
 
-    /// Adds a secret that isn't sent, but redacted.
+    /// Adds a secret that is redacted but not sent.
     pub(crate) fn add_unsent(&mut self, value: &str) {
         self.push(Place::Header, String::new(), vec![value.to_owned()]);
     }
 
-    /// Adds the secrets of another list, to be redacted.
+    /// Adds the secrets of another list, which are redacted but not sent.
     pub(crate) fn add_all_unsent(&mut self, other: &Secrets) {
         for secret in &other.secrets {
             self.push(Place::Header, String::new(), secret.redacted.clone());
         }
     }
 
-    /// Adds a value that is sent in a line or a field which `with` makes of its placeholder. `redacted` begins with it.
+    /// Adds a value that is sent. `with` makes its line or field from a placeholder. The first item of `redacted` is the value.
     fn insert(
         &mut self,
         place: Place,
@@ -110,7 +110,7 @@ impl Secrets {
         placeholder
     }
 
-    /// `redacted` begins with the value.
+    /// The first item of `redacted` is the value.
     fn push(&mut self, place: Place, line: String, mut redacted: Vec<String>) {
         let value = redacted.first().cloned().unwrap_or_default();
         redacted.dedup();
@@ -121,7 +121,7 @@ impl Secrets {
         self.secrets.push(Secret { value, place, line, redacted });
     }
 
-    /// Has no placeholders for this header any more, whose values aren't sent but stay secret.
+    /// Removes the placeholders of this header. Its values are no longer sent, but still redacted.
     pub(crate) fn retire(&mut self, name: &str) {
         let prefix = line(name, "");
         let prefix = prefix.trim_end();
@@ -135,9 +135,9 @@ impl Secrets {
         self.secrets.iter().filter(|secret| !secret.line.is_empty()).count()
     }
 
-    /// Replaces the placeholders in a part of a request's head by their values, and returns the number of replacements. A
-    /// placeholder is recognised by its whole line or field, because one of a few letters may occur elsewhere. `offsets`
-    /// remembers where these were, because most heads of a client have them at the same offsets.
+    /// Replaces the placeholders in a part of a request's head with their values, and returns the number of replacements. A
+    /// placeholder is matched with its whole line or field, because a short one may occur elsewhere. `offsets` caches their
+    /// positions, which are the same in most heads of a client.
     pub(crate) fn substitute(&self, head: &mut [u8], offsets: &mut Vec<usize>) -> usize {
         offsets.resize(self.secrets.len(), 0);
         let mut found = 0;
@@ -159,8 +159,8 @@ impl Secrets {
         found
     }
 
-    /// The text with the secrets redacted, however they are [spelled](crate::wire::spelling). A secret whose rest was cut
-    /// off with the rest of the text counts too.
+    /// The text with the secrets redacted, in any [encoding](crate::wire::encoded_secret). A secret that is cut off at the
+    /// end of the text is redacted too.
     pub(crate) fn redact<'a>(&self, text: &'a [u8]) -> Cow<'a, [u8]> {
         let searched = text.strip_suffix(ELLIPSIS.as_bytes()).unwrap_or(text);
         let mut clean = Vec::new();
@@ -177,7 +177,7 @@ impl Secrets {
         Cow::Owned(clean)
     }
 
-    /// Overwrites the secrets with asterisks, so that the length stays. Returns whether there are any.
+    /// Overwrites the secrets with asterisks, which keeps the length. Returns whether there are any.
     pub(crate) fn blank(&self, text: &mut [u8]) -> bool {
         let mut end = 0;
         while let Some(found) = self.find(text, end) {
@@ -194,14 +194,14 @@ impl Secrets {
         }
     }
 
-    /// Where the next secret is from this offset on.
+    /// Finds the next secret at or after this offset.
     fn find(&self, text: &[u8], from: usize) -> Option<Range<usize>> {
         let mut start = from;
         loop {
             let rest = text.get(start..)?;
             start += rest.iter().position(|byte| self.first_bytes[usize::from(*byte)])?;
             let redacted = self.secrets.iter().flat_map(|secret| &secret.redacted);
-            let lengths = redacted.filter_map(|secret| spelled(&text[start..], secret, MIN_LENGTH));
+            let lengths = redacted.filter_map(|secret| encoded_length(&text[start..], secret, MIN_LENGTH));
             match lengths.max() {
                 Some(length) => return Some(start..start + length),
                 None => start += 1,
@@ -228,7 +228,7 @@ impl Secret {
 }
 
 impl Place {
-    /// The end of what is searched: a query is in the first line of a head.
+    /// Where the search ends: a query is in the first line of a head.
     fn end(self, head: &[u8]) -> usize {
         match self {
             Place::Header => head.len(),
@@ -247,10 +247,11 @@ fn line(name: &str, value: &str) -> String {
     [name, ": ", value, LINE_END].concat()
 }
 
-/// The length from which a word with letters and digits may be a key: those of services have more than twenty characters.
+/// The minimum length of a word with letters and digits that is treated as a key. Services' keys have more than twenty
+/// characters.
 const LIKELY_KEY: usize = 20;
 
-/// The text without words that look like keys or tokens, for messages of unknown origin.
+/// Redacts words that look like keys or tokens, for messages of unknown origin.
 pub(crate) fn redact_likely_keys(text: &str) -> String {
     let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '~' | '+' | '=');
     let mut clean = String::with_capacity(text.len());
@@ -267,7 +268,7 @@ pub(crate) fn redact_likely_keys(text: &str) -> String {
     clean
 }
 
-/// A value of a query without percent-encoding. A sequence that isn't a valid encoding is kept.
+/// Percent-decodes a value of a query. An invalid sequence is kept.
 fn decoded(value: &str) -> String {
     let mut bytes = Vec::with_capacity(value.len());
     let mut rest = value.as_bytes();
@@ -310,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn the_values_of_a_query_are_secrets_encoded_and_decoded() {
+    fn values_of_a_query_are_redacted_encoded_and_decoded() {
         let mut secrets = Secrets::default();
         let mut letters = ('a'..='z').cycle();
         let query =
@@ -341,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn placeholders_of_a_query_are_substituted_in_whole_fields_of_the_first_line_only() {
+    fn placeholders_of_a_query_are_substituted_only_in_whole_fields_of_the_first_line() {
         let mut secrets = Secrets::default();
         let mut letters = ('a'..='z').cycle();
         assert_eq!(secrets.add_query("v=1&key=22&flag=&k", || letters.next().unwrap()), "v=a&key=bc&flag=&d");
@@ -383,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn placeholders_of_a_few_letters_are_substituted_in_their_own_line_only() {
+    fn short_placeholders_are_substituted_only_in_their_own_line() {
         let fields = [("x-a", "no"), ("x-b", "für"), ("x-c", "1"), ("x-c", "2"), ("x-c", "g"), ("x-d", "")];
         let (secrets, placeholders) = with_secrets(&fields);
         assert_eq!(placeholders, ["ab", "cdef", "g", "h", "i", ""]);
@@ -410,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn a_placeholder_differs_from_the_value_and_from_its_neighbours() {
+    fn a_placeholder_differs_from_the_value_and_from_others_of_its_header() {
         let mut secrets = Secrets::default();
         let mut letters = "aabaabbc".chars();
         let mut letter = || letters.next().unwrap();

@@ -1,4 +1,4 @@
-//! Decodes an event stream, split at any byte, into events (WHATWG HTML, section 9.2).
+//! Decodes server-sent events (WHATWG HTML, section 9.2) from a byte stream that may be split at any byte.
 
 use std::mem;
 
@@ -8,17 +8,17 @@ use crate::json::cursor::find_either;
 /// The maximum length of a line in bytes. Image models send an image as one line of base64, which has a few megabytes.
 pub(crate) const LINE_LIMIT: usize = 16 << 20;
 
-/// The maximum length of the data of an event in bytes. Events of several lines are short, so two of the longest lines
-/// suffice.
+/// The maximum length of the data of an event in bytes. Events of several lines are short, so twice the limit of a line
+/// suffices.
 pub(crate) const EVENT_LIMIT: usize = 2 * LINE_LIMIT;
 
 /// An event of the stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Event {
-    /// The event's type; empty where the stream sets none, which the specification calls `message`.
+    /// The event's type; empty if the stream sets none, which the specification calls `message`.
     pub(crate) kind: String,
-    /// The data lines, joined by line feeds. They may hold bytes that aren't UTF-8: the reader of a text replaces them by
-    /// U+FFFD, so that the rest of the event stays readable.
+    /// The data lines, joined by line feeds. They may contain invalid UTF-8, which is replaced by U+FFFD only in the texts, so
+    /// that the rest of the event stays readable.
     pub(crate) data: Vec<u8>,
 }
 
@@ -41,7 +41,7 @@ impl TooLong {
     }
 }
 
-/// The decoder: it takes bytes as they arrive and returns events as soon as they are complete.
+/// An incremental decoder: it takes bytes as they arrive and returns each event as soon as it is complete.
 ///
 /// Lines end with LF, CR or CRLF (9.2.5). A CR ends its line at once, whether or not an LF follows.
 #[derive(Debug, Default)]
@@ -54,11 +54,11 @@ pub(crate) struct Decoder {
     kind: String,
     /// The previous byte was a CR: an LF that follows belongs to the same line end.
     after_cr: bool,
-    /// The first line has been read: a byte order mark after it is content.
+    /// The first line has been read: a later byte order mark is content.
     begun: bool,
-    /// The beginning of the first line that belongs to no event.
+    /// The beginning of the first line that isn't a field of an event.
     stray_line: Vec<u8>,
-    /// That is the very first line, so that this is another document.
+    /// `stray_line` is the very first line, so this isn't an event stream.
     begins_stray: bool,
 }
 
@@ -72,7 +72,7 @@ impl Decoder {
 
     /// Consumes bytes of `input` until an event is complete or the input is empty.
     ///
-    /// The returned event ended with the last consumed byte, so that the next call continues with the rest of the same
+    /// The returned event ended with the last consumed byte, so the next call continues with the rest of the same
     /// input. `None` means that the input is empty.
     pub(crate) fn next(&mut self, input: &mut &[u8]) -> Result<Option<Event>, TooLong> {
         while !input.is_empty() {
@@ -103,13 +103,13 @@ impl Decoder {
         Ok(event.or_else(|| self.dispatch()))
     }
 
-    /// The beginning of the first line that is no field of an event: some proxies write the cause of a failure into the
-    /// stream as plain text. Empty where there is none.
+    /// The beginning of the first line that isn't a field of an event: some proxies write the cause of a failure into the
+    /// stream as plain text. Empty if there is none.
     pub(crate) fn stray_line(&self) -> &[u8] {
         &self.stray_line
     }
 
-    /// Whether the first line is no field of an event, so that this is no event stream.
+    /// Whether the first line isn't a field of an event, which means that this isn't an event stream.
     pub(crate) fn begins_stray(&self) -> bool {
         self.begins_stray
     }
@@ -137,8 +137,8 @@ impl Decoder {
     }
 
     /// Processes a line without its line end (9.2.6): blank, a comment, or a field with its value. The fields `id` and
-    /// `retry` are ignored like unknown ones, because chat services can't resume a stream. A field `error` and a
-    /// line of JSON, which the specification doesn't have, are events of their own, in place of one that hasn't ended.
+    /// `retry` are ignored like unknown ones, because chat services can't resume a stream. An `error` field and a
+    /// line of JSON, which the specification doesn't have, become events and discard the current one.
     fn process_line(&mut self, mut line: &[u8]) -> Result<Option<Event>, TooLong> {
         let is_first = !mem::replace(&mut self.begun, true);
         if is_first {
@@ -147,7 +147,7 @@ impl Decoder {
         if line.is_empty() {
             return Ok(self.dispatch());
         }
-        // The fast path is for the most frequent line.
+        // Fast path for the most frequent kind of line.
         if let Some(value) = line.strip_prefix(b"data:") {
             self.append_data(without_space(value))?;
             return Ok(None);
@@ -161,7 +161,7 @@ impl Decoder {
             b"event" => self.kind = String::from_utf8_lossy(value).into_owned(),
             // llama.cpp's form of an error, which isn't in the specification.
             b"error" => return Ok(Some(self.interrupt("error", value))),
-            // Other servers send an error without a name.
+            // Other servers send an error without a field name.
             [b'{', ..] => return Ok(Some(self.interrupt("", line))),
             b"" | b"id" | b"retry" => {} // without a name it is a comment
             _ if self.stray_line.is_empty() && is_stray(line) => {
@@ -175,7 +175,7 @@ impl Decoder {
 
     fn append_data(&mut self, value: &[u8]) -> Result<(), TooLong> {
         match &mut self.data {
-            // The exact capacity: most events have one line.
+            // With the exact capacity, because most events have one line.
             None => self.data = Some(value.to_vec()),
             Some(data) => {
                 if data.len() + 1 + value.len() > EVENT_LIMIT {
@@ -188,7 +188,7 @@ impl Decoder {
         Ok(())
     }
 
-    /// An event of one line, in place of the current one.
+    /// Discards the current event and returns one of a single line instead.
     fn interrupt(&mut self, kind: &str, data: &[u8]) -> Event {
         (self.kind, self.data) = (String::new(), None);
         Event { kind: kind.to_owned(), data: data.to_vec() }
@@ -201,22 +201,22 @@ impl Decoder {
     }
 }
 
-/// Whether the first line of a body that isn't blank is one of an event stream.
+/// Whether the first non-blank line of a body is a field or a comment of an event stream.
 pub(crate) fn is_event_stream(body: &[u8]) -> bool {
     let start = body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body).trim_ascii_start();
     let name = start.split(|byte| matches!(byte, b':' | b'\n' | b'\r')).next().unwrap_or_default();
     start.starts_with(b":") || FIELDS.contains(&name)
 }
 
-/// Whether a line is neither blank nor the beginning of a field, where the stream was cut.
+/// Whether a line is neither blank nor the beginning of a field name, at which the stream may have been cut off.
 fn is_stray(line: &[u8]) -> bool {
     !line.trim_ascii().is_empty() && !FIELDS.iter().any(|name| name.starts_with(line))
 }
 
 /// The number of bytes before the first CR or LF.
 ///
-/// A search that may stop at every byte costs eight instructions a byte. A search that tests a block before it decides is
-/// compiled to vector instructions and costs less than one. So blocks without a line end are skipped first.
+/// A search that may stop at every byte takes eight instructions per byte. A test of a whole block is compiled to vector
+/// instructions and takes less than one. So blocks without a line end are skipped first.
 fn line_length(input: &[u8]) -> Option<usize> {
     const BLOCK: usize = 16;
     let is_end = |byte: &u8| u8::from(*byte == b'\n') | u8::from(*byte == b'\r');
@@ -237,8 +237,9 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
+    use crate::json::base64;
 
-    /// What is seen of an event: its type and its data.
+    /// The type and the data of an event.
     type Seen = (String, String);
 
     /// Decodes pieces as they arrive, without the event that the end of the stream may complete.
@@ -275,7 +276,7 @@ mod tests {
         serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
     }
 
-    /// An expected event: its data, or an object that names its type too.
+    /// An expected event: its data, or an object with its type and data.
     fn seen(event: &Value) -> Seen {
         let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         if event.is_string() {
@@ -362,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_line_that_is_no_field_is_kept() {
+    fn the_first_line_that_is_not_a_field_is_kept() {
         for (input, expected) in [
             ("upstream connect error\nmore\n\ndata: a\n\n", "upstream connect error"),
             ("data: a\n\nInternal: no", "Internal: no"),
@@ -417,7 +418,8 @@ mod tests {
         for case in cases["cases"].as_array().unwrap().iter().filter(follows) {
             let name = case["name"].as_str().unwrap();
             let pieces = case["chunks_b64"].as_array().unwrap().iter();
-            let pieces: Vec<Vec<u8>> = pieces.map(|piece| base64(piece.as_str().unwrap())).collect();
+            let pieces: Vec<Vec<u8>> =
+                pieces.map(|piece| base64::decode(piece.as_str().unwrap()).unwrap()).collect();
             let expected = case["events"].as_array().unwrap().iter().map(|event| {
                 let word = |name: &str| event[name].as_str().unwrap().to_owned();
                 let kind = word("event");
@@ -430,17 +432,5 @@ mod tests {
             passed += 1;
         }
         assert_eq!(passed, 92);
-    }
-
-    fn base64(text: &str) -> Vec<u8> {
-        let value = |c: u8| {
-            b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/".iter().position(|x| *x == c)
-        };
-        let bits: Vec<usize> = text.bytes().map_while(value).collect();
-        let group = |four: &[usize]| {
-            let word = four.iter().fold(0, |word, six| word << 6 | six) << (6 * (4 - four.len()));
-            (word as u32).to_be_bytes()[1..four.len()].to_vec()
-        };
-        bits.chunks(4).flat_map(group).collect()
     }
 }

@@ -18,13 +18,13 @@ pub(crate) enum StreamEvent {
     Chunk(ChatChunk),
     /// The end of the answer, which is complete.
     Done,
-    /// An error in place of the answer or of the rest of it.
+    /// An error instead of the answer or the rest of it.
     Failure(ErrorBody),
     /// No data, null, or a comment that a gateway sent as data (`data: : keepalive`).
     Ignored,
 }
 
-/// Whether data that has no blanks around it is nothing.
+/// Whether trimmed data has no content: it is empty, null or a comment.
 pub(crate) fn is_ignored(data: &[u8]) -> bool {
     matches!(data, b"" | [b':', ..] | b"null")
 }
@@ -63,8 +63,8 @@ impl StreamEvent {
     }
 }
 
-/// The chunk itself as an error, if it has no choices and is one without an `error` field: as vLLM sends it, or under one of
-/// the names that mean nothing beside an answer.
+/// The error in a chunk without choices and without an `error` field: an object of type `error`, as vLLM sends it, or one of
+/// the forms in [`success::error_among`].
 fn error_object(chunk: &ChatChunk) -> Option<ErrorBody> {
     if !chunk.choices.is_empty() {
         return None;

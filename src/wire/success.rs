@@ -1,4 +1,4 @@
-//! Finds the error that a server sends with a status of success, and the document in a body that has more than that.
+//! Finds errors that are sent with a success status, and the JSON document in a body that contains more than that.
 
 use std::borrow::Cow;
 
@@ -12,8 +12,8 @@ use crate::wire::error_body::ErrorBody;
 use crate::wire::sse::Decoder;
 use crate::wire::stream_event::is_ignored;
 
-/// The error in the body of a success, whatever else is there: an `error` field that isn't empty, beside the choices or in
-/// one of them, or an object of type `error`.
+/// The error in the body of a success: an `error` field that isn't empty, at the top level or in a choice, or an object of
+/// type `error`.
 pub(crate) fn error_in(body: &[u8]) -> Option<ErrorBody> {
     // The slow path is for bodies that aren't UTF-8.
     let text = std::str::from_utf8(body).map_or_else(|_| String::from_utf8_lossy(body), Cow::Borrowed);
@@ -36,7 +36,8 @@ pub(crate) fn error_in(body: &[u8]) -> Option<ErrorBody> {
     field(object).or_else(in_choices).or_else(typed)
 }
 
-/// The error in the body of a success that has no answer, also under the names that would mean nothing beside one.
+/// The error in the body of a success without an answer, also in the forms of [`error_among`], which don't mean an error
+/// next to an answer.
 pub(crate) fn error_instead_of_answer(body: &[u8]) -> Option<ErrorBody> {
     let budget = Budget::of_answer(body);
     let fields = || json::parse_bounded::<Map<String, Value>>(json::without_bom(body), &budget).ok();
@@ -46,10 +47,10 @@ pub(crate) fn error_instead_of_answer(body: &[u8]) -> Option<ErrorBody> {
     })
 }
 
-/// The error among the fields of a success that has no answer:
+/// The error among the fields of a success without an answer:
 ///
 /// - `base_resp` with a code other than 0 (MiniMax).
-/// - A `code` or status of 400 to 599 beside a message.
+/// - A `code` or status of 400 to 599 together with a message.
 /// - `success: false` (Cloudflare and several gateways).
 /// - `detail` (FastAPI's error handler), unless there is usage.
 pub(crate) fn error_among(fields: &Map<String, Value>, has_usage: bool) -> Option<ErrorBody> {
@@ -64,7 +65,7 @@ pub(crate) fn error_among(fields: &Map<String, Value>, has_usage: bool) -> Optio
     (unsuccessful || has_detail || named).then_some(error)
 }
 
-/// MiniMax's own form of an error, with the status that its code stands for.
+/// MiniMax's error format, with the status that its code corresponds to.
 fn minimax_error(base_resp: &Value) -> Option<ErrorBody> {
     let code = match base_resp.get("status_code")? {
         Value::Number(number) => number.to_string(),
@@ -83,8 +84,8 @@ fn minimax_error(base_resp: &Value) -> Option<ErrorBody> {
     Some(ErrorBody::with_status(code, status, message.filter(|message| !message.is_empty())))
 }
 
-/// The JSON object in a body: without what marks the end of a stream behind it, and out of a list, in which Google's
-/// compatible API wraps it. None where the body isn't a JSON object with no more than that around it.
+/// The JSON object in a body, without end-of-stream events after it and without the list in which Google's compatible API
+/// wraps it. `None` if there is anything else around it.
 pub(crate) fn document(body: &[u8]) -> Option<&[u8]> {
     let mut cursor = JsonCursor::new(json::without_bom(body));
     let first = value_text(&mut cursor)?;
@@ -116,7 +117,7 @@ fn value_text<'a>(cursor: &mut JsonCursor<'a>) -> Option<&'a [u8]> {
     Some(cursor.text_since(&start).trim_ascii())
 }
 
-/// Whether these are events that end a stream, if any at all: `[DONE]`, and events without content.
+/// Whether there are no events but those that end a stream: `[DONE]`, and events without content.
 fn is_end_of_stream(mut events: &[u8]) -> bool {
     let mut decoder = Decoder::new();
     loop {
@@ -169,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_instead_of_an_answer_under_every_name() {
+    fn errors_instead_of_an_answer_are_found_in_every_form() {
         for (body, status, message) in [
             (r#"{"base_resp":{"status_code":1002,"status_msg":"no"},"choices":null}"#, Some(429), "no"),
             (

@@ -1,16 +1,16 @@
-//! Reads token usage from JSON: every service has the counts, and each puts the details elsewhere.
+//! Reads token usage from JSON. The counts have the same names in every service, the details do not.
 
 use crate::api::{Usage, UsageDetails};
 use crate::json::budget::Budget;
 use crate::json::cursor::{JsonCursor, SyntaxError};
 use crate::json::extra::Extra;
 
-/// Whether a field isn't kept among the unknown ones.
+/// Whether a field is excluded from the unknown ones.
 fn is_count(name: &[u8]) -> bool {
     matches!(name, b"prompt_tokens" | b"completion_tokens" | b"total_tokens")
 }
 
-/// Reads usage. `None` means that it has none of its three counts.
+/// Reads usage. `None` if it has none of its three counts.
 pub(super) fn read_usage(cursor: &mut JsonCursor<'_>, budget: &Budget) -> Result<Option<Usage>, SyntaxError> {
     let start = cursor.clone();
     if !cursor.enter(b'{')? {

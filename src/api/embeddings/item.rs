@@ -1,4 +1,4 @@
-//! One embedding as servers send it, its vector in each of its forms.
+//! Deserializes one embedding, whose vector is a list of numbers or base64.
 
 use std::fmt;
 
@@ -13,7 +13,7 @@ use crate::json::budget::Budget;
 use crate::json::lenient::{Lenient, count, to_float};
 use crate::json::object::json_object;
 
-/// An embedding as servers send it: the index may be missing, and the vector may be base64.
+/// The wire format of [`Embedding`]: the index may be missing, and the vector may be base64.
 #[derive(Default)]
 pub(super) struct EmbeddingItem {
     pub(super) index: Option<u64>,
@@ -23,19 +23,19 @@ pub(super) struct EmbeddingItem {
 
 json_object!(deserialize EmbeddingItem { index: "index" => index, embedding: "embedding" => vector });
 
-/// Reads an index: an integer, also in the form of a float or of a string.
+/// Reads an index: an integer, possibly written as a float or a string.
 fn index(value: Value) -> Lenient<u64> {
     let is_whole = to_float(&value).is_none_or(|number| number.fract() == 0.0);
     if is_whole { count(value) } else { Err(value) }
 }
 
 impl EmbeddingItem {
-    /// The embedding; its position counts where it has no index.
-    pub(super) fn at(self, position: usize) -> Result<Embedding, &'static str> {
+    /// Converts the item; without an index, its position is used.
+    pub(super) fn into_embedding(self, position: usize) -> Result<Embedding, &'static str> {
         let EmbeddingItem { index, embedding, extra } = self;
         let embedding = embedding.ok_or("an embedding without a vector")?;
         if extra.contains_key("index") {
-            return Err("an embedding whose index isn't a number of a text");
+            return Err("an embedding whose index isn't a non-negative integer");
         }
         Ok(Embedding { index: index.unwrap_or(position as u64), embedding, extra: extra.into() })
     }
@@ -45,27 +45,26 @@ impl TryFrom<EmbeddingItem> for Embedding {
     type Error = &'static str;
 
     fn try_from(item: EmbeddingItem) -> Result<Self, &'static str> {
-        item.at(0)
+        item.into_embedding(0)
     }
 }
 
 /// A vector as a list of numbers, or as base64 of little-endian floats of four bytes each.
 struct Vector(Vec<f32>);
 
-/// The numbers of a field that is a vector.
 fn vector(Vector(numbers): Vector) -> Lenient<Vec<f32>> {
     Ok(Some(numbers))
 }
 
 impl Bounded for Vector {
     fn read<'de, D: Deserializer<'de>>(deserializer: D, budget: &Budget) -> Result<Vector, D::Error> {
-        deserializer.deserialize_any(Numbers(budget))
+        deserializer.deserialize_any(VectorVisitor(budget))
     }
 }
 
-struct Numbers<'b>(&'b Budget);
+struct VectorVisitor<'b>(&'b Budget);
 
-impl<'de> Visitor<'de> for Numbers<'_> {
+impl<'de> Visitor<'de> for VectorVisitor<'_> {
     type Value = Vector;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -85,7 +84,7 @@ impl<'de> Visitor<'de> for Numbers<'_> {
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<Vector, E> {
         let bytes = base64::decode(text).filter(|bytes| bytes.len() % 4 == 0);
-        let bytes = bytes.ok_or_else(|| E::custom("a vector that isn't base64 of floats"))?;
+        let bytes = bytes.ok_or_else(|| E::custom("a vector that isn't base64-encoded floats"))?;
         let floats = bytes.chunks_exact(4).filter_map(<[u8]>::first_chunk);
         Ok(Vector(floats.map(|float| f32::from_le_bytes(*float)).collect()))
     }

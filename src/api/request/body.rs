@@ -1,4 +1,4 @@
-//! A chat request as JSON: in full, and as the body of a call with or without a stream.
+//! The JSON of a chat request: in full, and as the body of a call with or without streaming.
 
 use serde::ser::{Serialize, Serializer};
 use serde_json::{Value, json};
@@ -32,13 +32,13 @@ json_object!(ChatRequest {
     optional user: "user" => text,
 } finish without_stream);
 
-/// Drops `stream` of a saved request: the method that sends the request decides it.
+/// Removes `stream` from a saved request: the method that sends the request decides it.
 fn without_stream(mut request: ChatRequest) -> ChatRequest {
     request.extra.remove("stream");
     request
 }
 
-/// Reads a text or a list of texts.
+/// Reads a string or a list of strings.
 fn stop(value: Value) -> Lenient<Vec<String>> {
     match value {
         Value::String(text) => Ok(Some(vec![text])),
@@ -47,10 +47,10 @@ fn stop(value: Value) -> Lenient<Vec<String>> {
 }
 
 impl ChatRequest {
-    /// The names in JSON of the fields that have a setter. All others are set with [`extra`](ChatRequest::extra).
+    /// The JSON names of the fields that have a setter. All others are set with [`extra`](ChatRequest::extra).
     pub const FIELDS: &'static [&'static str] = <ChatRequest as KnownFields>::NAMES;
 
-    /// Whether a stream of this request has to be asked for its usage: not where the caller decided.
+    /// Whether a stream may request usage: the caller's `stream_options` don't decide it.
     pub(crate) fn asks_for_usage(&self) -> bool {
         let options = self.extra.get("stream_options");
         options.is_none_or(|options| {
@@ -58,17 +58,17 @@ impl ChatRequest {
         })
     }
 
-    /// The body of a call without a stream.
+    /// The body of a call without streaming.
     pub(crate) fn body(&self) -> RequestBody<'_> {
         RequestBody { request: self, stream: false, usage: false }
     }
 
-    /// The body of a call with a stream. `usage` asks for usage at its end, unless the caller decided.
+    /// The body of a streaming call. `usage` requests usage at the end of the stream, unless the caller's options decide it.
     pub(crate) fn stream_body(&self, usage: bool) -> RequestBody<'_> {
         RequestBody { request: self, stream: true, usage: usage && self.asks_for_usage() }
     }
 
-    /// The caller's options of the stream, with usage.
+    /// The caller's `stream_options` with `include_usage`.
     fn options_with_usage(&self) -> Value {
         let mut options = self.extra.get("stream_options").cloned().unwrap_or_else(|| json!({}));
         if let Some(options) = options.as_object_mut() {
@@ -89,7 +89,7 @@ impl Serialize for RequestBody<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut object = ObjectWriter::new(serializer, &self.request.extra)?;
         self.request.write_fields(&mut object)?;
-        // Services refuse the options of a stream where there is no stream.
+        // Services reject stream options without `stream`.
         if !self.stream || self.usage {
             object.omit_extra("stream_options");
         }

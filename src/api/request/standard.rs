@@ -1,24 +1,25 @@
-//! Strips requests to what OpenAI's API reference defines, for services that refuse anything else.
+//! Strips requests down to what OpenAI's API reference defines, for services that reject unknown fields.
 
 use serde_json::{Map, Value};
 
 use crate::api::{ChatRequest, Content, FunctionCall, Message, Part, Tool, ToolCall};
 use crate::json::extra::Extra;
 
-/// The parts of a message besides text: the type, which is also the name of a field, and the fields of the object in it.
+/// Content parts other than text: the type, which is also the name of the field with the part's object, and that object's
+/// fields.
 const PARTS: [(&str, &[&str]); 3] = [
     ("image_url", &["url", "detail"]),
     ("input_audio", &["data", "format"]),
     ("file", &["file_data", "file_id", "filename"]),
 ];
 
-/// The types of tools: the type, which is also the name of a field, and the fields of the object in it.
+/// Tool types: the type, which is also the name of the field with the tool's object, and that object's fields.
 const TOOLS: [(&str, &[&str]); 2] = [
     ("function", &["name", "description", "parameters", "strict"]),
     ("custom", &["name", "description", "format"]),
 ];
 
-/// The fields of a request that have no setter.
+/// The request fields in the API reference that have no setter.
 const OTHER_FIELDS: [&str; 15] = [
     "audio",
     "function_call",
@@ -38,19 +39,20 @@ const OTHER_FIELDS: [&str; 15] = [
 ];
 
 impl Message {
-    /// The message without what only some services know, to send it to a service that refuses unknown fields: for example
-    /// the answer of one service, in a conversation that another one continues.
+    /// Removes service-specific fields, to send the message to a service that rejects unknown fields: for example an answer
+    /// from one service in a conversation that continues with another.
     ///
-    /// What stays is what OpenAI's API reference defines for the messages of a request:
+    /// What remains is what OpenAI's API reference defines for request messages:
     ///
     /// - the role, the refusal, the id of the tool call that a tool's message answers, and the `name`;
-    /// - the text. Parts that are all text become one text, because many services accept no list. Of other parts `image_url`,
-    ///   `input_audio` and `file` stay, with their own fields. Parts of other types, such as reasoning or video, go;
+    /// - the content. If all parts are text, they are joined into one string, because many services accept no list. Parts of
+    ///   the types `image_url`, `input_audio` and `file` keep their standard fields. Others, such as reasoning or video, are
+    ///   removed;
     /// - tool calls: id, type, and the function's name and arguments, or the name and input of a custom tool; and a
     ///   `function_call`.
     ///
-    /// Everything else goes: reasoning, annotations, the id of an audio answer, signatures, `cache_control` and unknown
-    /// fields. A message of which no content and no call stays has an empty text.
+    /// Everything else is removed: reasoning, annotations, the id of an audio answer, signatures, `cache_control` and unknown
+    /// fields. A message left without content, calls and refusal gets an empty text.
     ///
     /// ```
     /// use holysheep::{ChatRequest, ChatResponse};
@@ -88,11 +90,11 @@ impl Message {
 }
 
 impl ChatRequest {
-    /// The request without what only some services know, to send it to a service that refuses unknown fields.
+    /// Removes service-specific fields, to send the request to a service that rejects unknown fields.
     ///
-    /// What stays is what OpenAI's API reference defines: of each message what [`Message::into_standard`] leaves, tools of the
-    /// types `function` and `custom` with their own fields, and all fields of the request except those that the reference
-    /// doesn't name, such as `provider` or `top_k`. The values of fields aren't checked, and no service supports all fields.
+    /// Messages are reduced by [`Message::into_standard`]. Tools of the types `function` and `custom` keep their standard
+    /// fields, and other tools are removed. So are request fields that OpenAI's API reference doesn't define, such as
+    /// `provider` or `top_k`. The values of fields aren't checked, and no service supports all fields.
     pub fn into_standard(mut self) -> ChatRequest {
         let is_known = |name: &str| ChatRequest::FIELDS.contains(&name) || OTHER_FIELDS.contains(&name);
         self.messages = self.messages.into_iter().map(Message::into_standard).collect();
@@ -102,7 +104,7 @@ impl ChatRequest {
     }
 }
 
-/// None where nothing stays.
+/// `None` if nothing remains.
 fn standard_content(content: Content) -> Option<Content> {
     if content.parts().is_empty() {
         return Some(content).filter(|content| !content.text().is_empty());
@@ -121,9 +123,9 @@ fn standard_part(part: &Part) -> Option<Part> {
     }
     let (kind, names) = PARTS.iter().find(|(kind, _)| *kind == part.kind())?;
     match part.fields().get(*kind)? {
-        // Some services accept the address alone.
+        // Some services accept a bare URL.
         Value::String(url) if *kind == "image_url" => Some(Part::image_url(url)),
-        Value::Object(fields) => Some(Part::of(kind, picked(fields, names))),
+        Value::Object(fields) => Some(Part::of(kind, pick(fields, names))),
         _ => None,
     }
 }
@@ -132,7 +134,7 @@ fn standard_tool_call(call: ToolCall) -> ToolCall {
     let ToolCall { id, kind, function, extra } = call;
     let extra = match extra.get("custom") {
         Some(Value::Object(custom)) if kind == "custom" => {
-            Extra::from(object([("custom", picked(custom, &["name", "input"]))]))
+            Extra::from(object([("custom", pick(custom, &["name", "input"]))]))
         }
         _ => Extra::default(),
     };
@@ -147,15 +149,15 @@ fn standard_tool(tool: &Tool) -> Option<Tool> {
     let kind = tool.fields().get("type").and_then(Value::as_str)?;
     let (kind, names) = TOOLS.iter().find(|(known, _)| *known == kind)?;
     let fields = tool.fields().get(*kind)?.as_object()?;
-    Some(Tool::other(object([("type", (*kind).into()), (*kind, picked(fields, names))])))
+    Some(Tool::other(object([("type", (*kind).into()), (*kind, pick(fields, names))])))
 }
 
 fn object<const N: usize>(fields: [(&str, Value); N]) -> Map<String, Value> {
     fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
-/// The fields with these names.
-fn picked(fields: &Map<String, Value>, names: &[&str]) -> Value {
+/// An object of only the fields with these names.
+fn pick(fields: &Map<String, Value>, names: &[&str]) -> Value {
     let picked = fields.iter().filter(|(name, _)| names.contains(&name.as_str()));
     Value::Object(picked.map(|(name, value)| (name.clone(), value.clone())).collect())
 }
@@ -170,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_standard_has_stays() {
+    fn standard_fields_are_kept() {
         for message in [
             json!({"role": "system", "content": "a", "name": "n"}),
             json!({"role": "assistant", "content": null, "refusal": "no"}),
@@ -192,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_some_services_know_goes() {
+    fn service_specific_fields_are_removed() {
         let answer = json!({
             "role": "assistant", "content": "a", "refusal": "", "reasoning": "r", "reasoning_content": "r",
             "reasoning_details": [{"n": 1}], "annotations": [], "audio": {"id": "x"}, "cache_control": {"x": 1},
@@ -212,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_become_one_and_other_parts_lose_unknown_fields() {
+    fn texts_are_joined_and_other_parts_lose_unknown_fields() {
         let content =
             |content: Value| stripped(json!({"role": "user", "content": content}))["content"].take();
         let thinking = json!({"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]});
@@ -231,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_keeps_the_fields_of_the_standard() {
+    fn a_request_keeps_only_standard_fields() {
         let tool = json!({"type": "function", "function": {"name": "f", "parameters": {}, "strict": true}});
         let mut odd_tool = tool.clone();
         odd_tool["cache_control"] = json!({});
@@ -248,6 +250,6 @@ mod tests {
         });
         assert_eq!(to_value(from_value::<ChatRequest>(request).unwrap().into_standard()).unwrap(), expected);
         let overridden = ChatRequest::new("m").user("a").extra("temperature", "hot");
-        assert_eq!(overridden.clone().into_standard(), overridden, "a setter has that field");
+        assert_eq!(overridden.clone().into_standard(), overridden, "a field that has a setter is kept");
     }
 }

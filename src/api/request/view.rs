@@ -1,4 +1,4 @@
-//! The fields of a chat request, to be read.
+//! A read-only view of a chat request.
 
 use std::fmt;
 
@@ -9,9 +9,9 @@ use crate::api::request::ChatRequest;
 use crate::api::response_format::ResponseFormat;
 use crate::api::tools::{Tool, ToolChoice};
 
-/// The fields of a [`ChatRequest`], to be read. Made by [`ChatRequest::view`].
+/// A read-only view of a [`ChatRequest`], returned by [`ChatRequest::view`].
 ///
-/// The names are those in JSON. A field that wasn't set is `None` or empty.
+/// Fields have their JSON names. Unset fields are `None` or empty.
 ///
 /// ```
 /// use holysheep::{ChatRequest, Role};
@@ -34,7 +34,7 @@ pub struct ChatRequestView<'a> {
     pub top_p: Option<f64>,
     /// The penalty for tokens that occurred before.
     pub presence_penalty: Option<f64>,
-    /// The penalty for tokens by how often they occurred before.
+    /// The penalty for tokens in proportion to how often they occurred before.
     pub frequency_penalty: Option<f64>,
     /// The maximum number of tokens in the answer.
     pub max_tokens: Option<u64>,
@@ -42,7 +42,7 @@ pub struct ChatRequestView<'a> {
     pub max_completion_tokens: Option<u64>,
     /// The number of answers.
     pub n: Option<u64>,
-    /// Texts that end the answer.
+    /// Stop sequences.
     pub stop: &'a [String],
     /// The seed for sampling.
     pub seed: Option<i64>,
@@ -60,14 +60,14 @@ pub struct ChatRequestView<'a> {
     pub logprobs: Option<bool>,
     /// The number of most likely tokens to return at each position.
     pub top_logprobs: Option<u64>,
-    /// The end user that the request is made for.
+    /// The id of the end user on whose behalf the request is made.
     pub user: Option<&'a str>,
-    /// All other fields. One with the name of a field above overrides it.
+    /// All other fields. A field with a name from above overrides that field.
     pub extra: &'a Map<String, Value>,
 }
 
 impl ChatRequest {
-    /// The fields of the request, to be read.
+    /// A read-only view of the fields.
     pub fn view(&self) -> ChatRequestView<'_> {
         ChatRequestView {
             model: &self.model,
@@ -95,7 +95,7 @@ impl ChatRequest {
 }
 
 impl fmt::Debug for ChatRequestView<'_> {
-    /// Shows what may be logged: no content.
+    /// Omits content, because debug output is often logged.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ChatRequestView")
             .field("model", &self.model)

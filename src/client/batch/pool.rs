@@ -1,4 +1,4 @@
-//! The workers of a batch: each pulls requests, sends calls whose turn it is, and queues results.
+//! The workers of a batch: they pull requests, send calls that have a permit, and queue results.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -16,7 +16,7 @@ use crate::error::Error;
 use crate::meta::Attempt;
 use crate::runtime::sync::{lock, wait};
 
-/// What the workers of a batch share.
+/// State that the workers of a batch share.
 pub(super) struct WorkerPool<I: Iterator>
 where
     I::Item: BatchRequest,
@@ -27,12 +27,12 @@ where
 }
 
 struct Input<I> {
-    /// None at its end.
+    /// `None` once exhausted.
     requests: Option<I>,
     pulled: usize,
 }
 
-/// The state, and what wakes the threads that wait for it to change.
+/// The state, and the condition variables for changes to it.
 struct Shared<R: BatchRequest> {
     state: Mutex<State<R>>,
     workers: Condvar,
@@ -41,7 +41,7 @@ struct Shared<R: BatchRequest> {
 
 impl<R: BatchRequest> Shared<R> {
     fn wake_all(&self) {
-        let _state = lock(&self.state); // a thread under this lock is either waiting already or sees the change
+        let _state = lock(&self.state); // so that each thread either sees the change or is already waiting
         self.workers.notify_all();
         self.consumer.notify_all();
     }
@@ -51,7 +51,7 @@ impl<R: BatchRequest> Shared<R> {
 enum Work<R> {
     Send(Task<R>, Acquired),
     Pull,
-    /// Ends a call that waits, because the client is shut down or drained.
+    /// Ends a waiting call, because the client was shut down, drained or cancelled.
     Abandon(Task<R>),
     Nothing,
 }
@@ -61,8 +61,7 @@ where
     I: Iterator + Send + 'static,
     I::Item: BatchRequest,
 {
-    /// A pool that sends requests with this client, `concurrency` at the same time, and keeps at most this many results and
-    /// waiting calls.
+    /// A pool that sends requests with this client, within these limits.
     pub(super) fn new(client: &Client, requests: I, limits: Limits, in_order: bool) -> Arc<Self> {
         let state = Mutex::new(State::new(limits, in_order));
         let shared = Arc::new(Shared { state, workers: Condvar::new(), consumer: Condvar::new() });
@@ -74,7 +73,7 @@ where
         Arc::new(WorkerPool { client: client.child(ended), input, shared })
     }
 
-    /// Adds a worker, unless there are enough. If the system provides no thread, it isn't asked again.
+    /// Adds a worker, unless there are enough. If a thread cannot be started, no more are tried.
     pub(super) fn spawn_worker(self: &Arc<Self>) {
         let mut state = lock(&self.shared.state);
         if state.threads >= state.limits.threads {
@@ -95,14 +94,14 @@ where
             state.threads -= 1;
             state.limits.threads = state.threads.max(1);
             log::warn!(
-                "the batch continues with {} threads, because the system provides no more: {error}",
+                "the batch continues with {} threads, because no more could be started: {error}",
                 state.threads
             );
         }
     }
 
-    /// Does the next thing there is to do; none when there is nothing more. Returns whether a call succeeded without having
-    /// waited.
+    /// Does the next piece of work, and returns whether a call succeeded without having waited. `None` if there is no
+    /// more work.
     fn work(&self) -> Option<bool> {
         match self.next_work() {
             Work::Nothing => None,
@@ -120,7 +119,7 @@ where
         }
     }
 
-    /// Waits for something to do.
+    /// Waits for work.
     fn next_work(&self) -> Work<I::Item> {
         let clock = &self.client.core.clock;
         let mut state = lock(&self.shared.state);
@@ -142,7 +141,7 @@ where
                     return Work::Send(task, acquired);
                 }
                 _ if !state.input_ended && state.has_room() => {
-                    state.pulling += 1; // the room stays until the input returns
+                    state.pulling += 1; // reserves the room until the input returns
                     return Work::Pull;
                 }
                 Next::Empty if state.input_ended && state.running + state.pulling == 0 => {
@@ -170,7 +169,7 @@ where
                 state.has_timekeeper = true;
                 let mut state = self.client.core.clock.wait(&self.shared.workers, state, time);
                 state.has_timekeeper = false;
-                // Another worker takes over the time while this one works.
+                // Another worker takes over the timed wait while this one works.
                 self.shared.workers.notify_one();
                 state
             }
@@ -179,7 +178,7 @@ where
         state
     }
 
-    /// Pulls the next request. One thread at a time.
+    /// Pulls the next request, in one thread at a time.
     fn pull(&self) {
         let mut input = lock(&self.input);
         let pulled =
@@ -205,7 +204,7 @@ where
         state.pulling -= 1;
         if self.client.is_drained() {
             drop(state);
-            return self.shared.wake_all(); // the consumer may have seen that nothing is running
+            return self.shared.wake_all(); // the consumer may wait for this pull
         }
         state.running += 1;
         drop(state);
@@ -222,8 +221,14 @@ where
     fn send(&self, mut task: Task<I::Item>, acquired: Acquired) -> bool {
         let core = &self.client.core;
         let Task { request, call, .. } = &mut task;
-        let attempt =
-            || core.attempt(call, acquired, |sent| request.send(&self.client, sent), I::Item::usage);
+        let attempt = || {
+            core.attempt(
+                call,
+                acquired,
+                |sent| request.send(&self.client, sent),
+                |answer| I::Item::usage(answer),
+            )
+        };
         let progressed = catch_unwind(AssertUnwindSafe(attempt));
         let (result, unpaced) = match progressed {
             Ok(Progressed::WaitForTurn) => {
@@ -237,7 +242,7 @@ where
             }
             Ok(Progressed::Done(Attempt { result, meta })) => {
                 let unpaced = result.is_ok() && meta.waited.is_zero();
-                (result.map(|response| I::Item::with_meta(response, meta)), unpaced)
+                (result.map(|response| I::Item::with_meta(*response, meta)), unpaced)
             }
             Err(_) => (Err(Error::Panicked), false),
         };
@@ -245,7 +250,7 @@ where
         unpaced
     }
 
-    /// Puts a call among those that wait for their turn, after this moment if there is one.
+    /// Queues a call for a permit, after this moment if there is one.
     fn wait(&self, task: Task<I::Item>, until: Option<Instant>) {
         let mut state = lock(&self.shared.state);
         state.running -= 1;
@@ -264,7 +269,7 @@ where
         state.waiting.reconsider();
         let awaited = state.consumer_waits && place == state.next;
         let over = state.is_over(self.client.is_drained());
-        drop(state); // the consumer finds the lock free
+        drop(state); // before the consumer is woken, so that it finds the lock free
         if awaited {
             self.shared.consumer.notify_one();
         }
@@ -273,14 +278,14 @@ where
         }
     }
 
-    /// Wakes an idle worker: there may be something to do.
+    /// Wakes an idle worker, if there is one.
     fn wake_worker(&self, state: &State<I::Item>) {
         if state.idle > 0 {
             self.shared.workers.notify_one();
         }
     }
 
-    /// Takes the next item, or waits for it; none at the end.
+    /// Takes the next item, or waits for it. `None` at the end.
     pub(super) fn take(&self) -> Option<BatchItem<I::Item>> {
         let mut state = lock(&self.shared.state);
         loop {
@@ -296,7 +301,7 @@ where
                 return panic.and_then(|panic| resume_unwind(panic));
             }
             if state.threads == 0 {
-                // The system provided no thread, so this one does the work.
+                // No thread could be started, so this one does the work.
                 drop(state);
                 self.work();
                 state = lock(&self.shared.state);

@@ -1,5 +1,5 @@
-//! The calls of a batch that wait: for a turn of their model, retries first, or for the time of a retry. Looked at by
-//! workers, it holds no thread.
+//! The waiting calls of a batch: for a permit of their model, retries first, or for the time of a retry. Workers poll
+//! the queue, so that no waiting call blocks a thread.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -12,25 +12,25 @@ pub(super) struct Task<R> {
     pub(super) index: usize,
     pub(super) request: R,
     pub(super) call: Call<'static>,
-    /// Since when it waits for its turn.
+    /// When it began to wait for a permit.
     pub(super) since: Instant,
 }
 
-/// What the queue has for a worker.
+/// The next work in the queue.
 #[expect(
     clippy::large_enum_variant,
     reason = "it is matched at once; a box would cost each call an allocation"
 )]
 pub(super) enum Next<R> {
-    /// A call whose turn it is.
+    /// A call with its permit.
     Admitted(Task<R>, Acquired),
     /// Nothing before this moment.
     NotBefore(Instant),
-    /// Nothing.
+    /// There are no waiting calls.
     Empty,
 }
 
-/// The calls that wait.
+/// The waiting calls.
 pub(super) struct WaitingCalls<R> {
     models: BTreeMap<String, ModelQueue<R>>,
     /// Calls that wait for the time of their retry, by that time and a number that makes it unique.
@@ -39,14 +39,14 @@ pub(super) struct WaitingCalls<R> {
     count: usize,
 }
 
-/// The calls that wait for a turn of one model.
+/// The calls that wait for a permit of one model.
 struct ModelQueue<R> {
     handler: AdaptiveHandler,
     retries: VecDeque<Task<R>>,
     firsts: VecDeque<Task<R>>,
-    /// The handler permits nothing before this moment, unless an answer changes that.
+    /// The handler grants no permit before this moment, unless an outcome changes that.
     not_before: Option<Instant>,
-    /// When the handler last permitted nothing: calls that are here since then have waited.
+    /// When the handler last refused a permit: calls queued before that have waited.
     refused: Option<Instant>,
 }
 
@@ -61,7 +61,7 @@ impl<R> WaitingCalls<R> {
         self.count
     }
 
-    /// Adds a call that waits for its turn, after this moment if there is one.
+    /// Adds a call that waits for a permit, after this moment if there is one.
     pub(super) fn push(&mut self, task: Task<R>, until: Option<Instant>, handlers: &HandlerRegistry) {
         self.count += 1;
         if !self.models.contains_key(task.call.model()) {
@@ -83,12 +83,12 @@ impl<R> WaitingCalls<R> {
         }
     }
 
-    /// An answer came: what the handlers said before may have changed.
+    /// Asks all handlers again, because an outcome may have changed their decision.
     pub(super) fn reconsider(&mut self) {
         self.models.values_mut().for_each(|queue| queue.not_before = None);
     }
 
-    /// The call that has waited the longest of those whose turn it is.
+    /// The call that has waited the longest, of those that get a permit.
     pub(super) fn next(&mut self, now: Instant) -> Next<R> {
         while let Some(timer) = self.timers.first_entry().filter(|timer| timer.key().0 <= now) {
             let mut task = timer.remove();
@@ -113,7 +113,7 @@ impl<R> WaitingCalls<R> {
         }
     }
 
-    /// Takes any call, to end it.
+    /// Removes any call, so that it can be ended.
     pub(super) fn pop(&mut self) -> Option<Task<R>> {
         let of_models = self.models.values_mut().find_map(ModelQueue::pop);
         let task = of_models.or_else(|| self.timers.pop_first().map(|(_, task)| task))?;
@@ -131,7 +131,7 @@ impl<R> WaitingCalls<R> {
 }
 
 impl<R> ModelQueue<R> {
-    /// Since when the call whose turn is next has waited: retries go first.
+    /// When the first call in this queue began to wait: retries go first.
     fn head(&self) -> Option<Instant> {
         self.retries.front().or(self.firsts.front()).map(|task| task.since)
     }
@@ -144,7 +144,7 @@ impl<R> ModelQueue<R> {
         task
     }
 
-    /// The first call with its permit, if the handler gives one now.
+    /// The first call with its permit, if the handler grants one now.
     fn admit(&mut self, now: Instant) -> Option<(Task<R>, Acquired)> {
         match self.handler.try_enter(now, !self.retries.is_empty()) {
             Ok(acquired) => {

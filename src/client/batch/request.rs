@@ -1,4 +1,4 @@
-//! What a batch can send: how a request becomes a call, and an answer a response.
+//! The requests that a batch can send, and how each becomes a call.
 #![allow(
     private_interfaces,
     reason = "the trait is sealed: it can't be named or implemented outside of the crate"
@@ -16,8 +16,8 @@ pub trait Sendable {
     type Answer;
 
     fn begin(&self, client: &Client) -> Result<Call<'static>>;
-    /// Makes an attempt.
-    fn send(&self, client: &Client, sent: &HttpRequest<'_>) -> Attempt<Self::Answer>;
+    /// Makes one attempt.
+    fn send(&self, client: &Client, sent: &HttpRequest<'_>) -> Attempt<Box<Self::Answer>>;
     fn usage(answer: &Self::Answer) -> Option<&Usage>;
     fn with_meta(answer: Self::Answer, meta: Meta) -> Self::Answer;
 }
@@ -29,7 +29,7 @@ impl Sendable for ChatRequest {
         client.begin_chat(self).map(Call::into_owned)
     }
 
-    fn send(&self, client: &Client, sent: &HttpRequest<'_>) -> Attempt<ChatResponse> {
+    fn send(&self, client: &Client, sent: &HttpRequest<'_>) -> Attempt<Box<ChatResponse>> {
         client.send_chat(self, sent)
     }
 
@@ -49,7 +49,7 @@ impl Sendable for EmbeddingRequest {
         client.begin_embeddings(self).map(Call::into_owned)
     }
 
-    fn send(&self, client: &Client, sent: &HttpRequest<'_>) -> Attempt<EmbeddingResponse> {
+    fn send(&self, client: &Client, sent: &HttpRequest<'_>) -> Attempt<Box<EmbeddingResponse>> {
         client.send_embeddings(self, sent)
     }
 

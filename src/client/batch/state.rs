@@ -1,4 +1,4 @@
-//! What the workers of a batch share about its progress, and the limits that it keeps to.
+//! The progress and the limits of a batch, shared by its workers.
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -7,11 +7,11 @@ use super::queue::WaitingCalls;
 use super::{BatchItem, BatchRequest};
 
 pub(super) struct State<R: BatchRequest> {
-    /// By their place in the output.
+    /// Finished items by their position in the output.
     pub(super) results: BTreeMap<usize, BatchItem<R>>,
-    /// The place of the next item to be taken.
+    /// The position of the next item to be taken.
     pub(super) next: usize,
-    /// Items finished so far: where order doesn't matter, the place of the next one.
+    /// Items finished so far: without ordering, the position of the next one.
     pub(super) count: usize,
     /// Requests that are being sent.
     pub(super) running: usize,
@@ -21,22 +21,22 @@ pub(super) struct State<R: BatchRequest> {
     pub(super) limits: Limits,
     pub(super) in_order: bool,
     pub(super) threads: usize,
-    /// Workers that wait for something to do.
+    /// Workers that wait for work.
     pub(super) idle: usize,
-    /// One of them waits for the first call whose time comes; the others only for notifications.
+    /// One of them waits until the next call is due; the others wait only for notifications.
     pub(super) has_timekeeper: bool,
     pub(super) consumer_waits: bool,
     pub(super) input_ended: bool,
     pub(super) panic: Option<Box<dyn Any + Send>>,
 }
 
-/// How much of what there may be at the same time.
+/// The limits of a batch.
 #[derive(Clone, Copy)]
 pub(super) struct Limits {
     pub(super) threads: usize,
     /// Results that no consumer has taken.
     pub(super) results: usize,
-    /// Calls that wait for a turn or a retry.
+    /// Calls that wait for a permit or a retry.
     pub(super) waiting: usize,
 }
 
@@ -72,7 +72,7 @@ impl<R: BatchRequest> State<R> {
         self.running + self.pulling + self.results.len() < limit && self.waiting.len() < self.limits.waiting
     }
 
-    /// Whether another worker would find something to do: all others are busy.
+    /// Whether another worker would find work: all others are busy.
     pub(super) fn needs_worker(&self) -> bool {
         !self.input_ended && self.idle == 0 && self.threads < self.limits.threads
     }

@@ -1,10 +1,10 @@
-//! Checks the API key: repairs what users commonly paste, or refuses it with a hint.
+//! Validation of API keys: repairs common paste errors, or rejects the key with a hint.
 
 use crate::client::config::{KEY_VARIABLE, SIGN_UP};
 use crate::error::{Error, Result};
 use crate::wire::base_url::{BaseUrl, unquoted};
 
-/// Where a key was given, for errors about it.
+/// The source of a key, for error messages.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Origin {
     Setting,
@@ -14,7 +14,7 @@ pub(super) enum Origin {
     UnsetVariable,
 }
 
-/// How the names of headers and of query parameters end that carry a credential for a service, in lower case.
+/// The endings of names of headers and query parameters that carry a credential, in lower case.
 const CREDENTIALS: [&str; 5] = ["authorization", "key", "token", "cookie", "secret"];
 
 impl Origin {
@@ -26,7 +26,7 @@ impl Origin {
     }
 }
 
-/// The key without surrounding whitespace and quotes, or what is wrong with it, without showing it.
+/// The key without surrounding whitespace and quotes, or the problem with it, in words that don't show the key.
 pub(crate) fn checked(key: &str) -> Result<&str, &'static str> {
     let key = unquoted(key);
     if key.chars().any(char::is_control) {
@@ -39,12 +39,12 @@ pub(crate) fn checked(key: &str) -> Result<&str, &'static str> {
         return Err("holds a quotation mark; give the key alone");
     }
     if !key.is_ascii() {
-        return Err("holds a character that no key has; copy the key again");
+        return Err("contains a character that is not ASCII; copy the key again");
     }
     Ok(key)
 }
 
-/// The error of a key that is missing for this address.
+/// The error for a missing key.
 pub(super) fn missing(origin: Origin, base: &BaseUrl) -> Error {
     let problem = if origin == Origin::UnsetVariable { "is not set" } else { "is empty" };
     let remedy = match origin {

@@ -1,4 +1,4 @@
-//! Checks of a configuration, each with its remedy, and the environment variables.
+//! Validation of the configuration and of the environment variables. Each error says what to change.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,14 +14,13 @@ use crate::policy::backoff::MAX_TIME;
 use crate::wire::base_url::{BaseUrl, unquoted};
 use crate::wire::secrets::Secrets;
 
-/// The environment variable that names the certificates to trust, as OpenSSL and its users read it.
+/// The environment variable that names a CA file, as OpenSSL reads it.
 const CA_VARIABLE: &str = "SSL_CERT_FILE";
 
 /// The header that carries the key.
 pub(crate) const AUTHORIZATION: &str = "authorization";
 
-/// Headers that the client sets itself, because a request doesn't work without them as they are or because they have a
-/// setting of their own.
+/// Headers that only the client sets: the protocol depends on them, or they have a setting of their own.
 const OWN_HEADERS: [&str; 9] = [
     "host",
     "expect",
@@ -48,7 +47,7 @@ impl ConfigBuilder {
             time_in_range("deadline", deadline, "leave it out")?;
         }
         if http.max_response_bytes == 0 {
-            return Err(Error::config("max_response_bytes", "is 0, so that every answer would be refused"));
+            return Err(Error::config("max_response_bytes", "must be more than 0"));
         }
         self.retry.check()?;
         self.adaptive.check()?;
@@ -72,8 +71,8 @@ impl ConfigBuilder {
         Ok(Config { settings: self, endpoint })
     }
 
-    /// Checks the key, and returns the header that it makes. There is none where the program gives one of its own, and none
-    /// without a key where none is needed.
+    /// Checks the key, and returns the value of the `Authorization` header made from it. There is none if the program
+    /// sets that header or a key function, or if no key is given and none is needed.
     fn authorization(&mut self, base: &BaseUrl) -> Result<Option<String>> {
         let mut names = self.headers.iter().map(|(name, _)| name.as_str());
         if names.clone().any(|name| name.eq_ignore_ascii_case(AUTHORIZATION)) {
@@ -96,8 +95,7 @@ impl ConfigBuilder {
     }
 }
 
-/// The header fields of every request, with placeholders for the secret ones: those of the program, and those that have a
-/// setting.
+/// The header fields of every request, with placeholders for secret values: the program's own, and those of the client.
 fn fields(
     mut fields: Vec<(String, String)>,
     authorization: Option<String>,
@@ -112,7 +110,7 @@ fn fields(
     }
     let mut add = |name: &str, value: &str| fields.push((name.to_owned(), value.to_owned()));
     add("user-agent", user_agent);
-    // ureq adds its own where it can decompress.
+    // ureq adds its own if it can decompress.
     if cfg!(not(feature = "gzip")) {
         add("accept-encoding", "identity");
     }
@@ -125,7 +123,7 @@ fn fields(
     Ok(fields)
 }
 
-/// A builder with the values of the two environment variables; an error about a value names its variable. Whether a key is
+/// A builder with the values of the two environment variables; errors about a value name its variable. Whether a key is
 /// needed depends on the other settings, too.
 pub(super) fn from_variables(key: Option<String>, base_url: Option<String>) -> Result<ConfigBuilder> {
     let mut builder = Config::builder();
@@ -142,7 +140,7 @@ pub(super) fn from_variables(key: Option<String>, base_url: Option<String>) -> R
     })
 }
 
-/// Attributes what is wrong with a value to the setting that it came from.
+/// Attributes an error about a value to the setting that the value comes from.
 fn concerning(setting: &'static str) -> impl Fn(Error) -> Error {
     move |error| match error {
         Error::Config { message, source, .. } => Error::Config { setting, message, source },
@@ -150,7 +148,7 @@ fn concerning(setting: &'static str) -> impl Fn(Error) -> Error {
     }
 }
 
-/// The address of the service, if the key may be sent there.
+/// Parses the base URL, and checks that the key may be sent there.
 fn address(url: &str, allow_plain_http: bool) -> Result<BaseUrl> {
     let base = BaseUrl::parse(url)?;
     if base.https && cfg!(not(any(feature = "rustls", feature = "native-tls"))) {
@@ -167,7 +165,7 @@ fn address(url: &str, allow_plain_http: bool) -> Result<BaseUrl> {
     Ok(base)
 }
 
-/// The shortest timeout or deadline: no exchange with a server is as fast.
+/// The minimum timeout or deadline: no exchange with a server is as fast.
 const MIN_TIME: Duration = Duration::from_millis(1);
 
 fn time_in_range(setting: &'static str, time: Duration, remedy: &str) -> Result<()> {
@@ -180,12 +178,13 @@ fn time_in_range(setting: &'static str, time: Duration, remedy: &str) -> Result<
     Ok(())
 }
 
-/// The nearest allowed deadline, with a warning in the log where that is another one. Zero is one that has passed.
+/// Clamps a deadline to the allowed range, with a warning in the log if that changes it. A deadline of zero has already
+/// passed.
 pub(crate) fn clamped_deadline(deadline: Duration) -> Duration {
     clamped("deadline", deadline, Duration::ZERO)
 }
 
-/// The nearest allowed timeout, with a warning in the log where that is another one.
+/// Clamps a timeout to the allowed range, with a warning in the log if that changes it.
 pub(crate) fn clamped_timeout(timeout: Duration) -> Duration {
     clamped("timeout", timeout, MIN_TIME)
 }
@@ -198,7 +197,7 @@ fn clamped(setting: &str, time: Duration, min: Duration) -> Duration {
     allowed
 }
 
-/// The headers of a client with a further one, or with another value of one that they have.
+/// The headers of a client with an additional one, or with another value of an existing one.
 pub(crate) fn with_header(headers: &RequestHeaders, name: &str, value: &str) -> Result<RequestHeaders> {
     refuse_own_header(name)?;
     let field = |value: &str| options::headers(&[(name.to_owned(), value.to_owned())]);

@@ -1,19 +1,19 @@
-//! Reads what an answer must hold, within a budget of memory.
+//! The expected content of a response, read within a memory budget.
 
 use crate::error::Error;
 use crate::json::budget::{Budget, Excess};
 
-/// What an answer must hold.
+/// The expected content of a response.
 pub(super) struct Expected<T> {
-    /// The list without which there is no answer; none where an answer has any form.
+    /// The list that an answer must have; `None` if any value is an answer.
     pub(super) list: Option<&'static str>,
-    /// The budget of a body.
+    /// The memory budget of a body.
     pub(super) budget: fn(&[u8]) -> Budget,
     pub(super) read: fn(&[u8], &Budget) -> serde_json::Result<T>,
     pub(super) is_answer: fn(&T) -> bool,
 }
 
-/// Why a value can't be read.
+/// Why a body can't be read.
 pub(super) enum Unread {
     Malformed(serde_json::Error),
     TooLarge(Excess),
@@ -31,7 +31,7 @@ impl<T> Expected<T> {
     }
 }
 
-/// The error of an answer that exceeds a bound on what it becomes in memory.
+/// The error for a response that exceeds its memory budget.
 pub(crate) fn too_large(excess: Excess) -> Error {
     match excess {
         Excess::Entries(limit) => Error::TooLarge { part: "parts", limit: limit as u64 },
@@ -39,9 +39,9 @@ pub(crate) fn too_large(excess: Excess) -> Error {
     }
 }
 
-/// Warns of unknown fields that were left out.
+/// Logs a warning if unknown fields were left out.
 pub(crate) fn warn_of_omitted(budget: &Budget) {
     if budget.omits_fields() {
-        log::warn!("an answer has unknown fields that would need too much memory; they are left out");
+        log::warn!("unknown fields of a response exceed the memory budget and are left out");
     }
 }

@@ -1,4 +1,4 @@
-//! A stream as an iterator of chunks, and the report of its end.
+//! The iterator over the chunks of a stream, and the report of its end.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ impl Iterator for ChatStream {
     type Item = Result<ChatChunk>;
 
     fn next(&mut self) -> Option<Result<ChatChunk>> {
-        // What is handed out can't be taken back; a stream that was opened has a chunk.
+        // A returned chunk rules out a retry. A stream that was opened has a chunk.
         (self.call, self.delivered) = (None, true);
         self.advance()
     }
@@ -22,7 +22,7 @@ impl ChatStream {
         self.end_by.is_some() || self.body.is_none()
     }
 
-    /// Reports the end of the call, if this is the one that the caller holds and it wasn't reported before.
+    /// Reports the end of the call, unless it was reported before or the caller doesn't hold this stream yet.
     pub(super) fn report_end(&mut self, error: Option<&Error>) {
         if let Some(report) = self.report.take() {
             report.end(self.accumulator.usage(), error);
@@ -33,7 +33,7 @@ impl ChatStream {
 impl std::iter::FusedIterator for ChatStream {}
 
 impl fmt::Debug for ChatStream {
-    /// Shows what may be logged: no content.
+    /// Omits the content, which must not be logged.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ChatStream")
             .field("meta", &self.meta)

@@ -1,4 +1,4 @@
-//! Receives a chat completion in whichever form it comes: what a body is, its first bytes say, not its type.
+//! Receives a chat completion as JSON or as an event stream, as its first bytes say, not its Content-Type.
 
 use std::sync::Arc;
 
@@ -16,11 +16,11 @@ use crate::runtime::clock::Clock;
 use crate::wire::accumulate::Accumulator;
 use crate::wire::sse::is_event_stream;
 
-/// A success in one of its two forms, or an error.
+/// A response in one of its two forms.
 pub(super) enum Received {
-    /// A JSON document, an HTML page, nothing at all, or any answer that isn't a success.
+    /// A JSON document, an HTML page, an empty body, or any response without a success status.
     Document(HttpResponse),
-    /// Events, none of which has been read.
+    /// An event stream, none of which has been read.
     Events(Box<ChatStream>),
 }
 
@@ -28,13 +28,13 @@ pub(super) enum Received {
 const BYTE_ORDER_MARK: [u8; 3] = *b"\xEF\xBB\xBF";
 
 impl ChatStream {
-    /// Makes an attempt of a call whose answer is wanted as a whole. Some gateways send events all the same.
+    /// Makes one attempt of a call that isn't streamed. Some gateways send an event stream anyway.
     pub(crate) fn whole(
         core: &Arc<Core>,
         options: &Arc<CallOptions>,
         request: &HttpRequest<'_>,
         choices: u64,
-    ) -> Attempt<ChatResponse> {
+    ) -> Attempt<Box<ChatResponse>> {
         let head = match core.transport.send(request) {
             Ok(head) => head,
             Err(error) => return Err(error).into(),
@@ -44,7 +44,7 @@ impl ChatStream {
             let received = ChatStream::receive(core, options, head, &meta, choices);
             return Attempt { result: received.and_then(|received| received.assemble(options)), meta };
         }
-        // Almost every answer is of this type, and reading it at once costs less.
+        // Almost every response is JSON, and reading it at once costs less.
         let response = match core.transport.read_body(head) {
             Ok(response) => response,
             Err(error) => return Err(error).into(),
@@ -59,7 +59,7 @@ impl ChatStream {
         Attempt { result: received.and_then(|received| received.assemble(options)), meta }
     }
 
-    /// Receives the beginning of an answer, as much as tells in which form it comes.
+    /// Reads as much of a response as determines its form.
     pub(super) fn receive(
         core: &Arc<Core>,
         options: &Arc<CallOptions>,
@@ -81,7 +81,7 @@ impl ChatStream {
             Some(body) => {
                 let body = body.read_to_end()?;
                 if let Some(ended) = stream.ended() {
-                    return Err(ended); // it may have cut the body
+                    return Err(ended); // that may have truncated the body
                 }
                 Ok(Received::Document(HttpResponse { status, headers: stream.headers, body }))
             }
@@ -89,17 +89,17 @@ impl ChatStream {
         }
     }
 
-    /// Waits until bytes of the body have arrived; none have at its end.
+    /// Waits until bytes of the body are available. At the end of the body there are none.
     pub(super) fn wait(&mut self) -> Result<()> {
         if let Some(ended) = self.ended() {
             return Err(ended);
         }
         let Some(body) = &mut self.body else { return Ok(()) };
         if !body.buffered().is_empty() {
-            return Ok(()); // without a look at the clock, which costs more than to decode some events
+            return Ok(()); // without reading the clock, which costs more than decoding a few events
         }
         let timeout = body.timeout();
-        // Until there is content, the model is still being waited for, whatever else arrives.
+        // Until there is content, the call still waits for the model, whatever else arrives.
         let phase = if self.has_content { Phase::Reading } else { Phase::Waiting };
         if self.idle > timeout {
             return Err(Error::Timeout { phase, after: timeout });
@@ -117,8 +117,8 @@ impl ChatStream {
         Ok(())
     }
 
-    /// Skips a byte order mark and blank lines, however many packets they come in, and returns the byte that follows. None at
-    /// the end of the body.
+    /// Skips a byte order mark and blank lines, over any number of packets, and returns the byte that follows, or
+    /// `None` at the end of the body.
     fn first_byte(&mut self) -> Result<Option<u8>> {
         let limit = self.core.transport.max_response_bytes();
         let mut mark = BYTE_ORDER_MARK.into_iter().peekable();
@@ -140,7 +140,7 @@ impl ChatStream {
         }
     }
 
-    /// Reads an answer of which no chunk is handed out, so that a failure can be retried.
+    /// Reads a whole answer without returning chunks, so that a failure can be retried.
     fn assemble(mut self) -> Result<ChatResponse> {
         while let Some(chunk) = self.advance() {
             chunk.map_err(|error| match error {
@@ -155,11 +155,11 @@ impl ChatStream {
 }
 
 impl Received {
-    /// The whole answer.
-    fn assemble(self, options: &CallOptions) -> Result<ChatResponse> {
+    /// Decodes the whole answer.
+    fn assemble(self, options: &CallOptions) -> Result<Box<ChatResponse>> {
         match self {
             Received::Document(response) => options.decoder.decode_chat(&response),
-            Received::Events(stream) => stream.assemble(),
+            Received::Events(stream) => stream.assemble().map(Box::new),
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Joins characters that a gateway split over two chunks: it escaped each half of a surrogate pair (RFC 8259, section 7) in
-//! a chunk of its own. Gateways written in JavaScript do that, because their strings consist of such halves.
+//! Joins surrogate pairs (RFC 8259, section 7) that a gateway split across two chunks. Gateways written in JavaScript do that,
+//! because JavaScript strings are sequences of UTF-16 code units.
 
 use std::mem;
 
@@ -9,73 +9,73 @@ use crate::json::cursor::{JsonCursor, RawValue, SyntaxError};
 use crate::json::extra::Extra;
 use crate::json::surrogate;
 
-/// What the parser of a chunk makes of half a pair.
+/// What the parser of a chunk substitutes for a lone surrogate.
 const REPLACEMENT: char = char::REPLACEMENT_CHARACTER;
 
-/// The first halves whose second halves haven't come.
+/// The high surrogates whose low surrogates haven't arrived.
 #[derive(Debug, Default)]
 pub(super) struct Surrogates {
-    pending: Vec<FirstHalf>,
+    pending: Vec<HighSurrogate>,
 }
 
 #[derive(Debug)]
-struct FirstHalf {
+struct HighSurrogate {
     /// The index of the choice.
     choice: u32,
     field: Field,
-    half: u16,
+    unit: u16,
 }
 
-/// A text that is sent in parts.
+/// A text that is streamed in parts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Field {
     Content,
     Reasoning,
     ReasoningContent,
     Refusal,
-    /// The arguments of a tool call. The number is the index of the call, or its position in the chunk where it has none.
+    /// The arguments of a tool call. The number is the index of the call, or its position in the chunk if it has none.
     Arguments(u64),
     /// The arguments of a call in the deprecated form.
     FunctionArguments,
 }
 
-/// The halves at the ends of a text in a chunk.
+/// The surrogates without their other half at the ends of a text in a chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Ends {
     /// The position of the choice in the chunk.
     choice: usize,
     field: Field,
-    /// A second half, with which the text begins.
-    second: Option<u16>,
-    /// A first half, with which the text ends.
-    first: Option<u16>,
+    /// A low surrogate at the beginning of the text.
+    low: Option<u16>,
+    /// A high surrogate at the end of the text.
+    high: Option<u16>,
 }
 
 impl Surrogates {
-    /// Completes the characters in a chunk whose first halves came before, and keeps the first halves at the ends of its
+    /// Joins pending high surrogates with the low surrogates in a chunk, and holds back high surrogates at the ends of its
     /// texts for the next chunk.
     #[inline]
     pub(super) fn join(&mut self, chunk: &mut ChatChunk) {
         if !self.pending.is_empty() || chunk.choices.iter().any(may_be_split) {
-            self.join_halves(chunk);
+            self.join_pairs(chunk);
         }
     }
 
-    /// The halves that never got their other half, as a chunk.
+    /// A chunk with a replacement character for each surrogate that is still pending.
     pub(super) fn rest(&mut self) -> Option<ChatChunk> {
         let mut choices: Vec<ChunkChoice> = Vec::new();
-        for FirstHalf { choice: index, field, .. } in mem::take(&mut self.pending) {
+        for HighSurrogate { choice: index, field, .. } in mem::take(&mut self.pending) {
             let position = choices.iter().position(|choice| choice.index == index).unwrap_or_else(|| {
                 choices.push(ChunkChoice { index, ..ChunkChoice::default() });
                 choices.len() - 1
             });
-            append(&mut choices[position], field);
+            append_replacement(&mut choices[position], field);
         }
         let (extra, head) = (Extra::default(), ChunkHead::default());
         (!choices.is_empty()).then_some(ChatChunk { choices, usage: None, extra, head })
     }
 
-    fn join_halves(&mut self, chunk: &mut ChatChunk) {
+    fn join_pairs(&mut self, chunk: &mut ChatChunk) {
         let ends = find_ends(chunk.extra.json()).unwrap_or_default();
         for (position, choice) in chunk.choices.iter_mut().enumerate() {
             let index = choice.index;
@@ -84,10 +84,10 @@ impl Surrogates {
                 self.join_text(index, field, text, ends);
             });
             if choice.finish_reason.is_some() {
-                self.pending.retain(|half| {
-                    let is_other = half.choice != index;
+                self.pending.retain(|high| {
+                    let is_other = high.choice != index;
                     if !is_other {
-                        append(choice, half.field);
+                        append_replacement(choice, high.field);
                     }
                     is_other
                 });
@@ -99,29 +99,29 @@ impl Surrogates {
         if text.is_empty() {
             return;
         }
-        let is_same = |pending: &FirstHalf| pending.choice == choice && pending.field == field;
+        let is_same = |pending: &HighSurrogate| pending.choice == choice && pending.field == field;
         if let Some(position) = self.pending.iter().position(is_same) {
-            let first = self.pending.swap_remove(position).half;
-            match ends.and_then(|ends| ends.second).and_then(|second| pair(first, second)) {
+            let high = self.pending.swap_remove(position).unit;
+            match ends.and_then(|ends| ends.low).and_then(|low| pair(high, low)) {
                 Some(joined) if text.starts_with(REPLACEMENT) => {
                     text.replace_range(..REPLACEMENT.len_utf8(), joined.encode_utf8(&mut [0; 4]));
                 }
                 _ => text.insert(0, REPLACEMENT),
             }
         }
-        if let Some(half) = ends.and_then(|ends| ends.first).filter(|_| text.ends_with(REPLACEMENT)) {
+        if let Some(unit) = ends.and_then(|ends| ends.high).filter(|_| text.ends_with(REPLACEMENT)) {
             text.pop();
-            self.pending.push(FirstHalf { choice, field, half });
+            self.pending.push(HighSurrogate { choice, field, unit });
         }
     }
 }
 
 /// The character of a surrogate pair.
-fn pair(first: u16, second: u16) -> Option<char> {
-    char::decode_utf16([first, second]).next()?.ok()
+fn pair(high: u16, low: u16) -> Option<char> {
+    char::decode_utf16([high, low]).next()?.ok()
 }
 
-/// Whether a text of a choice begins or ends with what the parser makes of half a pair.
+/// Whether a text of a choice begins or ends with a replacement character.
 fn may_be_split(choice: &ChunkChoice) -> bool {
     let is_split = |text: &str| text.ends_with(REPLACEMENT) || text.starts_with(REPLACEMENT);
     let may_be = |text: &Option<String>| text.as_deref().is_some_and(is_split);
@@ -134,7 +134,7 @@ fn may_be_split(choice: &ChunkChoice) -> bool {
         || delta.function_call.as_ref().is_some_and(|call| may_be(&call.arguments))
 }
 
-/// Passes each text of a choice on that is sent in parts. Content in parts of its own isn't one.
+/// Calls `visit` for each text of a choice that is streamed in parts. Content that is a list isn't one.
 fn for_each_text(choice: &mut ChunkChoice, mut visit: impl FnMut(Field, &mut String)) {
     let delta = &mut choice.delta;
     let mut visit_if_any = |field: Field, text: Option<&mut String>| {
@@ -154,8 +154,8 @@ fn for_each_text(choice: &mut ChunkChoice, mut visit: impl FnMut(Field, &mut Str
     visit_if_any(Field::FunctionArguments, function_call.and_then(|call| call.arguments.as_mut()));
 }
 
-/// Appends the replacement of half a pair to a text of a choice.
-fn append(choice: &mut ChunkChoice, field: Field) {
+/// Appends a replacement character to a text of a choice.
+fn append_replacement(choice: &mut ChunkChoice, field: Field) {
     let delta = &mut choice.delta;
     let text = match field {
         Field::Content => match delta.content.get_or_insert_default().plain_text_mut() {
@@ -180,7 +180,7 @@ fn append(choice: &mut ChunkChoice, field: Field) {
     text.push(REPLACEMENT);
 }
 
-/// The halves at the ends of the texts in the JSON of a chunk.
+/// The surrogates at the ends of the texts in the JSON of a chunk.
 fn find_ends(json: &[u8]) -> Result<Vec<Ends>, SyntaxError> {
     let mut found = Vec::new();
     for_each_field(&mut JsonCursor::new(json), |name, cursor| {
@@ -271,7 +271,7 @@ fn find_ends_of_arguments(
     })
 }
 
-/// Passes each field of an object on, which has to read its value. A value of another type is skipped.
+/// Calls `visit` for each field of an object; it has to read the value. A value of another type is skipped.
 fn for_each_field<'a>(
     cursor: &mut JsonCursor<'a>,
     mut visit: impl FnMut(&[u8], &mut JsonCursor<'a>) -> Result<(), SyntaxError>,
@@ -284,17 +284,17 @@ fn for_each_field<'a>(
     Ok(())
 }
 
-/// The halves at the ends of a value; none where there are none.
+/// The surrogates at the ends of a string, if there are any.
 fn ends(value: RawValue<'_>, choice: usize, field: Field) -> Option<Ends> {
     let RawValue::Escaped(json) = value else { return None };
     let inside = json.get(1..json.len() - 1)?;
-    let second = surrogate(inside).filter(|unit| *unit >= 0xDC00);
-    let first = inside.len().checked_sub(r"\uD800".len()).and_then(|start| {
+    let low = surrogate(inside).filter(|unit| *unit >= 0xDC00);
+    let high = inside.len().checked_sub(r"\uD800".len()).and_then(|start| {
         let backslashes = inside[..=start].iter().rev().take_while(|byte| **byte == b'\\').count();
         let is_escape = backslashes % 2 == 1; // otherwise the backslash itself is escaped
         surrogate(&inside[start..]).filter(|unit| is_escape && *unit < 0xDC00)
     });
-    (second.is_some() || first.is_some()).then_some(Ends { choice, field, second, first })
+    (low.is_some() || high.is_some()).then_some(Ends { choice, field, low, high })
 }
 
 #[cfg(test)]
@@ -303,7 +303,7 @@ mod tests {
     use crate::json::budget::Budget;
     use crate::wire::completion::decode_chunk;
 
-    /// The chunks of a stream, joined; the rest of it is the last one.
+    /// The chunks of a stream, joined, and a last one for the surrogates that are still pending.
     fn joined(chunks: &[&str]) -> Vec<ChatChunk> {
         let mut surrogates = Surrogates::default();
         let join = |choices: &&str| {
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pair_is_joined_and_a_lone_half_replaced() {
+    fn a_pair_is_joined_and_a_lone_surrogate_is_replaced() {
         for (deltas, expected) in [
             (&[r"a\ud83e", r"\udd80b"][..], &["a", "🦀b"][..]),
             (&[r"\ud83e", "", r"\udd80"], &["", "", "🦀"]),
@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_a_choice_replaces_its_halves_only() {
+    fn the_end_of_a_choice_replaces_only_its_own_surrogates() {
         let chunks = joined(&[
             r#"{"index":0,"delta":{"content":"\ud83e"}},null,{"index":1,"delta":{"content":"\ud83e"}}"#,
             r#"{"index":0,"delta":{},"finish_reason":"stop"}"#,
@@ -359,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn halves_of_every_text_are_kept_apart() {
+    fn surrogates_of_different_texts_are_kept_apart() {
         let first = r#"{"delta":{"content":"\ud83e","reasoning":"\ud83e","reasoning_content":"\ud83e","refusal":"\ud83e",
             "function_call":{"arguments":"\ud83e"},"tool_calls":[null,{"index":2,"function":{"arguments":"\ud83e"}},
             {"index":1,"function":{"name":"f","arguments":"a"}}]}}"#;

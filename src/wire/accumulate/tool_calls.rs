@@ -8,7 +8,7 @@ use crate::api::{FunctionCall, ToolCall, ToolCallDelta};
 use crate::json::budget::{Budget, Excess};
 use crate::wire::accumulate::merge;
 
-/// The tool calls of one choice so far.
+/// The tool calls of one choice, assembled so far.
 #[derive(Debug, Default)]
 pub(super) struct PartialToolCalls {
     calls: Vec<PartialToolCall>,
@@ -45,7 +45,7 @@ impl PartialToolCalls {
         self.calls.into_iter().map(PartialToolCall::into_call).collect()
     }
 
-    /// The position of the call that a delta belongs to: by id, then by index, then the last one. `None` where the delta
+    /// The position of the call that a delta belongs to: by id, then by index, then the last one. `None` if the delta
     /// begins a call.
     ///
     /// Some servers omit ids or indices, repeat them in every delta, give every call the index 0 (Gemini), or give every
@@ -78,7 +78,7 @@ impl PartialToolCall {
         let other_id = id.is_some() && !self.call.id.is_empty();
         match function.arguments.trim_end() {
             _ if function.name.is_empty() => other_id,
-            // Without arguments yet, it may be the rest of a split name, unless its id or index belongs to another call.
+            // Before any arguments, it may be the rest of a split name, unless its id or index belongs to another call.
             "" => other_id || (function.name != name && !same_index),
             _ if function.name != name => true,
             arguments => is_complete_json(arguments),
@@ -96,7 +96,7 @@ impl PartialToolCall {
         }
         let FunctionCall { name, arguments, .. } = &mut call.function;
         if let Some(next) = &delta.function.name {
-            // A name that is the same, or that follows arguments, is a repetition.
+            // An equal name, or one after arguments, is a repetition.
             if arguments.is_empty() && next != name {
                 name.push_str(next);
             }

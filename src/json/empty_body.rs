@@ -1,18 +1,18 @@
-//! A deserializer without a value: only a type that can be nothing is read from it.
+//! A deserializer for empty response bodies.
 
 use serde::de::value::Error;
 use serde::de::{Deserializer, Error as _, Visitor};
 use serde::forward_to_deserialize_any;
 
-/// Deserializes `()`, a unit struct, and an `Option`, which is none. Every other type is an error, in contrast to JSON's null,
-/// which is a value of some.
-pub(crate) struct Nothing;
+/// Deserializes `()`, unit structs and `Option`, as `None`. Every other type is an error, also one that accepts JSON's null,
+/// such as `serde_json::Value`.
+pub(crate) struct EmptyBody;
 
-impl<'de> Deserializer<'de> for Nothing {
+impl<'de> Deserializer<'de> for EmptyBody {
     type Error = Error;
 
     fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Error> {
-        Err(Error::custom("there is no value"))
+        Err(Error::custom("the body is empty"))
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
@@ -45,12 +45,12 @@ mod tests {
     use serde_json::Value;
 
     #[test]
-    fn only_types_that_can_be_nothing_are_read() {
+    fn only_types_without_a_value_are_read() {
         #[derive(Deserialize)]
         struct Unit;
-        assert!(<()>::deserialize(Nothing).is_ok() && Unit::deserialize(Nothing).is_ok());
-        assert_eq!(Option::<Value>::deserialize(Nothing), Ok(None));
-        assert!(Value::deserialize(Nothing).is_err() && IgnoredAny::deserialize(Nothing).is_err());
-        assert!(Vec::<u8>::deserialize(Nothing).is_err() && String::deserialize(Nothing).is_err());
+        assert!(<()>::deserialize(EmptyBody).is_ok() && Unit::deserialize(EmptyBody).is_ok());
+        assert_eq!(Option::<Value>::deserialize(EmptyBody), Ok(None));
+        assert!(Value::deserialize(EmptyBody).is_err() && IgnoredAny::deserialize(EmptyBody).is_err());
+        assert!(Vec::<u8>::deserialize(EmptyBody).is_err() && String::deserialize(EmptyBody).is_err());
     }
 }

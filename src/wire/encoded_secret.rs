@@ -1,5 +1,5 @@
-//! Recognises a secret in text from a server however it is spelled there: as it is, with escapes of JSON (RFC 8259 section
-//! 7) at any level of nesting, percent-encoded (RFC 3986 section 2.1), or as UTF-8 that was read as Latin-1.
+//! Recognises a secret in text from a server in any encoding: verbatim, with JSON escapes (RFC 8259 section 7) at any level
+//! of nesting, percent-encoded (RFC 3986 section 2.1), or as UTF-8 that was misread as Latin-1.
 
 /// The maximum number of backslashes before a character: six levels of JSON in a string of JSON.
 const MAX_BACKSLASHES: usize = 64;
@@ -7,11 +7,11 @@ const MAX_BACKSLASHES: usize = 64;
 /// The length of an escape with all of its backslashes.
 const MAX_ESCAPE: usize = MAX_BACKSLASHES + "u0000".len();
 
-/// The number of bytes at the beginning of `text` that spell the secret. Where the text ends before the secret does, at
-/// least `min` characters of it suffice.
-pub(super) fn spelled(text: &[u8], secret: &str, min: usize) -> Option<usize> {
+/// The number of bytes at the beginning of `text` that encode the secret. If the text ends before the secret does, at least
+/// `min` characters of it suffice.
+pub(super) fn encoded_length(text: &[u8], secret: &str, min: usize) -> Option<usize> {
     let mut at = 0;
-    // Before every character, backslashes are skipped.
+    // Backslashes in the secret are skipped, because those in the text are skipped before every character.
     for (count, character) in secret.chars().filter(|c| *c != '\\').enumerate() {
         let rest = &text[at..];
         match character_length(rest, character) {
@@ -23,15 +23,15 @@ pub(super) fn spelled(text: &[u8], secret: &str, min: usize) -> Option<usize> {
     Some(at).filter(|length| *length > 0)
 }
 
-/// The bytes that a spelling of the secret may begin with.
+/// The bytes that an encoding of the secret may begin with.
 pub(super) fn first_bytes(secret: &str) -> impl Iterator<Item = u8> {
     let first = secret.bytes().find(|byte| *byte != b'\\');
-    // A byte beyond ASCII, read as a character of Latin-1, begins with one of two.
+    // A non-ASCII byte that was misread as Latin-1 begins with one of two bytes in UTF-8.
     let misread = [0xC2, 0xC3].into_iter().filter(move |_| first.is_some_and(|byte| !byte.is_ascii()));
     first.into_iter().chain([b'\\', b'%']).chain(misread)
 }
 
-/// Whether the text ends here, or in a character that isn't ASCII, or in an escape.
+/// Whether the text ends here, or within a non-ASCII character, or within an escape.
 fn is_cut(text: &[u8]) -> bool {
     match text {
         [] => true,
@@ -43,7 +43,7 @@ fn is_cut(text: &[u8]) -> bool {
     }
 }
 
-/// The number of bytes at the beginning of `text` that spell the character.
+/// The number of bytes at the beginning of `text` that encode the character.
 #[inline]
 fn character_length(text: &[u8], character: char) -> Option<usize> {
     let mut buffer = [0; 4];
@@ -52,7 +52,7 @@ fn character_length(text: &[u8], character: char) -> Option<usize> {
     if length.is_some() || character.is_ascii() {
         return length;
     }
-    // Each byte of it as a character of Latin-1.
+    // Each byte of it may have been misread as a Latin-1 character.
     let mut at = 0;
     for byte in utf8 {
         let mut buffer = [0; 4];
@@ -74,7 +74,7 @@ fn unit_length(text: &[u8], character: char, utf8: &[u8]) -> Option<usize> {
     }
 }
 
-/// The length of the escape of a character: backslashes, and then the character or the numbers of its UTF-16 units.
+/// The length of the escape of a character: backslashes, and then the character or the numbers of its UTF-16 code units.
 fn escape_length(text: &[u8], character: char, utf8: &[u8]) -> Option<usize> {
     let start = backslashes(text);
     let rest = &text[start..];
@@ -113,7 +113,7 @@ fn number(text: &[u8]) -> Option<u16> {
     hex(digits)
 }
 
-/// The length of these bytes, percent-encoded.
+/// The length of these bytes at the beginning of `text`, percent-encoded.
 fn percent_length(text: &[u8], utf8: &[u8]) -> Option<usize> {
     let mut at = 0;
     for byte in utf8 {
@@ -137,50 +137,51 @@ mod tests {
 
     const SECRET: &str = "sk-A/b+c=é\"\\x";
 
-    fn each(spell: impl Fn(char) -> String) -> String {
-        SECRET.chars().map(spell).collect()
+    fn each(encode: impl Fn(char) -> String) -> String {
+        SECRET.chars().map(encode).collect()
     }
 
-    /// The secret in every spelling.
-    fn spellings() -> Vec<String> {
+    /// The secret in every encoding.
+    fn encodings() -> Vec<String> {
         let number = |c: char| format!("\\u{:04x}", c as u32);
         let json = serde_json::to_string(SECRET).unwrap();
         let json = json[1..json.len() - 1].to_owned();
         let numbers = each(number);
-        let mut spellings = vec![SECRET.to_owned(), json.clone(), json.replace('/', "\\/"), numbers.clone()];
-        spellings.push(each(|c| format!("\\u{:04X}", c as u32)));
-        spellings.push(numbers.replace('\\', "\\\\"));
-        spellings.push(numbers.replace('\\', "\\\\\\\\"));
-        spellings.push(numbers.replace('\\', "\\u005c"));
-        spellings.push(numbers.replace('\\', "\\\\u005C"));
-        spellings.push(each(|c| if c.is_ascii_lowercase() { c.to_string() } else { number(c) }));
-        spellings.push(SECRET.bytes().map(|byte| format!("%{byte:02x}")).collect());
-        spellings.push(SECRET.bytes().map(|byte| format!("%{byte:02X}")).collect());
-        spellings.push(SECRET.bytes().map(|byte| number(char::from(byte))).collect());
-        spellings.push(SECRET.bytes().map(char::from).collect());
-        spellings
+        let mut encodings = vec![SECRET.to_owned(), json.clone(), json.replace('/', "\\/"), numbers.clone()];
+        encodings.push(each(|c| format!("\\u{:04X}", c as u32)));
+        encodings.push(numbers.replace('\\', "\\\\"));
+        encodings.push(numbers.replace('\\', "\\\\\\\\"));
+        encodings.push(numbers.replace('\\', "\\u005c"));
+        encodings.push(numbers.replace('\\', "\\\\u005C"));
+        encodings.push(each(|c| if c.is_ascii_lowercase() { c.to_string() } else { number(c) }));
+        encodings.push(SECRET.bytes().map(|byte| format!("%{byte:02x}")).collect());
+        encodings.push(SECRET.bytes().map(|byte| format!("%{byte:02X}")).collect());
+        encodings.push(SECRET.bytes().map(|byte| number(char::from(byte))).collect());
+        encodings.push(SECRET.bytes().map(char::from).collect());
+        encodings
     }
 
     #[test]
-    fn a_secret_is_recognised_in_every_spelling() {
-        for spelling in spellings() {
-            let text = spelling.clone() + "\", and more";
-            assert_eq!(spelled(text.as_bytes(), SECRET, 8), Some(spelling.len()), "{spelling}");
-            assert!(first_bytes(SECRET).any(|byte| byte == text.as_bytes()[0]), "{spelling}");
+    fn a_secret_is_recognised_in_every_encoding() {
+        for encoding in encodings() {
+            let text = encoding.clone() + "\", and more";
+            assert_eq!(encoded_length(text.as_bytes(), SECRET, 8), Some(encoding.len()), "{encoding}");
+            assert!(first_bytes(SECRET).any(|byte| byte == text.as_bytes()[0]), "{encoding}");
         }
     }
 
     #[test]
-    fn a_secret_that_is_cut_is_recognised_by_its_first_characters() {
-        for spelling in spellings() {
-            let bytes = spelling.as_bytes();
-            let first = (0..bytes.len()).find(|end| spelled(&bytes[..*end], SECRET, 4).is_some()).unwrap();
+    fn a_truncated_secret_is_recognised_by_its_first_characters() {
+        for encoding in encodings() {
+            let bytes = encoding.as_bytes();
+            let first =
+                (0..bytes.len()).find(|end| encoded_length(&bytes[..*end], SECRET, 4).is_some()).unwrap();
             for end in first..bytes.len() {
-                assert_eq!(spelled(&bytes[..end], SECRET, 4), Some(end), "{spelling} up to {end}");
+                assert_eq!(encoded_length(&bytes[..end], SECRET, 4), Some(end), "{encoding} up to {end}");
             }
-            assert!(spelled(&bytes[..first - 1], SECRET, 4).is_none());
+            assert!(encoded_length(&bytes[..first - 1], SECRET, 4).is_none());
             let decoded = bytes[..first].iter().filter(|byte| **byte == b'u' || **byte == b'%').count();
-            assert!(decoded <= 9 && first <= 4 * 17, "{spelling}: {first}");
+            assert!(decoded <= 9 && first <= 4 * 17, "{encoding}: {first}");
         }
     }
 
@@ -201,19 +202,19 @@ mod tests {
             "sk-A/b\\u002",
             "x",
         ] {
-            assert_eq!(spelled(text.as_bytes(), SECRET, 8), None, "{text}");
+            assert_eq!(encoded_length(text.as_bytes(), SECRET, 8), None, "{text}");
         }
-        assert_eq!(spelled(&[b'\\'; 1000], SECRET, 1), None);
-        assert_eq!(spelled(b"anything", "\\", 1), None, "nothing is left to look for");
+        assert_eq!(encoded_length(&[b'\\'; 1000], SECRET, 1), None);
+        assert_eq!(encoded_length(b"anything", "\\", 1), None, "nothing is left to look for");
     }
 
     #[test]
     fn characters_of_two_units() {
         for text in ["🦀", "\u{f0}\u{9f}\u{a6}\u{80}", "\\ud83e\\udd80", "\\\\uD83E\\\\uDD80", "%f0%9f%a6%80"]
         {
-            assert_eq!(spelled(text.as_bytes(), "🦀", 8), Some(text.len()), "{text}");
+            assert_eq!(encoded_length(text.as_bytes(), "🦀", 8), Some(text.len()), "{text}");
             assert!(first_bytes("🦀").any(|byte| byte == text.as_bytes()[0]), "{text}");
         }
-        assert_eq!(spelled(b"\\ud83e\\ud83e", "🦀", 8), None);
+        assert_eq!(encoded_length(b"\\ud83e\\ud83e", "🦀", 8), None);
     }
 }
