@@ -60,7 +60,7 @@ impl RetryLoop<'_> {
         &self,
         call: &mut Retrier<O::Error>,
         operation: &mut O,
-    ) -> Attempt<O::Output, Failure<O::Error>> {
+    ) -> Attempt<O::Output, Box<Failure<O::Error>>> {
         self.run_from(Step::WaitForTurn, call, operation)
     }
 
@@ -70,8 +70,8 @@ impl RetryLoop<'_> {
         call: &mut Retrier<O::Error>,
         operation: &mut O,
         error: O::Error,
-    ) -> Attempt<O::Output, Failure<O::Error>> {
-        let step = self.after_failure(call, operation, None, error, RateLimits::default());
+    ) -> Attempt<O::Output, Box<Failure<O::Error>>> {
+        let step = self.after_failure(self.clock.now(), call, operation, None, error, RateLimits::default());
         self.run_from(step, call, operation)
     }
 
@@ -80,12 +80,12 @@ impl RetryLoop<'_> {
         mut step: Step<O::Output, O::Error>,
         call: &mut Retrier<O::Error>,
         operation: &mut O,
-    ) -> Attempt<O::Output, Failure<O::Error>> {
+    ) -> Attempt<O::Output, Box<Failure<O::Error>>> {
         let mut meta = Meta::default();
         loop {
             step = match step {
                 Step::Done(result) => {
-                    self.set_times(call, &mut meta);
+                    set_times(self.clock.now(), call, &mut meta);
                     return Attempt { result, meta };
                 }
                 Step::WaitUntil(at) if !self.wait_until(call, operation, at) => {
@@ -123,26 +123,20 @@ impl RetryLoop<'_> {
             operation.observe(&call.state, Progress::Learned(change));
         }
         let Attempt { result, mut meta } = operation.attempt(&call.state);
+        let now = self.clock.now();
         let step = match result {
             Ok(value) => {
                 let outcome = Outcome::success().limits(meta.rate_limits);
-                self.record(call, operation, Some(permit), Some(outcome));
+                self.record(now, call, operation, Some(permit), Some(outcome));
                 Step::Done(Ok(value))
             }
-            Err(error) => self.after_failure(call, operation, Some(permit), error, meta.rate_limits),
+            Err(error) => self.after_failure(now, call, operation, Some(permit), error, meta.rate_limits),
         };
         if let Step::WaitUntil(at) = step {
-            self.announce(call, operation, at.saturating_duration_since(self.clock.now()));
+            self.announce(call, operation, at.saturating_duration_since(now));
         }
-        self.set_times(call, &mut meta);
+        set_times(now, call, &mut meta);
         (step, meta)
-    }
-
-    /// Sets the times and the number of attempts of the whole call.
-    fn set_times<E>(&self, call: &Retrier<E>, meta: &mut Meta) {
-        meta.attempts = call.state.attempts;
-        meta.waited = call.state.waited;
-        meta.elapsed = self.clock.now().saturating_duration_since(call.state.started);
     }
 
     /// Waits for a permit for the next attempt. A retry that wasn't announced is announced as soon as its wait is
@@ -183,6 +177,7 @@ impl RetryLoop<'_> {
     /// Records the failure of the attempt, and decides on the next step.
     fn after_failure<O: Operation>(
         &self,
+        now: Instant,
         call: &mut Retrier<O::Error>,
         operation: &mut O,
         permit: Option<Permit>,
@@ -196,31 +191,39 @@ impl RetryLoop<'_> {
         // A stale connection says nothing about the service, so its failure is recorded only if no immediate retry
         // follows.
         if call.immediate_retry(&failure) == Some(Immediate::FreshConnection) {
-            let step = call.failed(self.clock.now(), error, &failure, retry_delay);
+            let step = call.failed(now, error, &failure, retry_delay);
             if matches!(step, Step::Done(_)) {
-                self.record(call, operation, permit, learned);
+                self.record(now, call, operation, permit, learned);
             }
             step
         } else {
-            self.record(call, operation, permit, learned);
-            call.failed(self.clock.now(), error, &failure, retry_delay)
+            self.record(now, call, operation, permit, learned);
+            call.failed(now, error, &failure, retry_delay)
         }
     }
 
     /// Records an outcome, if there is one; otherwise the permit is released without effect.
     fn record<O: Operation>(
         &self,
+        now: Instant,
         call: &Retrier<O::Error>,
         operation: &mut O,
         permit: Option<Permit>,
         outcome: Option<Outcome>,
     ) {
         let (Some(permit), Some(outcome)) = (permit, outcome) else { return };
-        let change = self.handler.record_outcome(self.clock.now(), permit, &outcome);
+        let change = self.handler.record_outcome(now, permit, &outcome);
         if change != Change::default() {
             operation.observe(&call.state, Progress::Learned(change));
         }
     }
+}
+
+/// Sets the times and the number of attempts of the whole call.
+fn set_times<E>(now: Instant, call: &Retrier<E>, meta: &mut Meta) {
+    meta.attempts = call.state.attempts;
+    meta.waited = call.state.waited;
+    meta.elapsed = now.saturating_duration_since(call.state.started);
 }
 
 /// Replaces invalid retry settings by the nearest valid ones, with a warning in the log.

@@ -58,11 +58,11 @@ impl AdaptiveHandler {
     /// [`Error::Shutdown`] after a cancellation, [`Error::Deadline`] and [`Error::CircuitOpen`] as in `acquire`.
     pub(crate) fn enter(&self, request: &AcquireRequest<'_>) -> Result<Acquired> {
         let clock = request.clock;
-        let started = clock.now();
         let mut inner = lock(&self.shared.inner);
+        let started = clock.now();
+        let mut now = started;
         let mut ticket: Option<Ticket> = None;
         let result = loop {
-            let now = clock.now();
             if request.stop.is_cancelled() {
                 break Err(Error::Shutdown);
             }
@@ -97,6 +97,7 @@ impl AdaptiveHandler {
                 Some(time) => clock.wait(&condvar, inner, time),
                 None => clock.wait_behind(&condvar, inner, request.left(now)),
             };
+            now = clock.now();
         };
         if let Some(ticket) = ticket {
             inner.queue.leave(&ticket);

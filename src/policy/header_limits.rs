@@ -1,7 +1,7 @@
 //! Pacing by rate limit headers: spreads the remaining calls over the time until the reset, unless granted calls
 //! contradict the headers.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::limits::Limit;
 use crate::policy::rate_limiter::MAX_HOLD;
@@ -60,7 +60,8 @@ struct Reading {
     limit: f64,
     left: f64,
     reset: Instant,
-    spread: Duration,
+    /// Between 0 and 1: how late this client resumes after the reset.
+    random: f64,
 }
 
 impl HeaderLimit {
@@ -105,16 +106,16 @@ impl HeaderLimit {
         }
         let left = limit.remaining as f64;
         if let (Some(latest), Some(cost)) = (self.latest, self.cost) {
-            let passed = sent.saturating_duration_since(latest.sent).as_secs_f64();
             if sent < latest.reset && latest.limit == limit.limit as f64 {
+                let passed = sent.saturating_duration_since(latest.sent).as_secs_f64();
                 let fading = RECOVERY_DECAY / (RECOVERY_DECAY + passed);
                 let regained = (left - latest.left) / cost + (call - latest.call) as f64;
                 self.regained = self.regained * fading + regained.max(0.0);
                 self.observed = self.observed * fading + passed;
             }
         }
-        let (reset, spread) = (later(sent, limit.reset), seconds(random * SPREAD));
-        let reading = Reading { call, sent, limit: limit.limit as f64, left, reset, spread };
+        let reset = later(sent, limit.reset);
+        let reading = Reading { call, sent, limit: limit.limit as f64, left, reset, random };
         self.detect_sliding_log(&reading);
         self.latest = Some(reading);
     }
@@ -190,7 +191,7 @@ impl HeaderLimit {
             return Some(later(last?, slot).min(latest.reset));
         }
         let plain = if left < 1.0 {
-            later(latest.reset, latest.spread)
+            later(latest.reset, seconds(latest.random * SPREAD))
         } else {
             later(last?, latest.reset.saturating_duration_since(last?).div_f64(left + 1.0))
         };
@@ -204,6 +205,8 @@ impl HeaderLimit {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn secs(seconds: f64) -> Duration {
