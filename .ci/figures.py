@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Checks the handler in the shared simulator against the figures it has to reach; prints the table, fails if one is missed.
+"""Runs the handler in the simulator of ../shared, prints its figures, and fails if one misses its bound.
 
-figures.py              the quotas of version 1 and the worlds of version 2, as the gate runs it
-figures.py families 8   random families of quotas over so many seeds
+figures.py              the scenarios of both suites, as .ci/run does it; an optional argument sets the number of seeds
+figures.py families N   random families of quotas, with N seeds
 """
 
 import operator
@@ -14,7 +14,7 @@ SHARED = pathlib.Path("..") / "shared"
 FAMILY_SERVERS, FAMILY_SEED = "24", 511
 FAMILY_BOUNDS = "eff >= 0.935  rej/ok <= 0.036  jain >= 0.90  fail% <= 0"
 
-# Columns as the simulator prints them; rej/ok and err/ok are parts, fail% is per cent.
+# The columns are named as the simulator prints them. rej/ok and err/ok are ratios, fail% is a percentage.
 QUOTAS = """
 tb_1x8          eff >= 0.97  rej/ok <= 0.025  fail% <= 0
 tb_1x32_500     eff >= 0.97  rej/ok <= 0.015  fail% <= 0
@@ -32,8 +32,8 @@ out_503_closed  mk/det <= 3  amp <= 0.10  ttr <= 30  peak <= 1.3  fail% <= 0.2
 metastable      eff >= 0.92  ttr <= 35
 batch_600       mk/det <= 1.05  fail% <= 0
 """
-# Here nothing may be slowed: no more than this part above a policy that does nothing as long as nothing fails.
-UNHARMED, NO_POLICY, AS_WITHOUT = ("free_1x8", "open_half"), "full", 1.01
+# In these scenarios the handler must not add latency: at most 1 % more than plain backoff with full jitter.
+NO_OVERHEAD, BASELINE, MOST_LATENCY = ("free_1x8", "open_half"), "full", 1.01
 
 WORLDS = """
 fast50_20_32     eff >= 0.90  rej/ok <= 0.04  fail% <= 0
@@ -89,14 +89,13 @@ clock_back       eff >= 0.90
 slow65           eff >= 0.95
 diurnal          min1 >= 0.90
 """
-# The outages among the worlds, in the columns of the first table.
+# Outages, with the columns of QUOTAS.
 OUTAGES = """
 busy_out         mk/det <= 5  amp <= 0.10  ttr <= 30  fail% <= 0.2
 busy_blip        ttr <= 30  fail% <= 0.2
 busy_half        amp >= 0.5  ttr <= 60  fail% <= 0.3
 """
-# Figures that the handler doesn't reach yet, each with the value that it must keep to until it does. They are printed as
-# short of their bounds.
+# Figures that the handler doesn't reach yet. Each has a weaker bound that it must keep; the table shows them as SHORT.
 SHORT = {
     ("strict2", "eff"): 0.67,
     ("storm_600", "eff"): 0.88,
@@ -146,14 +145,14 @@ def checks(rows):
 
 
 def families(count):
-    """Means over random families of quotas, a family a seed."""
+    """Means over random families of quotas, one for each seed."""
     folder = pathlib.Path("target")
     found = []
     for seed in range(FAMILY_SEED, FAMILY_SEED + count):
         file = folder / f"family{seed}.json"
         subprocess.run([sys.executable, SHARED / "sim/gen_random.py", str(seed), FAMILY_SERVERS, file], check=True)
         head, row = [line.split() for line in run(file, "all", "holysheep", 1, "family").splitlines()]
-        # The names of the columns hold spaces, as in "eff min".
+        # The simulator's column names have spaces, such as "eff min".
         names = ("eff", "eff_min", "rej/ok", "rej_med", "rej_max", "jain", "jain_min", "fail%")
         found.append(dict(zip(names, map(float, row[1:]))))
         print(f"{seed}: " + "  ".join(f"{name} {value:.3f}" for name, value in found[-1].items()))
@@ -173,15 +172,15 @@ def main():
         wanted = list(checks(QUOTAS)) + list(checks(WORLDS)) + list(checks(OUTAGES))
         found = worlds(min(seeds, 3))
         found.update(tables(scenarios, "all", "holysheep", seeds))
-        found.update(tables(scenarios, "+".join(UNHARMED), f"{NO_POLICY}+holysheep", seeds))
+        found.update(tables(scenarios, "+".join(NO_OVERHEAD), f"{BASELINE}+holysheep", seeds))
         found.update(tables(SHARED / "scenarios/worlds.json", "busy_out+busy_blip+busy_half", "holysheep", min(seeds, 3)))
-        for scenario in UNHARMED:
-            without = found[scenario, NO_POLICY]
-            wanted += [(scenario, column, "<=", without[column] * AS_WITHOUT) for column in ("p50", "p99")]
+        for scenario in NO_OVERHEAD:
+            baseline = found[scenario, BASELINE]
+            wanted += [(scenario, column, "<=", baseline[column] * MOST_LATENCY) for column in ("p50", "p99")]
     reached = failed = 0
     for scenario, column, sign, bound in wanted:
         value = found[scenario, "holysheep"][column]
-        # NaN, a figure that isn't there, compares false and so is missed.
+        # A figure without a value is NaN, which compares false and counts as missed.
         good, floor = COMPARE[sign](value, bound), SHORT.get((scenario, column))
         reached += good
         verdict = ""
@@ -189,7 +188,7 @@ def main():
             kept = floor is not None and COMPARE[sign](value, floor)
             verdict, failed = ("SHORT", failed) if kept else ("MISSED", failed + 1)
         print(f"{scenario:<17}{column:<9}{value:>8.3f}  {sign} {bound:<8.4g}{verdict}".rstrip())
-    print(f"{reached} of {len(wanted)} figures reached, {failed} worse than they may be")
+    print(f"{reached} of {len(wanted)} figures reached, {failed} missed")
     return 1 if failed else 0
 
 

@@ -1,10 +1,10 @@
-//! The cost of a call in the handler: admit and record on one thread, without reading the clock. Run with `cargo bench`.
+//! Benchmark of the adaptive handler: the time of `admit` and `record` on one thread. Run with `cargo bench --bench handler`.
 
 use std::time::{Duration, Instant};
 
 use holysheep::{AdaptiveConfig, AdaptiveHandler, Admission, Limit, Outcome, RateLimits};
 
-/// Calls in one measurement, and measurements, of which the median counts.
+/// The number of calls in a round, and of rounds. The median of the rounds is printed.
 const CALLS: u32 = 1_000_000;
 const ROUNDS: usize = 9;
 
@@ -33,6 +33,6 @@ fn nanoseconds_a_call(config: &AdaptiveConfig, outcome: Outcome) -> f64 {
             handler.record(now, permit, outcome);
         }
     }
-    assert_eq!(handler.snapshot().successes, u64::from(CALLS), "every call was let go");
+    assert_eq!(handler.snapshot().successes, u64::from(CALLS), "every call was admitted");
     start.elapsed().as_nanos() as f64 / f64::from(CALLS)
 }

@@ -1,5 +1,5 @@
-//! One question, one answer, through four faults. With `HOLYSHEEP_API_KEY` set it asks the real service; without it, a faulty
-//! server inside this process.
+//! One chat call. With `HOLYSHEEP_API_KEY` set it goes to the real service; without the key, to a server inside this process
+//! that fails three times first.
 //!
 //!     cargo run --example chat
 //!     cargo run --example chat -- "What is a token bucket?"
@@ -45,7 +45,7 @@ fn ask(settings: ConfigBuilder, question: &str) -> Result<()> {
     Ok(())
 }
 
-/// Prints what happens inside of the call.
+/// Prints the progress of the call.
 fn show(event: &Event) {
     match event {
         Event::Attempt { attempt, .. } => println!("attempt {attempt}"),

@@ -1,4 +1,4 @@
-//! A server to try programs with: it answers every chat, within a quota and with faults as the options say.
+//! A chat server for trying out clients, with an optional quota, latency and faults.
 //!
 //!     cargo run --release --example faulty_server -- --rate 10 --burst 10 --ms 200
 //!     cargo run --release --example faulty_server -- --faults 5
@@ -13,7 +13,7 @@ use lexopt::prelude::*;
 const HELP: &str = "usage: faulty_server [--rate N] [--burst N] [--ms N] [--faults PERCENT]
 
 Answers chats after --ms milliseconds [0]. More than --rate calls a second [unlimited] on average, after --burst [1],
-are refused with a bare 429. --faults percent of the requests [0] get a 500, a reset or an answer that is cut.";
+are refused with a 429 without Retry-After. --faults percent of the requests [0] get a 500, a reset or a cut answer.";
 
 #[derive(Default)]
 struct Counts {
@@ -57,7 +57,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
 }
 
-/// Answers, refuses or fails.
+/// The reply to a chat: a refusal if the bucket is empty, a random fault, or an answer.
 fn respond(prompt: &str, tokens: &mut f64, faults: f64, counts: &mut Counts) -> Reply {
     if *tokens < 1.0 {
         counts.refused += 1;

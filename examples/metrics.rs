@@ -1,4 +1,4 @@
-//! Counts Prometheus metrics from events, without another dependency. Here a faulty server inside this process answers.
+//! Derives Prometheus metrics from events, without another dependency. The calls go to a faulty server inside this process.
 //!
 //!     cargo run --example metrics
 
@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use holysheep::test_server::{Server, ok, reset, status};
 use holysheep::{ChatRequest, Client, Clock, Config, Event};
 
-/// The values of counters by their names with labels. Clones share them.
+/// Counter values by name and labels. Clones share the values.
 #[derive(Clone, Default)]
 struct Metrics(Arc<Mutex<BTreeMap<String, f64>>>);
 
@@ -41,7 +41,7 @@ impl Metrics {
 }
 
 impl fmt::Display for Metrics {
-    /// The text that Prometheus scrapes.
+    /// Prometheus' text format.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let counters = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         counters.iter().try_for_each(|(name, value)| writeln!(f, "{name} {value}"))

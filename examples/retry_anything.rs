@@ -1,4 +1,4 @@
-//! The retry function around something that isn't HTTP: a file that another program hasn't written yet.
+//! Retries an operation other than HTTP: reading a file that another thread hasn't written yet.
 //!
 //!     cargo run --example retry_anything
 
@@ -21,7 +21,7 @@ fn main() -> io::Result<()> {
         fs::write(target, "written at last")
     });
 
-    // A missing file is a permanent error by default. Here it is the one to wait for.
+    // By default a missing file is a permanent error. Here it is the only retryable one.
     let mut attempts = 0;
     let decide = |error: &io::Error| match error.kind() {
         io::ErrorKind::NotFound => Verdict::Retry,
@@ -38,7 +38,7 @@ fn main() -> io::Result<()> {
     writer.join().map_err(|_| io::Error::other("the writer panicked"))??;
     fs::remove_file(&path)?;
 
-    // By the verdict of io::Error itself it isn't retried.
+    // `retry` uses io::Error's own classification, which doesn't retry a missing file.
     let mut attempts = 0;
     let result = retry(&settings, || {
         attempts += 1;

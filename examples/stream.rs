@@ -1,5 +1,5 @@
-//! An answer printed as it arrives; Ctrl-C ends it. With `HOLYSHEEP_API_KEY` set it asks the real service; without it, a slow
-//! server inside this process.
+//! Prints an answer as it arrives; Ctrl-C cancels it. With `HOLYSHEEP_API_KEY` set the call goes to the real service; without
+//! the key, to a slow server inside this process.
 //!
 //!     cargo run --example stream
 //!     cargo run --example stream -- "Tell me a story of three sentences."

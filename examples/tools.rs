@@ -1,5 +1,5 @@
 //! A conversation with a tool: the model requests the weather, the program looks it up, the model answers. With
-//! `HOLYSHEEP_API_KEY` set it asks the real service; without it, a server inside this process.
+//! `HOLYSHEEP_API_KEY` set the calls go to the real service; without the key, to a server inside this process.
 //!
 //!     cargo run --example tools
 
@@ -8,7 +8,7 @@ use holysheep::{ChatRequest, Client, Config, Message, Result, Tool};
 use serde::Deserialize;
 use serde_json::json;
 
-/// The arguments that the model fills in.
+/// The arguments of the model's tool call.
 #[derive(Deserialize)]
 struct Place {
     city: String,

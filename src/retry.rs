@@ -33,7 +33,7 @@ pub(crate) trait Operation {
         None
     }
 
-    /// The inactivity timeout of a success that goes on arriving, so that its call is still in flight.
+    /// The inactivity timeout of a success whose answer is still arriving.
     fn inactivity_timeout(&self, _output: &Self::Output) -> Option<Duration> {
         None
     }
@@ -73,7 +73,7 @@ impl RetryLoop<'_> {
         &self,
         call: &mut Retrier<O::Error>,
         operation: &mut O,
-    ) -> Attempt<O::Output, Failure<O::Error>> {
+    ) -> Attempt<O::Output, Box<Failure<O::Error>>> {
         self.run_from(Step::WaitForTurn, call, operation)
     }
 
@@ -83,8 +83,8 @@ impl RetryLoop<'_> {
         call: &mut Retrier<O::Error>,
         operation: &mut O,
         error: O::Error,
-    ) -> Attempt<O::Output, Failure<O::Error>> {
-        let step = self.after_failure(call, operation, None, error, RateLimits::default());
+    ) -> Attempt<O::Output, Box<Failure<O::Error>>> {
+        let step = self.after_failure(self.clock.now(), call, operation, None, error, RateLimits::default());
         self.run_from(step, call, operation)
     }
 
@@ -93,12 +93,12 @@ impl RetryLoop<'_> {
         mut step: Step<O::Output, O::Error>,
         call: &mut Retrier<O::Error>,
         operation: &mut O,
-    ) -> Attempt<O::Output, Failure<O::Error>> {
+    ) -> Attempt<O::Output, Box<Failure<O::Error>>> {
         let mut meta = Meta::default();
         loop {
             step = match step {
                 Step::Done(result) => {
-                    self.set_times(call, &mut meta);
+                    set_times(self.clock.now(), call, &mut meta);
                     return Attempt { result, meta };
                 }
                 Step::WaitUntil(at) if !self.wait_until(call, operation, at) => {
@@ -136,25 +136,19 @@ impl RetryLoop<'_> {
             operation.observe(&call.state, Progress::Learned(change));
         }
         let Attempt { result, mut meta } = operation.attempt(&call.state);
+        let now = self.clock.now();
         let step = match result {
             Ok(mut value) => {
-                self.record_success(call, operation, permit, &mut value, meta.rate_limits);
+                self.record_success(now, call, operation, permit, &mut value, meta.rate_limits);
                 Step::Done(Ok(value))
             }
-            Err(error) => self.after_failure(call, operation, Some(permit), error, meta.rate_limits),
+            Err(error) => self.after_failure(now, call, operation, Some(permit), error, meta.rate_limits),
         };
         if let Step::WaitUntil(at) = step {
-            self.announce(call, operation, at.saturating_duration_since(self.clock.now()));
+            self.announce(call, operation, at.saturating_duration_since(now));
         }
-        self.set_times(call, &mut meta);
+        set_times(now, call, &mut meta);
         (step, meta)
-    }
-
-    /// Sets the times and the number of attempts of the whole call.
-    fn set_times<E>(&self, call: &Retrier<E>, meta: &mut Meta) {
-        meta.attempts = call.state.attempts;
-        meta.waited = call.state.waited;
-        meta.elapsed = self.clock.now().saturating_duration_since(call.state.started);
     }
 
     /// Waits for a permit for the next attempt. A retry that wasn't announced is announced as soon as its wait is
@@ -195,6 +189,7 @@ impl RetryLoop<'_> {
     /// Records a success. The call stays in flight if its answer is still arriving.
     fn record_success<O: Operation>(
         &self,
+        now: Instant,
         call: &Retrier<O::Error>,
         operation: &mut O,
         permit: Permit,
@@ -203,9 +198,9 @@ impl RetryLoop<'_> {
     ) {
         let outcome = Outcome { limits, tokens: operation.tokens(value), ..Outcome::success() };
         let Some(timeout) = operation.inactivity_timeout(value) else {
-            return self.record(call, operation, Some(permit), Some(outcome));
+            return self.record(now, call, operation, Some(permit), Some(outcome));
         };
-        let (change, place) = self.handler.record_stream(self.clock.now(), permit, &outcome, timeout);
+        let (change, place) = self.handler.record_stream(now, permit, &outcome, timeout);
         self.observe_change(call, operation, change);
         operation.hold(value, place);
     }
@@ -213,6 +208,7 @@ impl RetryLoop<'_> {
     /// Records the failure of the attempt, and decides on the next step.
     fn after_failure<O: Operation>(
         &self,
+        now: Instant,
         call: &mut Retrier<O::Error>,
         operation: &mut O,
         permit: Option<Permit>,
@@ -226,27 +222,28 @@ impl RetryLoop<'_> {
         // A stale connection says nothing about the service, so its failure is recorded only if no immediate retry
         // follows.
         if call.immediate_retry(&failure) == Some(Immediate::FreshConnection) {
-            let step = call.failed(self.clock.now(), error, &failure, retry_delay);
+            let step = call.failed(now, error, &failure, retry_delay);
             if matches!(step, Step::Done(_)) {
-                self.record(call, operation, permit, learned);
+                self.record(now, call, operation, permit, learned);
             }
             step
         } else {
-            self.record(call, operation, permit, learned);
-            call.failed(self.clock.now(), error, &failure, retry_delay)
+            self.record(now, call, operation, permit, learned);
+            call.failed(now, error, &failure, retry_delay)
         }
     }
 
     /// Records an outcome, if there is one; otherwise the permit is released without effect.
     fn record<O: Operation>(
         &self,
+        now: Instant,
         call: &Retrier<O::Error>,
         operation: &mut O,
         permit: Option<Permit>,
         outcome: Option<Outcome>,
     ) {
         let (Some(permit), Some(outcome)) = (permit, outcome) else { return };
-        let change = self.handler.record_outcome(self.clock.now(), permit, &outcome);
+        let change = self.handler.record_outcome(now, permit, &outcome);
         self.observe_change(call, operation, change);
     }
 
@@ -255,6 +252,13 @@ impl RetryLoop<'_> {
             operation.observe(&call.state, Progress::Learned(change));
         }
     }
+}
+
+/// Sets the times and the number of attempts of the whole call.
+fn set_times<E>(now: Instant, call: &Retrier<E>, meta: &mut Meta) {
+    meta.attempts = call.state.attempts;
+    meta.waited = call.state.waited;
+    meta.elapsed = now.saturating_duration_since(call.state.started);
 }
 
 /// Replaces invalid retry settings by the nearest valid ones, with a warning in the log.

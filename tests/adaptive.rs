@@ -1,6 +1,6 @@
-//! Property tests: the handler's invariants over random histories of two million events, with clocks set back, outcomes
-//! in any order, and permits that are dropped or leaked.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a failed assumption must fail the test")]
+//! Property tests of the handler's invariants over random histories of two million events in total, with clocks that are set
+//! back, outcomes in any order, and permits that are dropped or leaked.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't continue must fail")]
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use holysheep::{
 };
 use proptest::prelude::*;
 
-/// Histories, and events in each.
+/// The number of histories, and of events in each.
 const HISTORIES: u32 = 2048;
 const EVENTS: usize = 1000;
 
@@ -22,7 +22,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(180);
 /// The longest wait for one of the calls in flight to end.
 const LONGEST_FULL: Duration = Duration::from_secs(30);
 
-/// The longest and shortest opening of the breaker, and the longest wait for a probe's outcome.
+/// The longest and the shortest time for which the breaker stays open, and the longest wait for a probe's outcome.
 const LONGEST_OPEN: Duration = Duration::from_secs(30);
 const SHORTEST_OPEN: Duration = Duration::from_millis(2500);
 const PROBE_LIFE: Duration = Duration::from_secs(600);
@@ -49,7 +49,7 @@ struct World {
     handler: AdaptiveHandler,
     start: Instant,
     now: Instant,
-    /// The clock may be set back, which relaxes some bounds, but allows no panic and no endless wait.
+    /// The clock may be set back. This relaxes some bounds, but panics and endless waits are still failures.
     unsteady: bool,
     with_limits: bool,
     /// Of ten outcomes, the number of successes, rejections and 429s; the rest are failures.
@@ -59,7 +59,7 @@ struct World {
     flight: Vec<Call>,
     sent: u64,
     probe: Option<(u64, Instant)>,
-    /// The first call admitted since the breaker was half open.
+    /// The first call that was admitted after the breaker became half open.
     first_probe: Option<u64>,
     opened: Option<Instant>,
     errors: u32,
@@ -151,7 +151,7 @@ impl World {
                     self.throttled || self.with_limits || before.max_in_flight.is_some(),
                     "a wait without any throttling"
                 );
-                // A volley may turn out to be over: that changes the rate, and nothing else.
+                // The handler may detect here that a volley of calls has ended, which changes only the rate.
                 let Snapshot { rate_per_minute, refused_for, .. } = self.handler.snapshot();
                 let mut expected = before.clone();
                 (expected.rate_per_minute, expected.refused_for) = (rate_per_minute, refused_for);
@@ -179,7 +179,7 @@ impl World {
 
     fn went(&mut self, before: &Snapshot) {
         let after = self.handler.snapshot();
-        // Without a maximum rate a volley may turn out to be over.
+        // Without a maximum rate, the handler may detect here that a volley of calls has ended, and lower the rate.
         let is_lower = rate(&after) < rate(before) && self.max_rate.is_finite();
         assert!(!is_lower, "an admission must not lower the rate");
         match before.breaker {
@@ -229,11 +229,11 @@ impl World {
             }
             Kind::Bare => self.throttled = true,
             Kind::Failed => {
-                // An outage that opens the breaker leaves the rate as it was before.
+                // When an outage opens the breaker, the rate from before the outage is restored.
                 let is_same = after.rate_per_minute == before.rate_per_minute;
                 assert!(is_same || after.openings > before.openings, "a failure must not change the rate");
             }
-            // Without a maximum rate it may end a volley, which shows a limit then.
+            // Without a maximum rate, a success may end a volley of calls, whose refusals may then lower the rate.
             Kind::Success | Kind::Refused if self.max_rate.is_finite() => {
                 assert!(rate(&after) >= rate(before) * 0.999_999, "a success must not lower the rate");
             }
@@ -255,7 +255,7 @@ impl World {
         let lasting = self.now.saturating_duration_since(self.first_error) >= Duration::from_secs(2);
         let expected = match (before.breaker, kind) {
             (BreakerState::Closed, _) if is_failure && self.errors >= 10 && lasting => BreakerState::Open,
-            // Five pauses in a row for bare 503s.
+            // Five consecutive pauses for 503s without a Retry-After may open the breaker.
             (BreakerState::Closed, Kind::Bare) if self.errors >= 5 && lasting => after.breaker,
             (BreakerState::HalfOpen, _) if is_failure && is_probe => BreakerState::Open,
             (BreakerState::HalfOpen, _) if is_probe => BreakerState::Closed,
@@ -374,8 +374,8 @@ impl World {
         Limit { limit, remaining, reset }
     }
 
-    /// Once the service has recovered, a call is admitted after at most one opening, one lost probe and one wait, and closes
-    /// the breaker.
+    /// Once the service has recovered, a call is admitted after at most one open period, one lost probe and one wait, and
+    /// closes the breaker.
     fn recover(mut self) {
         self.flight.clear();
         let mut waited = Duration::ZERO;
@@ -444,7 +444,7 @@ proptest! {
                 .collect();
             decisions
         };
-        // The clock of a world that may be set back can come before its start.
+        // With a clock that may be set back, `now` can be before `start`, and their difference would be zero.
         if !World::new(seed).unsteady {
             prop_assert_eq!(run(), run());
         }

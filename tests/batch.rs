@@ -1,4 +1,4 @@
-//! Batches: every request becomes one item, the input is read as needed, and every end of a batch ends its threads.
+//! Batches: every request becomes one item, the input is read lazily, and a batch always ends its threads.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't continue must fail")]
 
 mod support;
@@ -81,7 +81,7 @@ fn a_failed_call_is_one_failed_item() {
     assert_eq!(answered(&items), 30);
 }
 
-/// An input that counts the requests that are read from it.
+/// An input of `count` requests that counts how many of them are read.
 fn counted(pulled: &Arc<AtomicUsize>, count: usize) -> impl Iterator<Item = ChatRequest> + Send + 'static {
     let pulled = Arc::clone(pulled);
     (0..count).map(move |number| {
@@ -150,7 +150,7 @@ fn a_shutdown_ends_a_batch_and_fails_its_calls_in_flight() {
 #[test]
 fn a_drain_lets_requests_in_flight_finish_and_ends_all_waits() {
     let server = Server::always(ok("hi").after(Duration::from_millis(200)));
-    let adaptive = AdaptiveConfig::default().max_rate(1.0); // one call is sent, and the others wait for minutes
+    let adaptive = AdaptiveConfig::default().max_rate(1.0); // one call is sent, and the others wait
     let client = Client::new(config(&server).adaptive(adaptive).build().unwrap()).unwrap();
     let items = client.batch(iter::repeat_with(|| request(0))).concurrency(4).run();
     server.wait_for_requests(1);
@@ -236,7 +236,7 @@ fn a_panic_in_a_call_is_one_failed_item() {
     let calls = AtomicUsize::new(0);
     let observer = move |event: &Event| {
         let third = matches!(event, Event::Attempt { .. }) && calls.fetch_add(1, Ordering::SeqCst) % 3 == 2;
-        assert!(!third, "every third call panics, as it should in this test");
+        assert!(!third, "every third call panics, as this test intends");
     };
     let client = Client::new(config(&server).on_event(observer).build().unwrap()).unwrap();
     let items: Vec<_> = client.batch((0..30).map(request)).run().collect();
@@ -249,7 +249,7 @@ fn a_panic_in_a_call_is_one_failed_item() {
 fn a_panic_in_the_input_is_propagated_after_the_calls_in_flight() {
     let server = Server::always(ok("hi"));
     let input = (0..20).map(|number| {
-        assert!(number < 15, "the input panics, as it should in this test");
+        assert!(number < 15, "the input panics, as this test intends");
         request(number)
     });
     let mut items = client(&server).batch(input).run();
@@ -266,7 +266,7 @@ fn threads_are_added_only_while_calls_are_not_paced() {
     server.add(iter::repeat_n(ok("hi"), 2000));
     let mut items = client(&server).batch(iter::repeat_with(|| request(0))).concurrency(32).run();
     (0..2000).for_each(|_| assert!(items.next().unwrap().result.is_ok()));
-    server.wait_for_requests(2032); // the last ones aren't answered, so that each occupies a thread
+    server.wait_for_requests(2032); // the last 32 get no answer, so each of them occupies a thread
     assert_eq!(server.requests().len(), 2032);
     drop(items);
 
@@ -299,7 +299,7 @@ fn an_outage_delays_a_batch_and_fails_no_item() {
 #[test]
 fn a_call_that_always_fails_ends_with_an_error() {
     let server = Server::always(status(500));
-    // Without a seed all five waits of a call can be short, so that it fails before the breaker opens.
+    // With a fixed seed, because all five waits of a call can be so short at random that it fails before the breaker opens.
     let adaptive = AdaptiveConfig::default().error_threshold(1).seed(1);
     let config = config(&server).clock(Clock::fake()).adaptive(adaptive);
     let client = Client::new(config.build().unwrap()).unwrap();
@@ -329,7 +329,7 @@ fn the_deadline_of_an_item_does_not_run_while_it_is_paced() {
     let config =
         config(&server).clock(Clock::fake()).adaptive(adaptive).deadline(Some(Duration::from_secs(30)));
     let client = Client::new(config.build().unwrap()).unwrap();
-    // With one thread, because the waits of other threads use up its deadline on a fake clock.
+    // With one thread, because on a fake clock the waits of other threads would count against each deadline.
     let items: Vec<_> = client.batch((0..30).map(request)).concurrency(1).run().collect();
     assert_eq!(answered(&items), 30);
     assert!(
@@ -349,12 +349,12 @@ fn every_end_of_a_batch_ends_its_threads() {
             request(number)
         });
         let items = client.batch(input).concurrency(4).run();
-        server.wait_for_requests(4); // then the threads wait for the consumer or for the service
+        server.wait_for_requests(4); // now the threads wait for the consumer or for the service
         if shut_down {
             client.shutdown();
         }
         drop(items);
-        // A connection that isn't closed would be waited for until the timeout of a minute.
+        // A thread whose connection isn't closed would end only after the timeout of a minute.
         let end = ended.recv_timeout(Duration::from_secs(20));
         assert_eq!(end, Err(mpsc::RecvTimeoutError::Disconnected), "the last thread drops the input");
     }

@@ -1,6 +1,6 @@
-//! Batches under load, against a server on real sockets: how much of a quota is used, and how fast they are.
+//! Batches under load, against a server on real sockets: use of a quota, and speed.
 //!
-//! They take from seconds to minutes of real time, so they are ignored by `cargo test`; the gate runs them in release:
+//! They take from seconds to minutes of real time, so they are ignored by `cargo test`; `.ci/run` runs them with `--release`:
 //!
 //! ```sh
 //! cargo test --release --test batch_load -- --ignored --nocapture --test-threads 1
@@ -22,7 +22,7 @@ use std::{env, thread};
 use faulty::Service;
 use holysheep::{ChatRequest, Client, Config};
 
-/// The length of the tests, as a multiple of their length in the gate.
+/// The length of the tests, as a multiple of their length in `.ci/run`.
 fn load() -> usize {
     env::var("LOAD").ok().map_or(1, |load| load.parse().unwrap())
 }
@@ -45,7 +45,7 @@ fn efficiency(threads: usize, length: Duration) -> (f64, f64) {
 }
 
 #[test]
-#[ignore = "takes a minute of real time; the gate runs it"]
+#[ignore = "takes a minute of real time; .ci/run runs it"]
 fn a_quota_is_used_up_with_any_number_of_threads() {
     let length = Duration::from_secs(60 * load() as u64);
     let runs = [8, 64, 256].map(|threads| thread::spawn(move || (threads, efficiency(threads, length))));
@@ -57,11 +57,11 @@ fn a_quota_is_used_up_with_any_number_of_threads() {
 }
 
 #[test]
-#[ignore = "takes seconds of real time; the gate runs it"]
-fn it_is_as_fast_as_a_loop_written_by_hand() {
+#[ignore = "takes seconds of real time; .ci/run runs it"]
+fn a_batch_is_as_fast_as_a_hand_written_loop() {
     for threads in [8, 64] {
         let calls = 250 * threads * load(); // more than a second
-        // In pairs, because the load of the machine changes from one to the next.
+        // Each ratio compares two runs that follow each other, because the load of the machine changes.
         let pair = |_| {
             let service = Service::new(0.0, Duration::from_millis(5));
             let by_hand = by_hand(&service.url(), threads, calls);
@@ -81,7 +81,7 @@ fn it_is_as_fast_as_a_loop_written_by_hand() {
     }
 }
 
-/// The seconds that a batch takes.
+/// The duration of a batch in seconds.
 fn by_batch(url: &str, threads: usize, calls: usize) -> f64 {
     let config = Config::builder().api_key("sk-test-0123456789abcdef").base_url(url);
     let client = Client::new(config.build().unwrap()).unwrap();
@@ -92,7 +92,7 @@ fn by_batch(url: &str, threads: usize, calls: usize) -> f64 {
     started.elapsed().as_secs_f64()
 }
 
-/// The seconds that threads with ureq and serde_json take.
+/// The duration in seconds of the same calls by threads that use ureq and serde_json directly.
 fn by_hand(url: &str, threads: usize, calls: usize) -> f64 {
     let url = format!("{url}/chat/completions");
     let pool =

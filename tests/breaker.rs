@@ -1,5 +1,5 @@
-//! The circuit breaker opens for a server that breaks every connection, and any answer while it is half open closes it.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't go on shall say so loudly")]
+//! The circuit breaker opens when a server breaks every connection, and any answer to a probe closes it.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't continue must fail")]
 
 #[path = "support/hostile.rs"]
 mod hostile;
@@ -13,8 +13,8 @@ use holysheep::{
     AdaptiveConfig, AdaptiveHandler, Admission, BreakerState, Client, Clock, Error, Event, Jitter, Outcome,
     Permit, RetryConfig,
 };
-use hostile::{RawServer, adaptive, ask, build, config, each, request, streamed, told};
-use support::{Reply, Server, hang_up, ok, raw, reset, status};
+use hostile::{RawServer, adaptive, ask, build, config, each, request, streamed};
+use support::{Reply, Server, full_message, hang_up, ok, raw, reset, status};
 
 /// The ways in which a server breaks a connection after the request.
 fn broken() -> [(&'static str, Reply); 4] {
@@ -23,7 +23,7 @@ fn broken() -> [(&'static str, Reply); 4] {
     [("reset", reset()), ("closed", hang_up()), ("cut head", in_head), ("cut body", in_body)]
 }
 
-/// Calls until the breaker is open, a quarter of a second apart; the number of requests after `before` of them.
+/// Makes calls a quarter of a second apart until the breaker is open; returns the number of requests that this took.
 #[track_caller]
 fn requests_until_open(client: &Client, clock: &Clock, server: &Server, what: &str) -> usize {
     let before = server.requests().len();
@@ -56,7 +56,7 @@ fn a_server_that_breaks_every_connection_opens_the_breaker_when_the_budget_is_sp
         let quick = RetryConfig::default().jitter(Jitter::None).base_delay(Duration::from_micros(1));
         let client = client.with_retry(quick.max_delay(Duration::from_micros(1)));
         while client.handler("gpt-4.1").snapshot().budget > 0 {
-            ask(&client).unwrap_err(); // all within a moment, so that the breaker stays closed
+            ask(&client).unwrap_err(); // all within 2 s, so that the breaker stays closed
         }
         assert_eq!(client.handler("gpt-4.1").snapshot().breaker, BreakerState::Closed, "{what}");
         let requests = requests_until_open(&client, &clock, &server, what);
@@ -83,7 +83,7 @@ fn a_server_that_breaks_every_connection_opens_the_breaker_by_default() {
 }
 
 #[test]
-fn a_stale_connection_that_is_replaced_at_once_counts_for_nothing() {
+fn an_immediate_retry_of_a_stale_connection_is_not_a_failure() {
     let server = Server::script([ok("one"), reset(), ok("two"), hang_up(), ok("three")]);
     let (client, clock) = adaptive(server.url());
     for text in ["one", "two", "three"] {
@@ -93,7 +93,7 @@ fn a_stale_connection_that_is_replaced_at_once_counts_for_nothing() {
     assert_eq!((snapshot.failures, snapshot.successes, clock.sleeps().len()), (0, 3, 0));
 }
 
-/// A handler whose breaker is open, and the moment at which it lets a call try.
+/// A handler whose breaker is open, and a time at which it admits a probe.
 fn opened() -> (AdaptiveHandler, Instant) {
     let handler = AdaptiveHandler::new(AdaptiveConfig::default().seed(1));
     let mut now = Instant::now();
@@ -115,7 +115,7 @@ fn admitted(handler: &AdaptiveHandler, now: Instant) -> Permit {
     }
 }
 
-/// The next moment at which a call is admitted, looked for every second of a quarter of an hour.
+/// The next time within 15 minutes at which a call is admitted, in steps of a second.
 fn next_probe(handler: &AdaptiveHandler, from: Instant) -> Option<(Permit, Instant)> {
     (1..900).map(|second| from + Duration::from_secs(second)).find_map(|now| match handler.admit(now) {
         Admission::Go(permit) => Some((permit, now)),
@@ -124,14 +124,14 @@ fn next_probe(handler: &AdaptiveHandler, from: Instant) -> Option<(Permit, Insta
 }
 
 #[test]
-fn the_success_of_a_probe_that_was_replaced_closes_the_breaker() {
+fn a_late_success_of_a_replaced_probe_closes_the_breaker() {
     let (handler, now) = opened();
     let first = admitted(&handler, now);
     let (second, later) = next_probe(&handler, now).unwrap();
     handler.record(later + Duration::from_secs(1), first, Outcome::success());
     assert_eq!(handler.snapshot().breaker, BreakerState::Closed);
     handler.record(later + Duration::from_secs(2), second, Outcome::failed());
-    assert_eq!(handler.snapshot().breaker, BreakerState::Closed, "one failure is no reason to open");
+    assert_eq!(handler.snapshot().breaker, BreakerState::Closed, "one failure doesn't open it");
 }
 
 #[test]
@@ -146,7 +146,7 @@ fn a_refusal_of_a_replaced_probe_closes_the_breaker_too() {
 }
 
 #[test]
-fn a_late_success_of_a_call_from_before_the_opening_closes_nothing() {
+fn a_success_of_a_call_sent_before_the_breaker_opened_does_not_close_it() {
     let (handler, mut now) = (AdaptiveHandler::new(AdaptiveConfig::default().seed(1)), Instant::now());
     let early = admitted(&handler, now);
     while handler.snapshot().breaker == BreakerState::Closed {
@@ -158,7 +158,7 @@ fn a_late_success_of_a_call_from_before_the_opening_closes_nothing() {
     assert_eq!(handler.snapshot().breaker, BreakerState::Open);
 }
 
-/// Opens the breaker of a client by a server that is down.
+/// Makes calls to a failing server until the breaker opens, and advances the clock until a probe is allowed.
 fn break_down(client: &Client, clock: &Clock) {
     let once = client.with_retry(RetryConfig::default().max_retries(0));
     while client.handler("gpt-4.1").snapshot().breaker == BreakerState::Closed {
@@ -195,15 +195,15 @@ fn slow_answers_close_the_breaker_of_a_batch() {
     assert!(matches!(log.1[..], [0..=8, ..]), "closed after {:?} of {} answers", log.1, log.0);
 }
 
-/// A server that is down for ten requests, then holds the next one until it is told to answer.
+/// A server that fails ten requests and holds the next one until the flag is set and notified.
 fn holding() -> (RawServer, Arc<(Mutex<bool>, Condvar)>) {
     let released = Arc::new((Mutex::new(false), Condvar::new()));
     let gate = Arc::clone(&released);
     let server = RawServer::new(move |connection| {
         while let Some(number) = connection.request() {
             if number == 10 {
-                let (lock, bell) = &*gate;
-                drop(bell.wait_while(lock.lock().unwrap(), |released| !*released).unwrap());
+                let (lock, condvar) = &*gate;
+                drop(condvar.wait_while(lock.lock().unwrap(), |released| !*released).unwrap());
             }
             let reply = if number < 10 { status(503) } else { ok("hi") };
             if !connection.send(reply.bytes()) {
@@ -215,7 +215,7 @@ fn holding() -> (RawServer, Arc<(Mutex<bool>, Condvar)>) {
 }
 
 #[test]
-fn a_probe_lives_as_long_as_its_call_may() {
+fn a_probe_is_not_replaced_before_its_call_times_out() {
     let (server, released) = holding();
     let clock = Clock::fake();
     let long = config(server.url()).clock(clock.clone()).timeout(Duration::from_secs(600));
@@ -229,12 +229,12 @@ fn a_probe_lives_as_long_as_its_call_may() {
     while server.requests().len() == asked {
         thread::yield_now();
     }
-    clock.advance(Duration::from_secs(90)); // a model that thinks
+    clock.advance(Duration::from_secs(90)); // a slow model
     let second = ask(&client);
     let sent = server.requests().len() - asked;
     *released.0.lock().unwrap() = true;
     released.1.notify_all();
-    assert_eq!(probe.join().unwrap().map_err(|error| told(&error)).unwrap().text(), "hi");
+    assert_eq!(probe.join().unwrap().map_err(|error| full_message(&error)).unwrap().text(), "hi");
     assert!(matches!(second, Err(Error::CircuitOpen { .. })), "{second:?}");
     assert_eq!(sent, 1, "requests while half open");
     assert_eq!(client.handler("gpt-4.1").snapshot().breaker, BreakerState::Closed);

@@ -1,8 +1,11 @@
-//! Calls against a scripted server: what is retried, when, and with which error a call ends. The clock is a fake one.
+//! Calls to a scripted server: which failures are retried, after which wait, and with which error a call ends.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't continue must fail")]
 
+#[path = "support/captured_log.rs"]
+mod captured_log;
 mod support;
 
+use std::cell::RefCell;
 use std::error::Error as _;
 use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
@@ -13,7 +16,7 @@ use holysheep::{
     AdaptiveConfig, AdaptiveHandler, BreakerState, ChatRequest, ChatResponse, Client, Clock, Config,
 };
 use holysheep::{ConfigBuilder, Error, Event, Jitter, Phase, Reason, Result, RetryConfig};
-use support::{Reply, Server, hang_up, ok, reset, silence, status};
+use support::{Reply, Server, full_message, hang_up, ok, reset, silence, status};
 
 const KEY: &str = "sk-test-0123456789abcdef";
 
@@ -52,17 +55,6 @@ fn request() -> ChatRequest {
 
 fn ask(client: &Client) -> Result<ChatResponse> {
     client.chat(&request())
-}
-
-/// The error with all its causes, as a program would print it.
-fn full_message(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text += &format!(": {error}");
-        cause = error.source();
-    }
-    text
 }
 
 #[track_caller]
@@ -177,7 +169,7 @@ fn x_should_retry_overrides_the_retryable_statuses() {
     let error = ask(&client(&server).0).unwrap_err();
     assert!(
         matches!(error, Error::GaveUp { reason: Reason::RetriesSpent, attempts: 6, .. }),
-        "the limits still hold"
+        "max_retries still applies"
     );
 }
 
@@ -210,7 +202,7 @@ fn jitter_never_shortens_retry_after() {
         let server = Server::script([status(429).retry_after(10), ok("hi")]);
         let clock = Clock::fake();
         ask(&Client::new(config(&server, &clock).build().unwrap()).unwrap()).unwrap();
-        // The call waits as asked; the rate limiter may add a part of a slot to that.
+        // The call waits for the Retry-After. Jitter and the rate limiter may add up to a quarter.
         let wait: Duration = clock.sleeps().iter().sum();
         assert!(wait >= secs(10) && wait <= Duration::from_millis(12_500), "{wait:?}");
     }
@@ -229,7 +221,7 @@ fn max_retries_bounds_the_requests() {
     assert_eq!((error.elapsed(), clock.sleeps().len()), (Some(secs(31)), 5));
     let failure = "gave up after 6 attempts in 31.0 s: no retries left: the service answered 503: busy";
     assert_eq!(full_message(&error), format!("gpt-4.1 at {}: {failure}", server.address()));
-    assert!(error.is_retryable(), "later it may work");
+    assert!(error.is_retryable(), "it may succeed later");
 }
 
 #[test]
@@ -325,7 +317,7 @@ fn a_timeout_reports_its_phase() {
         assert!(matches!(**last, Error::Timeout { phase: found, .. } if found == phase), "{error:?}");
         assert!(error.is_timeout());
     }
-    // A header that arrives a byte at a time is no progress: the answer doesn't begin.
+    // A header that arrives byte by byte doesn't count as progress.
     let trickle = Server::script([ok("hi").trickle(Duration::from_millis(40)), ok("hi")]);
     assert_eq!(ask(&short_timeout(&trickle)).unwrap().meta().attempts, 2);
 }
@@ -518,7 +510,7 @@ fn events_report_attempts_answers_and_retries() {
 fn invalid_settings_of_a_clone_are_replaced_by_the_nearest_valid_ones() {
     let server = Server::script([status(503), ok("hi")]);
     let (client, clock) = client(&server);
-    // The base delay is lowered to the cap, and the deadline to a day: it still is one.
+    // The base delay is lowered to its cap, and the deadline to a day.
     let exact = RetryConfig::default().jitter(Jitter::None).base_delay(secs(99));
     ask(&client.with_retry(exact)).unwrap();
     assert_eq!(clock.sleeps(), [secs(32)]);
@@ -581,7 +573,7 @@ fn a_key_is_valid_if_the_models_can_be_listed() {
     assert!(matches!(client.validate_api_key(), Err(Error::Api { status: 401, .. })));
     assert!(
         matches!(client.validate_api_key(), Err(Error::Api { status: 503, .. })),
-        "a 503 is no statement about the key"
+        "a 503 doesn't say whether the key is valid"
     );
     assert_eq!((server.requests().len(), clock.sleeps().len()), (3, 0), "one attempt each");
     let request = &server.requests()[0];
@@ -672,7 +664,7 @@ fn the_circuit_breaker_opens_when_the_service_is_down() {
     );
     assert_eq!(client.handler("gpt-4.1").snapshot().breaker, BreakerState::Open);
 
-    // Later one trial call succeeds and closes the breaker.
+    // After the wait, a probe succeeds and closes the breaker.
     let back = Server::script([ok("hi")]);
     let handler = client.handler("gpt-4.1");
     let shared = Client::new(config(&back, &clock).handler(handler).build().unwrap()).unwrap();
@@ -752,36 +744,14 @@ fn limits_in_headers_reach_the_handler_and_the_caller() {
     );
 }
 
-/// A logger that records what all crates log on a thread, at every level.
-struct Capture;
-
 thread_local! {
-    static LOGGED: std::cell::RefCell<String> = const { std::cell::RefCell::new(String::new()) };
-}
-
-impl log::Log for Capture {
-    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
-        true
-    }
-
-    fn log(&self, record: &log::Record<'_>) {
-        let text = record.args().to_string();
-        // The HTTP parser dumps bytes in rows of 16, as numbers and then as characters.
-        let text = if record.target() == "ureq_proto::util" {
-            text[text.len() - 16..].to_owned()
-        } else {
-            text + "\n"
-        };
-        LOGGED.with_borrow_mut(|logged| *logged += &text);
-    }
-
-    fn flush(&self) {}
+    /// What all crates log on this thread, at every level.
+    static LOGGED: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
 #[test]
 fn no_crate_logs_the_key() {
-    log::set_logger(&Capture).unwrap();
-    log::set_max_level(log::LevelFilter::Trace);
+    captured_log::install(|text| LOGGED.with_borrow_mut(|logged| *logged += text));
     let server = Server::script([status(429).retry_after(1), ok("hi")]);
     let config = config(&server, &Clock::fake()).header("api-key", "another-secret-0123456789");
     ask(&Client::new(config.build().unwrap()).unwrap()).unwrap();
@@ -790,7 +760,7 @@ fn no_crate_logs_the_key() {
     assert_eq!(sent.header("api-key"), Some("another-secret-0123456789"));
     let logged = LOGGED.take();
     for seen in ["POST./v1/chat/completions", "authorization:.", "api-key:.", "attempt 1"] {
-        assert!(logged.contains(seen), "the log is recorded: {seen}");
+        assert!(logged.contains(seen), "the test captures the log: {seen}");
     }
     for secret in [KEY, &KEY[3..], "another-secret", "Say hello"] {
         assert!(!logged.contains(secret), "{secret}");
@@ -840,7 +810,7 @@ fn a_deadline_that_ends_an_attempt_keeps_the_previous_error() {
 }
 
 #[test]
-fn an_answer_before_the_end_of_the_request_is_read() {
+fn an_answer_sent_before_the_request_ends_is_read() {
     assert_eq!(fails_without_retry(status(413).early()).status(), Some(413));
 }
 

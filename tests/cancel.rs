@@ -1,5 +1,5 @@
-//! Cancelling the calls of one clone: they end at once in every phase, and everything else goes on.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't go on shall say so loudly")]
+//! Cancelling the calls of one clone ends them immediately in every phase and leaves other clones alone.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't continue must fail")]
 
 mod support;
 
@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use holysheep::{AdaptiveConfig, Cancel, ChatRequest, Client, Clock, Config, Error, Event, RetryConfig};
 use support::{Reply, Server, ok, raw, silence, status, stream};
 
-/// Cancelled calls end within this time; a machine that is busy may need more than the 50 ms of an idle one.
-const AT_ONCE: Duration = Duration::from_millis(500);
+/// Cancelled calls end within this time. An idle machine needs less than 50 ms; a busy one may need more.
+const CANCEL_LIMIT: Duration = Duration::from_millis(500);
 
 fn client(server: &Server, adaptive: AdaptiveConfig) -> Client {
     let config = Config::builder().api_key("sk-test-0123456789").base_url(server.url());
@@ -22,8 +22,7 @@ fn request() -> ChatRequest {
     ChatRequest::new("gpt-4.1").user("hi")
 }
 
-/// Begins a call, cancels it once `begun` says that it has come far enough, and returns its error and how long it took to
-/// end.
+/// Starts a call, cancels it when `begun` returns, and returns its error and the time from the cancellation to its end.
 fn cancelled(
     client: &Client,
     begun: impl FnOnce(),
@@ -46,17 +45,17 @@ fn chat(client: &Client) -> Option<Error> {
 #[track_caller]
 fn assert_cancelled((error, took): (Error, Duration)) {
     assert!(matches!(error, Error::Cancelled), "{error:?}");
-    assert!(took < AT_ONCE, "{took:?}");
+    assert!(took < CANCEL_LIMIT, "{took:?}");
     println!("ended after {took:?}");
 }
 
 #[test]
-fn a_call_that_waits_for_a_silent_server_is_cancelled_and_the_pool_and_other_calls_go_on() {
+fn cancelling_a_call_to_a_silent_server_leaves_the_pool_and_other_calls_intact() {
     let slow = ok("other").after(Duration::from_millis(300));
     let server = Server::script([ok("first"), slow, silence(), ok("after"), ok("after")]);
     let client = client(&server, AdaptiveConfig::off());
     client.chat(&request()).unwrap();
-    // A call of another clone is in flight meanwhile.
+    // A call of another clone is in flight during the cancellation.
     let other = thread::spawn({
         let client = client.clone();
         move || client.chat(&request())
@@ -131,7 +130,7 @@ fn a_stream_is_cancelled_while_it_is_read() {
 }
 
 #[test]
-fn nothing_is_sent_with_a_token_that_is_cancelled_already() {
+fn nothing_is_sent_with_an_already_cancelled_token() {
     let server = Server::script([ok("hi")]);
     let client = client(&server, AdaptiveConfig::default());
     let cancel = Cancel::new();
@@ -141,11 +140,11 @@ fn nothing_is_sent_with_a_token_that_is_cancelled_already() {
     assert!(matches!(cancellable.chat_stream(&request()).err(), Some(Error::Cancelled)));
     assert_eq!(cancellable.batch([request()]).run().count(), 0);
     assert!(server.requests().is_empty());
-    assert_eq!(client.chat(&request()).unwrap().text(), "hi", "other clones go on");
+    assert_eq!(client.chat(&request()).unwrap().text(), "hi", "other clones are not cancelled");
 }
 
 #[test]
-fn a_shutdown_is_told_apart_from_a_cancellation() {
+fn shutdown_and_cancellation_are_different_errors() {
     let server = Server::script([silence()]);
     let client = client(&server, AdaptiveConfig::off());
     let cancellable = client.with_cancel(&Cancel::new());
@@ -168,11 +167,11 @@ fn a_batch_ends_when_it_is_cancelled() {
     cancel.cancel();
     let results: Vec<_> = items.map(|item| item.result.map(drop)).collect();
     assert!(results.iter().all(|result| matches!(result, Err(Error::Cancelled))), "{results:?}");
-    assert!(start.elapsed() < AT_ONCE, "{:?}", start.elapsed());
+    assert!(start.elapsed() < CANCEL_LIMIT, "{:?}", start.elapsed());
 }
 
 #[test]
-fn settings_of_a_clone_are_its_own() {
+fn settings_of_a_clone_do_not_affect_the_original() {
     let server = Server::script([silence(), ok("hi"), ok("hi")]);
     let client = client(&server, AdaptiveConfig::off()).with_retry(RetryConfig::default().max_retries(0));
     let error = chat(&client.with_timeout(Duration::from_millis(50))).unwrap();

@@ -1,21 +1,23 @@
-//! Answers are checked against the request: vectors belong to their texts, and cut JSON isn't blamed on the parser.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't go on shall say so loudly")]
+//! Answers are checked against the request: embeddings must match the texts, and JSON of an incomplete answer is an
+//! `Incomplete` error.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't continue must fail")]
 
 #[path = "support/hostile.rs"]
 mod hostile;
 mod support;
 
 use holysheep::{ChatResponse, EmbeddingRequest, EmbeddingResponse, Error, Result};
-use hostile::{DONE, ask, each, events, exact, streamed, told};
+use hostile::{DONE, ask, each, events, exact, streamed};
 use serde_json::{Value, json};
-use support::{Server, status};
+use support::{Server, full_message, status};
 
-/// Asks for the vectors of four texts, of which each is answered with its index as the vector.
+/// Requests embeddings of four texts from a server that answers with this `data`.
 fn embed_four(data: &Value) -> Result<EmbeddingResponse> {
     let server = Server::always(status(200).json(&json!({"object": "list", "model": "m", "data": data})));
     exact(server.url()).0.embeddings(&EmbeddingRequest::new("m", ["a", "b", "c", "d"]))
 }
 
+/// Embedding entries with these indices. The only component of each vector is its index.
 fn vectors(indices: &[Value]) -> Value {
     let vector = |index: &Value| json!({"object": "embedding", "index": index, "embedding": [index.as_f64().unwrap_or(0.5)]});
     indices.iter().map(vector).collect()
@@ -44,7 +46,7 @@ fn vectors_that_do_not_match_the_texts_are_an_error() {
         |indices| {
             let answer = embed_four(&vectors(indices.as_array().unwrap()));
             let Err(error) = answer else { panic!("{indices}: a success") };
-            assert!(!told(&error).is_empty() && error.attempts() >= 1, "{indices}");
+            assert!(!full_message(&error).is_empty() && error.attempts() >= 1, "{indices}");
         },
     );
     each([json!(null), json!([null]), json!([{"index": 0}]), json!({})], |data| {
@@ -53,15 +55,15 @@ fn vectors_that_do_not_match_the_texts_are_an_error() {
 }
 
 #[test]
-fn the_error_says_how_many_vectors_came_for_how_many_texts() {
-    let text = told(&embed_four(&vectors(&[json!(0), json!(1), json!(3)])).unwrap_err());
+fn the_error_names_the_numbers_of_vectors_and_texts() {
+    let text = full_message(&embed_four(&vectors(&[json!(0), json!(1), json!(3)])).unwrap_err());
     assert!(text.contains('3') && text.contains('4'), "{text}");
-    let text = told(&embed_four(&vectors(&[json!(0), json!(1), json!(2), json!(9)])).unwrap_err());
+    let text = full_message(&embed_four(&vectors(&[json!(0), json!(1), json!(2), json!(9)])).unwrap_err());
     assert!(text.contains('9'), "{text}");
 }
 
 #[test]
-fn an_answer_without_any_vector_is_tried_again() {
+fn an_answer_without_vectors_is_retried() {
     let vector = json!({"data": vectors(&[json!(0)])});
     each(
         [json!({"data": []}), json!({"data": null}), json!({}), json!(null), json!({"data": [null]})],
@@ -72,7 +74,7 @@ fn an_answer_without_any_vector_is_tried_again() {
         },
     );
     let error = embed_four(&json!([])).unwrap_err();
-    assert!(told(&error).contains("0 vectors for 4 texts"), "{}", told(&error));
+    assert!(full_message(&error).contains("0 vectors for 4 texts"), "{}", full_message(&error));
 }
 
 #[test]
@@ -88,20 +90,20 @@ fn one_text_has_one_vector() {
 }
 
 #[test]
-fn vectors_that_match_come_in_the_order_of_the_texts() {
+fn vectors_are_returned_in_the_order_of_the_texts() {
     each([json!([3, 1, 0, 2]), json!([0, 1, 2, 3])], |indices| {
         let answer = embed_four(&vectors(indices.as_array().unwrap())).unwrap();
         let firsts: Vec<f32> = answer.vectors().map(|vector| vector[0]).collect();
         assert_eq!(firsts, [0.0, 1.0, 2.0, 3.0], "{indices}");
     });
-    let worded = json!([{"index": "1", "embedding": [1]}, {"index": "0", "embedding": [0]},
+    let mixed = json!([{"index": "1", "embedding": [1]}, {"index": "0", "embedding": [0]},
         {"index": 2.0, "embedding": [2]}, null, {"index": 3, "embedding": [3]}]);
-    let answer = embed_four(&worded).unwrap();
+    let answer = embed_four(&mixed).unwrap();
     let firsts: Vec<f32> = answer.vectors().map(|vector| vector[0]).collect();
-    assert_eq!(firsts, [0.0, 1.0, 2.0, 3.0], "numbers as words, and a null entry");
+    assert_eq!(firsts, [0.0, 1.0, 2.0, 3.0], "indices as strings and floats, and a null entry");
 }
 
-/// An answer of these choices, as a whole and by a stream.
+/// An answer with this message, as JSON and as a stream.
 fn answers(message: &Value, finish_reason: &str) -> [(&'static str, ChatResponse); 2] {
     let body = json!({"choices": [{"index": 0, "message": message, "finish_reason": finish_reason}]});
     let server = Server::script([status(200).json(&body).header("x-request-id", "req-7")]);
@@ -121,13 +123,13 @@ fn answers(message: &Value, finish_reason: &str) -> [(&'static str, ChatResponse
 #[track_caller]
 fn is_incomplete(error: &Error, cause: &str, what: &str) {
     assert!(matches!(error, Error::Incomplete { .. }), "{what}: {error:?}");
-    assert!(told(error).contains(cause), "{what}: {}", told(error));
+    assert!(full_message(error).contains(cause), "{what}: {}", full_message(error));
     assert_eq!(error.request_id(), Some("req-7"), "{what}");
     assert!(!error.is_retryable(), "{what}");
 }
 
 #[test]
-fn json_of_a_cut_or_filtered_answer_names_the_cause() {
+fn json_errors_of_a_cut_or_filtered_answer_name_the_finish_reason() {
     each(
         [
             (json!("{\"a\": [1, 2"), "length"),
@@ -148,7 +150,7 @@ fn json_of_a_cut_or_filtered_answer_names_the_cause() {
 }
 
 #[test]
-fn json_of_a_refused_answer_names_the_refusal() {
+fn json_errors_of_a_refused_answer_name_the_refusal() {
     let message = json!({"role": "assistant", "content": null, "refusal": "I can't help with that"});
     for (way, answer) in answers(&message, "stop") {
         is_incomplete(&answer.json::<Value>().unwrap_err(), "refus", way);
@@ -156,7 +158,7 @@ fn json_of_a_refused_answer_names_the_refusal() {
 }
 
 #[test]
-fn arguments_of_a_cut_or_filtered_answer_name_the_cause() {
+fn argument_errors_of_a_cut_or_filtered_answer_name_the_finish_reason() {
     each(["length", "content_filter"], |reason| {
         let call = json!({"id": "c1", "type": "function",
             "function": {"name": "weather", "arguments": "{\"city\": \"Par"}});
@@ -171,7 +173,7 @@ fn arguments_of_a_cut_or_filtered_answer_name_the_cause() {
 }
 
 #[test]
-fn malformed_json_of_a_finished_answer_is_still_the_fault_of_the_text() {
+fn malformed_json_in_a_finished_answer_is_a_decode_error() {
     for (way, answer) in answers(&json!({"role": "assistant", "content": "I'd rather not"}), "stop") {
         let error = answer.json::<Value>().unwrap_err();
         assert!(matches!(error, Error::Decode { .. }), "{way}: {error:?}");
@@ -180,7 +182,7 @@ fn malformed_json_of_a_finished_answer_is_still_the_fault_of_the_text() {
 }
 
 #[test]
-fn json_that_is_complete_is_read_whatever_the_finish_reason_says() {
+fn complete_json_is_parsed_for_any_finish_reason() {
     let call = json!({"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{\"a\": 1}"}});
     let message = json!({"role": "assistant", "content": "{\"a\": 1}", "tool_calls": [call]});
     each(["length", "content_filter", "stop"], |reason| {
@@ -196,7 +198,7 @@ fn json_that_is_complete_is_read_whatever_the_finish_reason_says() {
 }
 
 #[test]
-fn every_name_of_an_incomplete_answer_is_known_and_no_other() {
+fn only_known_finish_reasons_mean_incomplete() {
     each(["MAX_TOKENS", "SAFETY", "model_length", "insufficient_system_resource"], |reason| {
         for (way, answer) in answers(&json!({"content": "{\"a\": "}), reason) {
             is_incomplete(&answer.json::<Value>().unwrap_err(), reason, way);
@@ -210,7 +212,7 @@ fn every_name_of_an_incomplete_answer_is_known_and_no_other() {
 }
 
 #[test]
-fn what_a_tool_call_came_with_is_no_part_of_it() {
+fn the_finish_reason_is_not_part_of_a_serialized_tool_call() {
     let call = json!({"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{\"a\": "}});
     let message = json!({"role": "assistant", "content": null, "tool_calls": [call],
         "function_call": {"name": "g", "arguments": "{\"b\": "}});

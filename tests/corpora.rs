@@ -1,5 +1,5 @@
-//! Recorded answers and headers of real services, served to the client. They lie outside of the repository, so these
-//! tests are ignored by default; `tests/quirks.rs` has a small case for each of their peculiarities.
+//! Recorded answers and headers of real services, served to the client. They are not in the repository, so these tests are
+//! ignored by default; `tests/quirks.rs` has a small case for each quirk in them.
 #![allow(clippy::unwrap_used, reason = "a test that can't continue must fail")]
 
 #[path = "support/observed.rs"]
@@ -10,12 +10,12 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use holysheep::{ChatResponse, Client};
-use observed::{client, request};
+use holysheep::ChatResponse;
+use observed::{Setup, request};
 use serde_json::{Map, Value, json};
-use support::{Reply, Server, ok, status};
+use support::{Reply, ok, status};
 
-/// The sizes of the pieces in which a body is sent.
+/// Chunk sizes in which each body is sent again.
 const PIECES: [usize; 3] = [1, 7, 61];
 
 fn read(path: impl AsRef<Path>) -> Value {
@@ -44,41 +44,25 @@ fn body(sample: &Value) -> &str {
 
 /// The recorded answer with its status, without its headers.
 fn reply(sample: &Value) -> Reply {
-    // One was recorded without its status.
+    // One of them was recorded without its status.
     status(sample["status"].as_u64().unwrap_or(400).try_into().unwrap()).body(body(sample))
 }
 
-/// A client and its server.
-struct Setup {
-    server: Server,
-    client: Client,
-}
-
 impl Setup {
-    fn new() -> Setup {
-        let server = Server::script([]);
-        Setup { client: client(&server), server }
-    }
-
-    /// What a user sees of a recorded answer that is sent as this reply.
+    /// The observation of a recorded answer that is sent as this reply.
     fn observe(&self, sample: &Value, reply: Reply) -> Value {
-        self.server.add([reply]);
-        if sample["kind"] == "stream" {
-            observed::stream(self.client.chat_stream(&request()))
-        } else {
-            observed::chat(&self.client.chat(&request()))
-        }
+        if sample["kind"] == "stream" { self.stream(reply) } else { self.chat(reply) }
     }
 
-    /// The wait that a 429 with this `Retry-After` asks for, on a server whose clock shows this date.
+    /// The `retry_after()` of a 429 with this `Retry-After` and this `Date`.
     fn retry_after(&self, date: &str, value: &str) -> Option<Duration> {
         self.server.add([status(429).header("date", date).header("retry-after", value)]);
         self.client.chat(&request()).unwrap_err().retry_after()
     }
 }
 
-/// Reduces an observation to what `outcomes.json` records: long texts by length, beginning and end, and of an error as
-/// much of its message as is expected.
+/// Reduces an observation to what `outcomes.json` records: the length, beginning and end of long texts, and the expected
+/// part of an error message.
 fn reduced(mut seen: Value, expected: &Value) -> Value {
     let fields = seen.as_object_mut().unwrap();
     for name in ["text", "reasoning"] {
@@ -146,7 +130,7 @@ fn every_recorded_answer_survives_a_round_trip() {
     }
 }
 
-/// The places whose values are missing or different after a round trip; nulls and empty values may be missing.
+/// The paths whose values are missing or different after a round trip. Nulls and empty values may be missing.
 fn lost(place: &str, before: &Value, after: &Value) -> Vec<String> {
     let empty = |value: &Value| {
         value.is_null()
@@ -165,16 +149,16 @@ fn lost(place: &str, before: &Value, after: &Value) -> Vec<String> {
             before.iter().zip(after).flat_map(|(b, a)| lost(&format!("{place}[]"), b, a)).collect()
         }
         (before, after) if before == after || (empty(before) && empty(after)) => Vec::new(),
-        // The text of the older completions becomes the content of a message.
+        // The text of a legacy completion becomes the content of a message.
         (Value::String(_), Value::Null) if place == ".choices[].text" => Vec::new(),
         _ => vec![place.to_owned()],
     }
 }
 
-/// Cut at every byte: complete only once the finish reason has arrived, and always with the text that has arrived.
+/// A stream is complete once its finish reason has arrived, and its text is always what has arrived.
 #[test]
 #[ignore = "needs ../shared/corpora"]
-fn a_recorded_stream_cut_at_any_byte_is_never_complete_too_early() {
+fn a_recorded_stream_cut_at_any_byte_is_not_reported_complete_too_early() {
     let (samples, setup) = (samples(), Setup::new());
     for name in ["openai-stream-03", "openrouter-stream-01", "mistral-stream-04"] {
         let body = body(&samples[name]);
@@ -237,7 +221,7 @@ fn every_collected_form_of_a_reset_is_read() {
     }
 }
 
-/// Each vendor's headers, with the first value that was seen of each: a limit that the vendor tells is understood.
+/// Each vendor's headers with the first recorded value of each.
 #[test]
 #[ignore = "needs ../shared/corpora"]
 fn every_vendors_recorded_limits_are_read() {

@@ -1,4 +1,4 @@
-//! A deadline is kept whatever the server does. With real sockets and in real time: two seconds, all cases in parallel.
+//! The deadline holds in every phase of a call and for every fault of the server. The cases run in parallel, in real time.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't continue must fail")]
 
 mod support;

@@ -1,6 +1,6 @@
-//! A server that answers while a large request is still being sent, and closes: what it said counts, with TLS too.
+//! Servers that answer before a large request is completely sent: the client reads the answer, with and without TLS.
 #![cfg(feature = "rustls")]
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't go on shall say so loudly")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't continue must fail")]
 
 #[path = "support/hostile.rs"]
 mod hostile;
@@ -11,38 +11,42 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use holysheep::{AdaptiveConfig, ChatRequest, Client, Clock, Error, Jitter, Phase, RetryConfig};
-use hostile::{Connection, Identity, RawServer, build, config, each, told};
+use hostile::{Connection, Identity, RawServer, build, config, each};
+use support::full_message;
 
-/// Large enough that no buffer of the system's takes it.
+/// Larger than the socket buffers, so that sending it blocks.
 const LARGE: usize = 10_000_000;
 
 fn large() -> ChatRequest {
     ChatRequest::new("gpt-4.1").user("x".repeat(LARGE))
 }
 
-/// What a server does once it has said no.
+/// What the server does after its early answer.
 #[derive(Clone, Copy, Debug)]
 enum Then {
-    /// Closes with the rest of the request unread, which resets the connection.
+    /// Closes without reading the rest of the request, which resets the connection.
     Close,
-    /// Says that it has nothing more to say and reads the rest, as nginx and HAProxy do.
+    /// Shuts down its sending side and reads the rest of the request, as nginx and HAProxy do.
     Linger,
-    /// Reads nothing more and leaves the connection open.
+    /// Keeps the connection open without reading.
     Hold,
 }
 
 fn reply(code: u16) -> String {
     let body = r#"{"error":{"message":"the words"}}"#;
-    let (length, wish) = (body.len(), if code == 429 { "retry-after: 7\r\n" } else { "" });
-    format!("HTTP/1.1 {code} Early\r\n{wish}content-length: {length}\r\nconnection: close\r\n\r\n{body}")
+    let (length, retry_after) = (body.len(), if code == 429 { "retry-after: 7\r\n" } else { "" });
+    format!(
+        "HTTP/1.1 {code} Early\r\n{retry_after}content-length: {length}\r\nconnection: close\r\n\r\n{body}"
+    )
 }
 
-/// Answers the first request after this part of it, and the others properly.
+/// Reads only the first `part` bytes of the body of a request and then answers with `code`. With 429, only the first request
+/// is refused, and all others succeed.
 fn refuse_early(connection: &mut Connection, code: u16, part: usize, then: Then) {
     let Some((number, length)) = connection.head() else { return };
     let first = number == 0 || code != 429;
     let read = if first { part } else { length };
-    if connection.wire.read_exact(&mut vec![0; read]).is_err() {
+    if connection.transport.read_exact(&mut vec![0; read]).is_err() {
         return;
     }
     if !first {
@@ -57,7 +61,7 @@ fn refuse_early(connection: &mut Connection, code: u16, part: usize, then: Then)
     }
 }
 
-/// A server with or without TLS, its address, and the file to trust it with.
+/// A server with or without TLS, its URL, and the file with its certificate.
 fn server(
     tls: bool,
     serve: impl Fn(&mut Connection) + Send + Sync + 'static,
@@ -96,26 +100,26 @@ fn refusals() -> Vec<(bool, Then, usize, u16)> {
 }
 
 #[test]
-fn an_early_refusal_of_a_large_request_is_read_and_not_uploaded_again() {
+fn an_early_refusal_of_a_large_request_is_read_and_not_retried() {
     each(refusals(), |(tls, then, part, code)| {
         let what = format!("TLS {tls}, {then:?} after {part} bytes, {code}");
         let (server, url, file) = server(tls, move |connection| refuse_early(connection, code, part, then));
         let (client, _) = client(url, file.as_ref(), Duration::from_millis(300));
         let error = client.chat(&large()).unwrap_err();
-        assert_eq!(error.status(), Some(code), "{what}: {}", told(&error));
-        assert!(told(&error).contains("the words"), "{what}: {}", told(&error));
+        assert_eq!(error.status(), Some(code), "{what}: {}", full_message(&error));
+        assert!(full_message(&error).contains("the words"), "{what}: {}", full_message(&error));
         assert_eq!((error.attempts(), server.requests().len()), (1, 1), "{what}: {error:?}");
     });
 }
 
 #[test]
-fn an_early_429_is_waited_out_and_known_to_the_handler() {
+fn an_early_429_is_retried_after_its_delay_and_reaches_the_handler() {
     let cases = [false, true].into_iter().flat_map(|tls| [(tls, Then::Close), (tls, Then::Linger)]);
     each(cases, |(tls, then)| {
         let what = format!("TLS {tls}, {then:?}");
         let (server, url, file) = server(tls, move |connection| refuse_early(connection, 429, 20_000, then));
         let (client, clock) = client(url, file.as_ref(), Duration::from_secs(5));
-        let answer = client.chat(&large()).map_err(|error| told(&error));
+        let answer = client.chat(&large()).map_err(|error| full_message(&error));
         assert_eq!(answer.map(|answer| answer.meta().attempts), Ok(2), "{what}");
         assert_eq!(clock.sleeps(), [Duration::from_secs(7)], "{what}");
         assert_eq!(server.requests().len(), 2, "{what}");
@@ -124,18 +128,18 @@ fn an_early_429_is_waited_out_and_known_to_the_handler() {
 }
 
 #[test]
-fn a_stream_with_an_early_refusal_reads_it_too() {
+fn an_early_refusal_of_a_stream_request_is_read() {
     each([false, true], |tls| {
         let (_server, url, file) =
             server(tls, |connection| refuse_early(connection, 413, 20_000, Then::Close));
         let (client, _) = client(url, file.as_ref(), Duration::from_secs(5));
         let error = client.chat_stream(&large()).unwrap_err();
-        assert_eq!((error.status(), error.attempts()), (Some(413), 1), "TLS {tls}: {}", told(&error));
+        assert_eq!((error.status(), error.attempts()), (Some(413), 1), "TLS {tls}: {}", full_message(&error));
     });
 }
 
 #[test]
-fn an_upload_that_breaks_without_an_answer_is_a_broken_connection() {
+fn an_upload_that_is_reset_without_an_answer_is_a_transport_error() {
     each([false, true], |tls| {
         let (_server, url, file) = server(tls, |connection| {
             if connection.head().is_some() {
@@ -150,7 +154,7 @@ fn an_upload_that_breaks_without_an_answer_is_a_broken_connection() {
 }
 
 #[test]
-fn an_upload_that_nobody_reads_is_a_timeout_while_sending() {
+fn an_upload_that_the_server_does_not_read_times_out_while_sending() {
     each([false, true], |tls| {
         let (_server, url, file) = server(tls, |connection| {
             connection.head();

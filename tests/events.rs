@@ -1,4 +1,4 @@
-//! What a program is told of its calls: numbers, models, real waits, and one end for each call.
+//! Events and log lines: call numbers, models, actual waits, and one end for each call.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't continue must fail")]
 
 mod support;
@@ -15,7 +15,7 @@ use support::{Reply, Server, ok, reset, status};
 
 const MODEL: &str = "gpt-4.1";
 
-/// The events of a client, each with the number of sleeps that had been made before it.
+/// The events of a client, each with the number of sleeps before it.
 #[derive(Clone, Default)]
 struct Seen(Arc<Mutex<Vec<(Event, usize)>>>);
 
@@ -28,7 +28,7 @@ impl Seen {
         self.lock().iter().map(|(event, _)| event.clone()).collect()
     }
 
-    /// The ends, in words.
+    /// A summary of each `End` event.
     fn ends(&self) -> Vec<String> {
         let words = |event: &Event| match event {
             Event::End { attempts, status, error, usage, .. } => {
@@ -64,7 +64,7 @@ fn open(client: &Client) -> ChatStream {
     client.chat_stream(&request()).unwrap()
 }
 
-/// A handler that learns from the first refusal that calls have to be slower.
+/// A handler that paces calls at 600 a minute.
 fn paced() -> AdaptiveConfig {
     AdaptiveConfig::default().seed(1).initial_rate(600.0).max_rate(600.0)
 }
@@ -83,7 +83,7 @@ fn whole() -> Reply {
     events(&[HELLO, FINISH, USAGE, DONE])
 }
 
-/// The crate's lines in the log, from all tests of this file, each with its level.
+/// The log lines of the crate with their levels, from all tests of this file.
 static LOGGED: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 struct Logger;
@@ -110,7 +110,7 @@ fn keep_log() {
     });
 }
 
-/// The line of the log that begins so.
+/// The first log line with this beginning.
 #[track_caller]
 fn logged(begin: &str) -> String {
     let lines = LOGGED.lock().unwrap().clone();
@@ -119,7 +119,7 @@ fn logged(begin: &str) -> String {
 }
 
 #[test]
-fn the_wait_of_a_retry_is_the_real_one_and_told_before_it() {
+fn a_retry_event_reports_the_actual_wait_before_it_begins() {
     keep_log();
     for (reply, adaptive) in [
         (status(429), paced()),
@@ -150,7 +150,7 @@ fn the_wait_of_a_retry_is_the_real_one_and_told_before_it() {
 }
 
 #[test]
-fn a_retry_without_a_wait_is_at_once() {
+fn a_retry_without_a_wait_is_logged_as_immediate() {
     keep_log();
     let server = Server::script([ok("hi"), reset(), ok("hi")]);
     let (client, clock, seen) = client(&server, AdaptiveConfig::default().seed(1));
@@ -172,7 +172,7 @@ fn retry(event: &Event) -> Option<(u64, u32, Duration)> {
 }
 
 #[test]
-fn a_retry_that_waits_behind_others_tells_how_long_it_waited() {
+fn a_retry_that_waits_behind_others_reports_its_wait() {
     let mut script = vec![status(429); 6];
     script.extend(vec![ok("hi"); 20]);
     let server = Server::script(script);
@@ -196,7 +196,7 @@ fn a_retry_that_waits_behind_others_tells_how_long_it_waited() {
 }
 
 #[test]
-fn no_retry_is_told_where_none_follows() {
+fn no_retry_is_reported_where_none_follows() {
     // The rate limiter wants to wait for longer than the deadline allows.
     let server = Server::script([ok("hi"), status(429)]);
     let slow = AdaptiveConfig::default().seed(1).initial_rate(1.0).max_rate(1.0);
@@ -233,11 +233,14 @@ fn every_event_names_the_call_and_the_model() {
 
     let (client, _, seen) = unpaced(&Server::script([]));
     client.chat(&request()).unwrap_err();
-    assert!(all.iter().all(|event| event.call() != seen.events()[0].call()), "unique among clients");
+    assert!(
+        all.iter().all(|event| event.call() != seen.events()[0].call()),
+        "call numbers are unique among clients"
+    );
 }
 
 #[test]
-fn a_rate_is_told_only_when_it_changed() {
+fn a_rate_is_reported_only_when_it_changed() {
     let mut script = vec![ok("hi"); 5];
     script.extend(vec![status(429); 6]);
     script.extend(vec![ok("hi"); 30]);
@@ -261,7 +264,7 @@ fn a_rate_is_told_only_when_it_changed() {
 }
 
 #[test]
-fn what_the_handler_learned_is_told_when_it_changed_and_logged_in_one_line() {
+fn what_the_handler_learned_is_reported_when_it_changed_and_logged_in_one_line() {
     keep_log();
     let none_left = |reply: Reply| {
         let limit = [("limit", "60"), ("remaining", "0"), ("reset", "1s")];
@@ -305,7 +308,7 @@ fn what_the_handler_learned_is_told_when_it_changed_and_logged_in_one_line() {
 }
 
 #[test]
-fn the_end_of_each_call_is_told_once() {
+fn the_end_of_each_call_is_reported_once() {
     keep_log();
     let server = Server::script([
         status(503),
@@ -347,7 +350,7 @@ fn the_end_of_each_call_is_told_once() {
 }
 
 #[test]
-fn calls_that_never_get_their_turn_have_an_end() {
+fn calls_that_are_never_sent_have_an_end_event() {
     let server = Server::script([]);
     let (client, _, seen) = unpaced(&server);
     client.with_deadline(Some(Duration::ZERO)).chat(&request()).unwrap_err();
@@ -371,7 +374,7 @@ fn calls_that_never_get_their_turn_have_an_end() {
 }
 
 #[test]
-fn a_stream_ends_once_and_says_how() {
+fn a_stream_has_one_end_event_with_its_outcome() {
     let cut = || events(&[HELLO]);
     let end = |reply: Reply, read: fn(ChatStream)| {
         let server = Server::script([reply, whole()]);
@@ -399,20 +402,20 @@ fn a_stream_ends_once_and_says_how() {
     assert_eq!(end(ok("hi"), read_all), ["1 200 success Some(12)"]);
     assert_eq!(end(cut(), read_all), ["1 200 truncated None"]);
     assert_eq!(end(cut(), read_then_assemble), ["1 200 truncated None"]);
-    assert_eq!(end(cut(), assemble), ["2 200 success Some(3)"], "the same call is made again");
+    assert_eq!(end(cut(), assemble), ["2 200 success Some(3)"], "the retry belongs to the same call");
 }
 
 #[test]
-fn a_stream_that_cannot_be_opened_again_has_one_end() {
+fn a_stream_that_cannot_be_reopened_has_one_end_event() {
     let server = Server::script([events(&[HELLO]), status(400)]);
     let (client, _, seen) = unpaced(&server);
     open(&client).into_response().unwrap_err();
-    assert!(client.chat_stream(&request()).is_err(), "the script is over");
+    assert!(client.chat_stream(&request()).is_err(), "the script has no further reply");
     assert_eq!(seen.ends(), ["2 400 api None", "1 418 api None"]);
 }
 
 #[test]
-fn each_call_of_a_batch_has_one_end_also_after_a_drain() {
+fn each_call_of_a_batch_has_one_end_event_even_after_a_drain() {
     let server = Server::script([status(503), ok("hi"), status(400)]);
     let (client, _, seen) = unpaced(&server);
     let items = client.batch((0..2).map(|_| request())).concurrency(1).run().count();

@@ -1,6 +1,6 @@
-//! Many calls to a server that fails in ten ways: every call ends, no wrong answer passes, and nothing is left over.
+//! Many calls to a server with ten kinds of faults: every call gets its own answer, and no thread or socket is left over.
 #![cfg(target_os = "linux")]
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't go on shall say so loudly")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't continue must fail")]
 
 #[path = "support/hostile.rs"]
 mod hostile;
@@ -25,7 +25,7 @@ const CALLERS: usize = 32;
 const FAULTS: f64 = 0.3;
 const KINDS: usize = 10;
 
-/// Makes all calls, half of them as streams, and prints how they ended and what is left of them.
+/// Makes all calls, half of them as streams, and prints their outcomes and the remaining threads and sockets.
 #[test]
 #[ignore = "run by another test, in a process of its own"]
 fn child_that_makes_many_calls() {
@@ -68,12 +68,12 @@ fn child_that_makes_many_calls() {
     drop(client);
     let ended = Instant::now();
     while (threads() > before || sockets() > 0) && ended.elapsed() < Duration::from_secs(4) {
-        thread::sleep(Duration::from_millis(10)); // real time, because real sockets have to be closed in it
+        thread::sleep(Duration::from_millis(10)); // real time, in which the sockets are closed
     }
     println!("left {} {}", threads() - before, sockets());
 }
 
-/// Fails in one of ten ways; says whether the connection goes on.
+/// Fails in one of ten ways; returns whether the connection stays open.
 fn fail(connection: &mut Connection, fault: usize) -> bool {
     let many: String = (0..150).map(|number| format!("x-{number}: y\r\n")).collect();
     match fault {
@@ -100,7 +100,7 @@ fn fail(connection: &mut Connection, fault: usize) -> bool {
     }
 }
 
-/// Answers with the prompt, as JSON or as a stream.
+/// Answers with the prompt, as JSON or as a stream; returns whether it could be sent.
 fn answer(connection: &mut Connection, body: &str) -> bool {
     let body: serde_json::Value = serde_json::from_str(body).unwrap();
     let prompt = body["messages"][0]["content"].as_str().unwrap();
@@ -118,15 +118,15 @@ fn twenty_thousand_calls_with_faults_of_ten_kinds_leave_nothing() {
     let server = RawServer::new(|connection| {
         while let Some((_, length)) = connection.head() {
             let mut body = vec![0; length];
-            if std::io::Read::read_exact(&mut connection.wire, &mut body).is_err() {
+            if std::io::Read::read_exact(&mut connection.transport, &mut body).is_err() {
                 return;
             }
-            let goes_on = if fastrand::f64() < FAULTS {
+            let stays_open = if fastrand::f64() < FAULTS {
                 fail(connection, fastrand::usize(..KINDS))
             } else {
                 answer(connection, std::str::from_utf8(&body).unwrap())
             };
-            if !goes_on {
+            if !stays_open {
                 return;
             }
         }

@@ -1,5 +1,6 @@
-//! Heads and bodies that ureq can't read by itself: long heads, many fields, control bytes, unasked codings, hints in bodies.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't go on shall say so loudly")]
+//! Unusual response headers: large ones, many fields, control bytes, unrequested content encodings; and Google's retry delay
+//! in error bodies.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't continue must fail")]
 
 #[path = "support/hostile.rs"]
 mod hostile;
@@ -8,10 +9,10 @@ mod support;
 use std::time::Duration;
 
 use holysheep::{Error, Reason};
-use hostile::{HELLO, RawServer, WAYS, adaptive, ask, each, exact, kind, streamed, told};
-use support::{Server, ok, status};
+use hostile::{HELLO, RawServer, WAYS, adaptive, ask, each, exact, kind, streamed};
+use support::{Server, full_message, ok, status};
 
-/// The status and the fields of an answer; fields that are too many, too long or not allowed.
+/// A complete response with this status and these additional header fields.
 fn head(code: u16, fields: &str) -> Vec<u8> {
     let body = if code == 200 { HELLO } else { r#"{"error":{"message":"the words"}}"# };
     format!("HTTP/1.1 {code} Odd\r\ncontent-length: {}\r\n{fields}\r\n{body}", body.len()).into_bytes()
@@ -21,13 +22,13 @@ fn many(count: usize) -> String {
     (0..count).map(|number| format!("x-field-{number}: {number}\r\n")).collect()
 }
 
-/// One field, or fields of 4000 bytes, that make a head of so many KiB.
+/// A single field, and fields of 4000 bytes each, of about `kib` KiB in total.
 fn long(kib: usize) -> [String; 2] {
     let line = |number: usize| format!("x-long-{number}: {}\r\n", "y".repeat(4000));
     [format!("x-long: {}\r\n", "y".repeat(kib * 1024)), (0..kib / 4 + 1).map(line).collect()]
 }
 
-/// Answers the first request with these bytes and the others properly.
+/// Answers the first request with these bytes and all others with a success.
 fn server(first: Vec<u8>) -> RawServer {
     RawServer::new(move |connection| {
         while let Some(number) = connection.request() {
@@ -40,14 +41,14 @@ fn server(first: Vec<u8>) -> RawServer {
 }
 
 #[test]
-fn a_large_head_of_an_answer_is_read() {
+fn a_large_response_header_is_read() {
     let mut fields: Vec<String> = [17, 20, 40, 60].iter().flat_map(|kib| long(*kib)).collect();
     fields.push(many(120));
     each(fields.iter().flat_map(|fields| WAYS.map(|way| (fields, way))), |(fields, (name, way))| {
         let what = format!("{name}, {} bytes, {} fields", fields.len(), fields.lines().count());
         let server = server(head(200, fields));
         let (client, _) = exact(server.url());
-        let answer = way(&client).map_err(|error| format!("{what}: {}", told(&error))).unwrap();
+        let answer = way(&client).map_err(|error| format!("{what}: {}", full_message(&error))).unwrap();
         assert_eq!((answer.text(), answer.meta().attempts), ("Hello", 1), "{what}");
         assert_eq!(way(&client).unwrap().text(), "hi", "{what}");
         assert_eq!(server.connections(), 1, "{what}: the connection is kept");
@@ -55,7 +56,7 @@ fn a_large_head_of_an_answer_is_read() {
 }
 
 #[test]
-fn a_head_beyond_the_limit_is_named_and_not_tried_again() {
+fn a_header_beyond_the_limit_is_an_error_and_not_retried() {
     each(long(70).iter().flat_map(|fields| WAYS.map(|way| (fields, way))), |(fields, (name, way))| {
         let server = server(head(200, fields));
         let error = way(&exact(server.url()).0).unwrap_err();
@@ -65,7 +66,7 @@ fn a_head_beyond_the_limit_is_named_and_not_tried_again() {
 }
 
 #[test]
-fn a_head_without_an_end_is_not_read_for_ever() {
+fn an_endless_header_is_not_read_forever() {
     let server = RawServer::new(|connection| {
         connection.request();
         connection.send("HTTP/1.1 200 OK\r\n");
@@ -76,7 +77,7 @@ fn a_head_without_an_end_is_not_read_for_ever() {
     assert_eq!(server.requests().len(), 1);
 }
 
-/// Fields that ureq's parser refuses.
+/// Header fields that ureq's parser refuses.
 fn refused() -> [(&'static str, String); 4] {
     [
         ("129 fields", many(129)),
@@ -87,26 +88,26 @@ fn refused() -> [(&'static str, String); 4] {
 }
 
 #[test]
-fn a_success_whose_head_cannot_be_parsed_is_named_and_not_paid_twice() {
+fn a_success_with_an_unparsable_header_is_reported_and_not_retried() {
     each(refused().iter().flat_map(|case| WAYS.map(|way| (case, way))), |((what, fields), (name, way))| {
         let server = server(head(200, fields));
         let answer = way(&exact(server.url()).0);
-        assert_eq!(server.requests().len(), 1, "{name} {what}: {:?}", answer.as_ref().map_err(told));
+        assert_eq!(server.requests().len(), 1, "{name} {what}: {:?}", answer.as_ref().map_err(full_message));
         if let Err(error) = answer {
             assert!(!matches!(error, Error::Transport { .. }), "{name} {what}: {error:?}");
-            assert!(told(&error).contains("head"), "{name} {what}: {}", told(&error));
+            assert!(full_message(&error).contains("head"), "{name} {what}: {}", full_message(&error));
         }
     });
 }
 
 #[test]
-fn a_refusal_whose_head_cannot_be_parsed_keeps_its_status_and_wish() {
+fn an_error_with_an_unparsable_header_keeps_its_status_and_retry_after() {
     each(refused().iter().flat_map(|case| WAYS.map(|way| (case, way))), |((what, fields), (name, way))| {
         for fields in [format!("retry-after: 7\r\n{fields}"), format!("{fields}Retry-After: 7\r\n")] {
             for code in [429, 503] {
                 let server = server(head(code, &fields));
                 let (client, clock) = exact(server.url());
-                let answer = way(&client).map_err(|error| told(&error));
+                let answer = way(&client).map_err(|error| full_message(&error));
                 assert_eq!(answer.map(|answer| answer.meta().attempts), Ok(2), "{name} {what} {code}");
                 assert_eq!(clock.sleeps(), [Duration::from_secs(7)], "{name} {what} {code}");
             }
@@ -118,11 +119,11 @@ fn a_refusal_whose_head_cannot_be_parsed_keeps_its_status_and_wish() {
     let server = server(head(429, &many(129)));
     let (client, _) = adaptive(server.url());
     ask(&client).unwrap();
-    assert_eq!(client.handler("gpt-4.1").snapshot().throttles, 1, "the handler learns of it");
+    assert_eq!(client.handler("gpt-4.1").snapshot().throttles, 1, "the handler records it");
 }
 
 #[test]
-fn a_large_head_is_read_over_tls_too() {
+fn a_large_response_header_is_read_over_tls() {
     let identity = hostile::Identity::new(|_| {});
     let fields = [long(40)[0].clone(), format!("retry-after: 7\r\n{}", many(129))];
     each([(200, 0), (429, 1)], |(code, index)| {
@@ -136,7 +137,7 @@ fn a_large_head_is_read_over_tls_too() {
         let clock = holysheep::Clock::fake();
         let config = hostile::config(server.tls_url()).clock(clock.clone()).ca_file(file);
         let client = hostile::build(config.adaptive(holysheep::AdaptiveConfig::off()));
-        let answer = ask(&client).map_err(|error| told(&error));
+        let answer = ask(&client).map_err(|error| full_message(&error));
         assert_eq!(
             answer.map(|answer| answer.meta().attempts),
             Ok(if code == 200 { 1 } else { 2 }),
@@ -146,7 +147,7 @@ fn a_large_head_is_read_over_tls_too() {
 }
 
 #[test]
-fn the_coding_of_answers_is_always_said() {
+fn accept_encoding_is_always_sent() {
     let server = Server::always(ok("hi"));
     let (client, _) = exact(server.url());
     ask(&client).unwrap();
@@ -158,9 +159,9 @@ fn the_coding_of_answers_is_always_said() {
     }
 }
 
-/// "Hello" as a chat completion, by gzip.
-fn zipped() -> Vec<u8> {
-    // A stored block of deflate: header, one last block of the bytes as they are, checksum and length.
+/// `HELLO` in gzip format.
+fn gzipped() -> Vec<u8> {
+    // The gzip header, one final deflate block without compression (RFC 1951 section 3.2.4), checksum and length.
     let text = HELLO.as_bytes();
     let length = (text.len() as u16).to_le_bytes();
     let inverse = (!(text.len() as u16)).to_le_bytes();
@@ -173,44 +174,44 @@ fn zipped() -> Vec<u8> {
 }
 
 #[test]
-fn an_unasked_coding_is_an_error_that_names_it() {
-    let unasked: &[&str] = if cfg!(feature = "gzip") {
+fn an_unrequested_content_encoding_is_an_error_that_names_it() {
+    let unrequested: &[&str] = if cfg!(feature = "gzip") {
         &["br", "deflate", "zstd", "gzip, br"]
     } else {
         &["gzip", "x-gzip", "GZIP", "br", "deflate", "zstd", "gzip, br"]
     };
-    each(unasked.iter().flat_map(|coding| WAYS.map(|way| (*coding, way))), |(coding, (name, way))| {
+    each(unrequested.iter().flat_map(|coding| WAYS.map(|way| (*coding, way))), |(coding, (name, way))| {
         let what = format!("{name} {coding}");
         for kind in ["application/json", "text/event-stream"] {
             let reply = status(200).header("content-type", kind).header("content-encoding", coding);
-            let server = Server::always(reply.body(zipped()));
+            let server = Server::always(reply.body(gzipped()));
             let Err(error) = way(&exact(server.url()).0) else { panic!("{what}: a success") };
-            let text = told(&error).to_lowercase();
+            let text = full_message(&error).to_lowercase();
             let named = coding.to_lowercase();
             assert!(text.contains(&named) && text.contains("coding"), "{what}: {text}");
             assert!(!named.ends_with("gzip") || text.contains("feature"), "{what}: {text}");
             assert_eq!(server.requests().len(), 1, "{what}: {text}");
-            assert!(!text.contains('\u{fffd}'), "no garbage: {text}");
+            assert!(!text.contains('\u{fffd}'), "no binary data: {text}");
         }
     });
 }
 
 #[test]
-fn an_error_in_an_unasked_coding_keeps_its_status() {
-    let reply = status(429).header("content-encoding", "br").header("retry-after", "7").body(zipped());
+fn an_error_with_an_unrequested_content_encoding_keeps_its_status() {
+    let reply = status(429).header("content-encoding", "br").header("retry-after", "7").body(gzipped());
     let server =
-        Server::script([reply, ok("hi"), status(401).header("content-encoding", "br").body(zipped())]);
+        Server::script([reply, ok("hi"), status(401).header("content-encoding", "br").body(gzipped())]);
     let (client, clock) = exact(server.url());
     assert_eq!(ask(&client).unwrap().text(), "hi");
     assert_eq!(clock.sleeps(), [Duration::from_secs(7)]);
     let error = ask(&client).unwrap_err();
     assert_eq!((error.status(), kind(&error).as_str()), (Some(401), "Api"));
-    let text = format!("{} {error:?}", told(&error));
-    assert!(!text.contains('\u{fffd}') && !text.contains('\u{8b}'), "no garbage: {text}");
+    let text = format!("{} {error:?}", full_message(&error));
+    assert!(!text.contains('\u{fffd}') && !text.contains('\u{8b}'), "no binary data: {text}");
 }
 
 #[test]
-fn an_answer_that_says_identity_is_read() {
+fn an_answer_with_content_encoding_identity_is_read() {
     let server = Server::always(ok("hi").header("content-encoding", "identity"));
     assert_eq!(ask(&exact(server.url()).0).unwrap().text(), "hi");
 }
@@ -224,7 +225,7 @@ fn retry_info(delay: &str) -> String {
 }
 
 #[test]
-fn the_wait_that_google_asks_for_in_the_body_is_read() {
+fn googles_retry_delay_in_the_body_is_read() {
     let cases =
         [("\"39s\"", 39_000), ("\"39.5s\"", 39_500), ("\"0.25s\"", 1000), ("\"39.123456789s\"", 39_123)];
     each(cases, |(delay, millis)| {
@@ -245,7 +246,7 @@ fn the_wait_that_google_asks_for_in_the_body_is_read() {
 }
 
 #[test]
-fn a_wait_in_the_body_that_is_longer_than_allowed_is_told() {
+fn a_retry_delay_in_the_body_beyond_the_maximum_is_reported() {
     let server = Server::always(status(429).body(retry_info("\"300s\"")));
     let error = ask(&exact(server.url()).0).unwrap_err();
     assert!(matches!(error, Error::GaveUp { reason: Reason::WaitTooLong, attempts: 1, .. }), "{error:?}");
@@ -253,11 +254,11 @@ fn a_wait_in_the_body_that_is_longer_than_allowed_is_told() {
 }
 
 #[test]
-fn a_wait_in_the_body_that_cannot_be_read_is_none_and_one_in_a_200_is_no_order() {
+fn an_invalid_retry_delay_and_one_in_a_200_are_ignored() {
     each(["\"soon\"", "\"-5s\"", "\"39\"", "null", "{}", "\"NaNs\"", "\"infs\"", "\"1e99s\""], |delay| {
         let server = Server::script([status(429).body(retry_info(delay)), ok("hi")]);
         let (client, clock) = exact(server.url());
-        let answer = ask(&client).map_err(|error| told(&error));
+        let answer = ask(&client).map_err(|error| full_message(&error));
         assert_eq!(answer.map(|answer| answer.meta().attempts), Ok(2), "{delay}");
         assert_eq!(clock.sleeps(), [Duration::from_secs(1)], "{delay}");
     });

@@ -1,6 +1,8 @@
-//! Keys and addresses: keys that a function provides, addresses with a query, and calls without a key.
+//! Credentials: keys from `api_key_from`, secrets in the query of the base URL, and calls without a key.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't continue must fail")]
 
+#[path = "support/captured_log.rs"]
+mod captured_log;
 mod support;
 
 use std::collections::VecDeque;
@@ -17,7 +19,7 @@ use support::{Reply, Server, ok, status};
 
 type Provided = Result<String, Box<dyn std::error::Error + Send + Sync>>;
 
-/// Settings in pretended time, with exact waits.
+/// Settings with a fake clock and exact waits.
 fn config(url: impl Into<String>) -> ConfigBuilder {
     let retry = RetryConfig::default().jitter(Jitter::None);
     Config::builder()
@@ -41,7 +43,7 @@ fn streamed(client: &Client) -> Result<String> {
     stream.into_response().map(|answer| answer.text().to_owned())
 }
 
-/// A client whose function returns these in turn, and the number of times that it was asked.
+/// A client whose `api_key_from` function returns these results in turn, and the number of calls of that function.
 fn provided(server: &Server, keys: impl IntoIterator<Item = Provided>) -> (Client, Arc<AtomicU32>) {
     let (keys, asked) = (Mutex::new(VecDeque::from_iter(keys)), Arc::new(AtomicU32::new(0)));
     let counted = Arc::clone(&asked);
@@ -52,17 +54,17 @@ fn provided(server: &Server, keys: impl IntoIterator<Item = Provided>) -> (Clien
     (build(config(server.url()).api_key_from(function)), asked)
 }
 
-/// A key that is recognisable in text.
+/// A key that can be searched for in text.
 fn key(number: u32) -> String {
     format!("sk-provided-{number:08}")
 }
 
-/// These keys, at most ten.
+/// The first ten of these keys.
 fn keys(numbers: impl IntoIterator<Item = u32>) -> Vec<Provided> {
     numbers.into_iter().take(10).map(|number| Ok(key(number))).collect()
 }
 
-/// The numbers of the keys that the server was sent.
+/// The numbers of the keys that the server received.
 fn sent(server: &Server) -> Vec<u32> {
     let number = |value: &str| value.rsplit('-').next().unwrap().parse().unwrap();
     let requests = server.requests();
@@ -74,7 +76,7 @@ fn expired() -> Reply {
 }
 
 #[test]
-fn the_function_is_asked_before_each_attempt() {
+fn the_function_is_called_before_each_attempt() {
     let server = Server::script([ok("a"), status(503), ok("b")]);
     let (client, asked) = provided(&server, keys(1..));
     assert_eq!((ask(&client).unwrap(), ask(&client).unwrap()), ("a".to_owned(), "b".to_owned()));
@@ -83,7 +85,7 @@ fn the_function_is_asked_before_each_attempt() {
 }
 
 #[test]
-fn a_refused_key_is_replaced_once_without_being_charged() {
+fn a_refused_key_is_replaced_once_and_not_charged_as_a_retry() {
     for way in [ask as fn(&Client) -> Result<String>, streamed] {
         let server = Server::script([expired(), ok("hi")]);
         let (client, asked) = provided(&server, keys(1..));
@@ -100,7 +102,7 @@ fn a_refused_key_is_replaced_once_without_being_charged() {
 }
 
 #[test]
-fn the_error_of_an_answer_with_status_200_counts_as_a_refused_key() {
+fn a_401_inside_a_200_counts_as_a_refused_key() {
     let inside = status(200).body(r#"{"error":{"message":"expired","code":401}}"#);
     let server = Server::script([inside, ok("hi")]);
     let (client, _) = provided(&server, keys(1..));
@@ -118,14 +120,14 @@ fn the_same_key_is_not_sent_again() {
 }
 
 #[test]
-fn a_fixed_key_is_not_tried_again() {
+fn a_refused_fixed_key_is_not_retried() {
     let server = Server::always(expired());
     ask(&build(config(server.url()).api_key(key(1)))).unwrap_err();
     assert_eq!(sent(&server), [1]);
 }
 
 #[test]
-fn the_last_setting_of_the_key_counts_and_a_header_of_ones_own_above_all() {
+fn the_last_key_setting_wins_and_an_authorization_header_overrides_it() {
     let server = Server::always(ok("hi"));
     let function = || Ok(key(2));
     ask(&build(config(server.url()).api_key(key(1)).api_key_from(function))).unwrap();
@@ -160,7 +162,7 @@ fn a_failure_of_the_function_is_a_configuration_error_and_is_not_retried() {
 }
 
 #[test]
-fn a_failure_to_renew_a_refused_key_is_said_with_the_refusal() {
+fn a_failure_to_renew_a_refused_key_is_reported_with_the_refusal() {
     let server = Server::always(expired());
     let (client, _) = provided(&server, [Ok(key(1)), Err("vault is sealed".into())]);
     let error = ask(&client).unwrap_err();
@@ -172,7 +174,7 @@ fn a_failure_to_renew_a_refused_key_is_said_with_the_refusal() {
     );
 }
 
-/// A function that blocks until the test ends, and a message when it is asked.
+/// A function that blocks until the sender is dropped, and the receiver of a message for each of its calls.
 fn blocking() -> (impl Fn() -> Provided + Send + Sync + 'static, mpsc::Receiver<()>, mpsc::Sender<()>) {
     let (begun, begins) = mpsc::channel();
     let (release, released) = mpsc::channel::<()>();
@@ -186,7 +188,7 @@ fn blocking() -> (impl Fn() -> Provided + Send + Sync + 'static, mpsc::Receiver<
 }
 
 #[test]
-fn a_function_that_blocks_ends_with_the_deadline_the_timeout_and_the_token() {
+fn deadline_timeout_and_cancellation_end_the_wait_for_a_blocked_function() {
     let server = Server::always(ok("hi"));
     let (function, begins, release) = blocking();
     let client = build(config(server.url()).api_key_from(function));
@@ -210,12 +212,12 @@ fn a_function_that_blocks_ends_with_the_deadline_the_timeout_and_the_token() {
     });
     client.drain();
     assert!(matches!(call.join().unwrap(), Err(Error::Shutdown)));
-    assert!(begins.try_recv().is_err() && server.requests().is_empty(), "asked once, and nothing sent");
+    assert!(begins.try_recv().is_err() && server.requests().is_empty(), "called once, and nothing sent");
     drop(release);
 }
 
 #[test]
-fn keys_stay_redacted_after_they_were_replaced() {
+fn replaced_keys_stay_redacted() {
     let echo = |number| {
         let text =
             format!(r#"{{"error":{{"message":"not {} nor {}","code":"{}"}}}}"#, key(1), key(2), key(1));
@@ -242,8 +244,8 @@ fn keys_stay_redacted_after_they_were_replaced() {
 }
 
 #[test]
-fn a_batch_outlives_its_keys() {
-    // Each key is good for ten requests. The function learns that only from being asked once more.
+fn a_batch_continues_when_its_keys_expire() {
+    // Each key expires after ten requests: the 11th gets a 401, and the function is called again for that request.
     let replies = (1..=43).map(|number| if number % 11 == 0 { expired() } else { ok("hi") });
     let server = Server::script(replies);
     let asked = AtomicU32::new(0);
@@ -260,33 +262,14 @@ fn a_batch_outlives_its_keys() {
     assert_eq!(distinct(sent(&server)), [1, 2, 3, 4]);
 }
 
-/// A logger that keeps what all crates log, at every level.
-struct Capture;
-
+/// What all crates log on all threads, at every level.
 static LOGGED: Mutex<String> = Mutex::new(String::new());
-
-impl log::Log for Capture {
-    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
-        true
-    }
-
-    fn log(&self, record: &log::Record<'_>) {
-        let text = record.args().to_string();
-        // The parser of HTTP dumps bytes in rows of 16, as numbers and then as characters.
-        let dump = record.target() == "ureq_proto::util";
-        let text = if dump { text[text.len() - 16..].to_owned() } else { text + "\n" };
-        LOGGED.lock().unwrap().push_str(&text);
-    }
-
-    fn flush(&self) {}
-}
 
 const QUERY: &str = "api-version=2024-10-21&key=q5ery-s3cret%2Fvalue";
 
 #[test]
 fn a_query_is_sent_with_every_request_and_redacted() {
-    log::set_logger(&Capture).unwrap();
-    log::set_max_level(log::LevelFilter::Trace);
+    captured_log::install(|text| LOGGED.lock().unwrap().push_str(text));
     let models = || status(200).body(r#"{"data":[]}"#);
     let server = Server::script([ok("a"), models(), models(), models()]);
     let config = config(format!("{}/?{QUERY}", server.url()));
@@ -310,14 +293,14 @@ fn a_query_is_sent_with_every_request_and_redacted() {
     assert_eq!(targets, expected);
     assert!(!format!("{client:?}").contains("s3cret"));
     let logged = LOGGED.lock().unwrap().clone();
-    assert!(logged.contains("/v1/models?api-version="), "the test sees what is logged");
+    assert!(logged.contains("/v1/models?api-version="), "the test captures the log");
     for secret in ["q5ery", "s3cret", "2024-10-21", "own-secret"] {
         assert!(!logged.contains(secret), "{secret}");
     }
 }
 
 #[test]
-fn a_query_that_the_service_repeats_is_redacted() {
+fn a_query_echoed_by_the_service_is_redacted() {
     let echo = r#"{"error":{"message":"wrong key echoed/value, or echoed%2Fvalue"}}"#;
     let server = Server::always(status(400).body(echo));
     let error = ask(&build(config(format!("{}?key=echoed%2Fvalue", server.url())))).unwrap_err();

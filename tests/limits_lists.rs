@@ -1,9 +1,9 @@
-//! Lists of an answer, such as its choices and tool calls, are bounded in memory while they are parsed.
+//! The memory of an answer's lists, such as choices and tool calls, is bounded while they are parsed.
 //!
-//! Each call is made in a process of its own, whose peak of resident memory is the measure: counting allocations would
-//! turn growing lists into copies.
+//! Each call runs in a process of its own, and the test measures the peak of its resident memory. Counting allocations would
+//! count a list twice while it is reallocated.
 #![cfg(target_os = "linux")]
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't go on shall say so loudly")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't continue must fail")]
 
 #[path = "support/hostile.rs"]
 mod hostile;
@@ -16,17 +16,17 @@ use support::{Reply, Server, status};
 
 const MIB: u64 = 1024 * 1024;
 
-/// A body costs at most so many times its bytes, and this.
+/// The memory limit of an answer: `FACTOR` times the size of its body, plus `ALLOWANCE`.
 const FACTOR: u64 = 8;
 const ALLOWANCE: u64 = 32 * MIB;
 
-/// What the test program itself takes.
+/// The memory of the test program itself.
 const PROGRAM: u64 = 16 * MIB;
 
-/// Enough for what costs hundreds of bytes an entry to be seen beyond the allowance.
+/// The size of the lists. Entries that cost hundreds of bytes each would exceed the allowance.
 const SIZE: usize = 1_500_000;
 
-/// A list of this entry, of so many bytes.
+/// A list of about `bytes` bytes that repeats this entry.
 fn list(entry: &str, bytes: usize) -> String {
     let entries = vec![entry; bytes / (entry.len() + 1)];
     format!("[{}]", entries.join(","))
@@ -34,7 +34,7 @@ fn list(entry: &str, bytes: usize) -> String {
 
 #[test]
 #[ignore = "run by other tests, in a process of its own"]
-fn child_that_asks_once() {
+fn child_that_makes_one_call() {
     let client = build(config(env::var("TEST_URL").unwrap()).timeout(std::time::Duration::from_secs(600)));
     let answer = if env::var("TEST_STREAM").is_ok() { streamed(&client) } else { ask(&client) };
     let status = fs::read_to_string("/proc/self/status").unwrap();
@@ -43,20 +43,20 @@ fn child_that_asks_once() {
     println!("peak {} {}", kib * 1024, answer.map_or_else(|error| kind(&error), |_| "an answer".to_owned()));
 }
 
-/// The peak of memory of a process that asks for this, in bytes, and what it got.
+/// The peak memory in bytes of a process that receives this reply, and the outcome of its call.
 fn peak(reply: Reply, stream: bool) -> (u64, String) {
     let server = Server::always(reply);
     let url = server.url();
     let mut variables = vec![("TEST_URL", url.as_str())];
     variables.extend(stream.then_some(("TEST_STREAM", "1")));
-    let output = child("child_that_asks_once", &variables);
+    let output = child("child_that_makes_one_call", &variables);
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     let line = said.split("peak ").nth(1).unwrap_or_else(|| panic!("{said}")).lines().next().unwrap();
     let (bytes, result) = line.split_once(' ').unwrap();
     (bytes.parse().unwrap(), result.to_owned())
 }
 
-/// The same body as an event of a stream that then ends.
+/// The same answer as an event of a complete stream.
 fn as_event(body: &str) -> String {
     format!("data: {}\n\n{FINISH}{DONE}", body.replace("\"message\":", "\"delta\":"))
 }
@@ -78,7 +78,7 @@ fn is_bounded(what: &str, body: &str) {
     });
 }
 
-/// Bodies whose lists have about so many bytes.
+/// Bodies with a list of about `size` bytes.
 fn bodies(size: usize) -> Vec<(&'static str, String)> {
     let message = |field: &str, entry: &str| {
         let list = list(entry, size);
@@ -103,7 +103,7 @@ fn lists_of_an_answer_are_bounded() {
 }
 
 #[test]
-#[ignore = "takes up to 5 GB and a minute on code without the limits; tells the figures by --nocapture"]
+#[ignore = "would take up to 5 GB and a minute without the limits; --nocapture shows the figures"]
 fn four_large_inputs() {
     let size = 12_000_000;
     let large = bodies(size).into_iter().filter(|(what, _)| ["choices", "tool_calls"].contains(what));

@@ -1,7 +1,7 @@
-//! What an answer becomes in memory is bounded: by its bytes, and by the number of its choices and tool calls.
+//! The memory of a parsed answer is bounded by its size in bytes and by the number of its choices and tool calls.
 //!
-//! The measure is the peak of what the calling thread has allocated, which includes the body itself.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't go on shall say so loudly")]
+//! Measured is the peak of the bytes allocated on the calling thread, which includes the body itself.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't continue must fail")]
 
 #[path = "support/hostile.rs"]
 mod hostile;
@@ -15,17 +15,17 @@ use support::{Reply, Server, status};
 
 const MIB: u64 = 1024 * 1024;
 
-/// A body costs at most so many times its bytes, and this.
+/// The memory limit of an answer: `FACTOR` times the size of its body, plus `ALLOWANCE`.
 const FACTOR: u64 = 8;
 const ALLOWANCE: u64 = 32 * MIB;
 
-/// The size of bodies in these tests. On the far side of the allowance, for what costs hundreds of bytes an entry.
+/// The size of bodies whose entries cost hundreds of bytes each, enough to exceed the limit if they weren't bounded.
 const SIZE: usize = 3_000_000;
 
-/// The size of bodies whose entries cost 32 bytes or less for two.
+/// The size of bodies whose entries have two bytes and cost at most 32 bytes each.
 const LARGE: usize = 6_000_000;
 
-/// A list of this entry, of so many bytes.
+/// A list of about `bytes` bytes that repeats this entry.
 fn list(entry: &str, bytes: usize) -> String {
     let count = bytes / (entry.len() + 1);
     let mut list = String::with_capacity(bytes + 2);
@@ -37,13 +37,13 @@ fn list(entry: &str, bytes: usize) -> String {
     list + "]"
 }
 
-/// An object of many short fields, of about so many bytes.
+/// Short fields of an object, about `bytes` bytes in total.
 fn fields(bytes: usize) -> String {
     let fields: Vec<String> = (0..bytes / 12).map(|number| format!("\"{number:07}\":0")).collect();
     fields.join(",")
 }
 
-/// The peak of memory while a reply is asked for, and how long that took.
+/// The peak of allocated memory during a call, its duration, and the kind of its error.
 fn peak<T>(reply: Reply, call: impl FnOnce(&Client) -> Result<T>) -> (u64, Duration, Option<String>) {
     let server = Server::script([reply]);
     let (client, _) = exact(server.url());
@@ -64,8 +64,8 @@ fn is_bounded<T>(what: &str, body: String, call: impl FnOnce(&Client) -> Result<
     assert!(peak <= bound, "{what}: {} MB for {} MB", peak / 1_000_000, bytes / 1_000_000);
 }
 
-/// An answer with this beside what it needs, at three places.
-fn beside(field: &str) -> [(&'static str, String); 3] {
+/// An answer with an additional field at each of three levels.
+fn with_field(field: &str) -> [(&'static str, String); 3] {
     [
         (
             "in the answer",
@@ -82,12 +82,12 @@ fn beside(field: &str) -> [(&'static str, String); 3] {
     ]
 }
 
-/// The same as an event of a stream that then ends.
+/// The same answer as an event of a complete stream.
 fn as_event(body: &str) -> String {
     format!("data: {}\n\n{FINISH}{DONE}", body.replacen("\"message\":", "\"delta\":", 1))
 }
 
-/// Asks for a body in all ways.
+/// Checks the bound for JSON and for events, each with `chat` and `chat_stream`.
 fn is_bounded_everywhere(what: &str, body: &str) {
     is_bounded(&format!("chat {what}"), body.to_owned(), ask);
     is_bounded(&format!("one piece for a stream, {what}"), body.to_owned(), streamed);
@@ -110,17 +110,17 @@ fn unknown_fields_of_an_answer_are_bounded() {
     ];
     let cases = unknown
         .iter()
-        .flat_map(|(what, field)| beside(field).map(|(place, body)| (format!("{what} {place}"), body)));
-    let everywhere = ["numbers", "fields ", "usage"]; // the other ones differ in the parser of the field only
+        .flat_map(|(what, field)| with_field(field).map(|(place, body)| (format!("{what} {place}"), body)));
+    let everywhere = ["numbers", "fields ", "usage"]; // the others differ only in the parser of the field
     let cases = cases.filter(|(what, _)| everywhere.iter().any(|kind| what.starts_with(kind)));
     each(cases, |(what, body)| is_bounded(&what, body, ask));
     each(&unknown, |(what, field)| {
-        is_bounded(&format!("{what} in a chunk"), as_event(&beside(field)[0].1), streamed);
+        is_bounded(&format!("{what} in a chunk"), as_event(&with_field(field)[0].1), streamed);
     });
 }
 
 #[test]
-fn small_chunks_are_bounded_together() {
+fn the_sum_of_small_chunks_is_bounded() {
     let objects = list(r#"{"a":0}"#, 60_000);
     for (what, delta) in [
         ("unknown fields", format!(r#"{{"x":{{"y":{objects}}}}}"#)),
@@ -204,10 +204,10 @@ fn one_by_one(body: &str) -> String {
     events + DONE
 }
 
-/// What is counted: its name, an answer with so many, and the number that was read.
+/// A counted list: its name, an answer whose list has the given length, and the length that was parsed.
 type Counted = (&'static str, fn(usize) -> String, fn(&ChatResponse) -> usize);
 
-/// A way to send an answer, and to ask for it.
+/// A form of an answer: its name, the call that requests it, and the reply with a given body.
 type Sent = (&'static str, fn(&Client) -> Result<ChatResponse>, fn(&str) -> Reply);
 
 #[test]
@@ -230,23 +230,23 @@ fn more_than_128_choices_or_tool_calls_are_refused() {
         assert_eq!(count(&answer), 128, "{name}, 128 {what}");
         let Err(error) = way(&client) else { panic!("{name}, 129 {what}: a success") };
         assert_eq!(kind(&error), "TooLarge", "{name}, 129 {what}: {error:?}");
-        assert_eq!(server.requests().len(), 2, "{name}, 129 {what}: not tried again");
+        assert_eq!(server.requests().len(), 2, "{name}, 129 {what}: no retry");
     });
 }
 
 #[test]
-fn deep_nesting_is_an_error_or_passed_over() {
+fn deeply_nested_json_does_not_overflow_the_stack() {
     for open in ["[", "{\"a\":"] {
         let deep = open.repeat(1_000_000);
         let _ = peak(status(200).body(deep.as_str()), ask);
-        let _ = peak(status(200).body(beside(&format!("\"x\":{deep}"))[0].1.as_str()), ask);
+        let _ = peak(status(200).body(with_field(&format!("\"x\":{deep}"))[0].1.as_str()), ask);
         let _ = peak(events(&format!("data: {deep}\n\n{DONE}")), streamed);
         let _ = peak(status(400).body(deep.as_str()), ask);
     }
 }
 
 #[test]
-fn an_error_beside_too_many_choices_is_what_the_caller_gets() {
+fn an_error_takes_precedence_over_too_many_choices() {
     let body = choices(129).replacen('{', r#"{"error":{"message":"no","code":400},"#, 1);
     let ways: [Sent; 3] = [
         ("chat", ask, |body| status(200).body(body)),

@@ -1,5 +1,5 @@
-//! Calls to a real server: llama.cpp with a model of random weights. Its start script lies outside of the repository, so
-//! the test is ignored by default.
+//! Calls to a real server: llama.cpp with a model of random weights. Its start script is not in the repository, so the test is
+//! ignored by default.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't continue must fail")]
 
 use std::io::{BufRead, BufReader};
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 const KEY: &str = "sk-llama-0123456789";
 
-/// The server's process; dropping it ends the process.
+/// The server process, which is terminated on drop.
 struct Llama {
     process: Child,
     url: String,
@@ -21,7 +21,7 @@ struct Llama {
 impl Llama {
     fn start() -> Llama {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/servers/llamacpp/run.sh");
-        assert!(script.exists(), "there is no {}", script.display());
+        assert!(script.exists(), "{} does not exist", script.display());
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let mut process = Command::new("bash")
             .arg(script)
@@ -37,7 +37,7 @@ impl Llama {
         llama
     }
 
-    /// The number of a special token, from an endpoint outside of the API.
+    /// The id of a special token, from llama.cpp's `/tokenize` endpoint.
     fn token(&self, text: &str) -> Value {
         let root = Config::builder().base_url(self.url.trim_end_matches("/v1")).api_key(KEY).build().unwrap();
         let body = json!({"content": text, "parse_special": true, "add_special": false});
@@ -52,7 +52,7 @@ impl Llama {
 
 impl Drop for Llama {
     fn drop(&mut self) {
-        // Not `kill()`: the script ends its children only on SIGTERM.
+        // SIGTERM instead of `kill()`, because the script ends its children only on SIGTERM.
         let _ = Command::new("kill").args(["-TERM", &self.process.id().to_string()]).status();
         let _ = self.process.wait();
     }
@@ -70,14 +70,14 @@ fn a_real_server_answers_calls_streams_tools_and_schemas() {
     assert!(!answer.text().is_empty());
     assert!(matches!(answer.finish_reason(), Some("length" | "stop")), "{answer:?}");
     assert_eq!(usage.total_tokens, Some(usage.prompt_tokens.unwrap() + usage.completion_tokens.unwrap()));
-    assert_eq!(answer.meta().status, 200); // perhaps after retries: it listens before its model is loaded
+    assert_eq!(answer.meta().status, 200); // possibly after retries, because the server listens before the model is loaded
 
     let two = client.chat(&request.clone().extra("n", 2)).unwrap();
     assert_eq!(two.choices.len(), 2);
 
     assert_eq!(client.models().unwrap()[0].id, "tiny-random");
     client.validate_api_key().unwrap();
-    // Its list of models needs no key, so only a chat shows that a key is wrong.
+    // llama.cpp lists models without a key, so only a chat detects a wrong one.
     let error = llama.client("sk-wrong").chat(&request).unwrap_err();
     assert!(error.is_auth() && error.attempts() == 1, "{error:?}");
 
@@ -97,7 +97,7 @@ fn a_real_server_answers_calls_streams_tools_and_schemas() {
 
 /// Streams, tool calls in chunks, structured answers, and streams that are dropped early.
 ///
-/// `calls` is the logit bias that makes the random model call a tool.
+/// `calls` is a logit bias that makes the random model call a tool.
 fn streams(client: &Client, request: &ChatRequest, calls: Value) {
     let mut stream = client.chat_stream(request).unwrap();
     let texts: Vec<String> = stream.by_ref().map(|chunk| chunk.unwrap().text().to_owned()).collect();
@@ -106,7 +106,7 @@ fn streams(client: &Client, request: &ChatRequest, calls: Value) {
     assert!(response.usage.as_ref().unwrap().total_tokens.is_some(), "usage is requested by default");
     assert!(response.finish_reason().is_some() && response.text() == texts.concat());
 
-    // Streams that are dropped before their end: the server continues to serve.
+    // The server continues to serve after streams are dropped early.
     for _ in 0..4 {
         let mut stream = client.chat_stream(&request.clone().max_tokens(500)).unwrap();
         stream.next().unwrap().unwrap();

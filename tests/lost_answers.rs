@@ -1,5 +1,5 @@
-//! Answers that were there are not thrown away, whatever form they come in.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't go on shall say so loudly")]
+//! Every answer that arrives is delivered, in whichever format: JSON or events, with blank lines, nulls or split characters.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't continue must fail")]
 
 #[path = "support/hostile.rs"]
 mod hostile;
@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use holysheep::{Client, Error, Phase, RetryConfig};
 use hostile::{DONE, FINISH, HELLO, ROLE, RawServer, STREAM_HEAD, USAGE, ask, build, chunk, config, delta};
-use hostile::{each, events, exact, hasty, read, stream, streamed, told, whole};
-use support::{Reply, Server, ok, status};
+use hostile::{each, events, exact, hasty, read, stream, streamed, whole};
+use support::{Reply, Server, full_message, ok, status};
 
 const TYPES: [&str; 5] = ["text/event-stream", "application/json", "text/plain", "text/html", ""];
 
@@ -19,25 +19,25 @@ fn typed(kind: &str, body: &str) -> Reply {
     if kind.is_empty() { reply } else { reply.header("content-type", kind) }
 }
 
-/// Both ways to ask make the same answer of a reply, in one request.
+/// Asserts that `chat` and `chat_stream` both read "Hello" from the reply, each with one request.
 #[track_caller]
-fn is_hello(reply: &Reply, what: &str) {
+fn assert_hello(reply: &Reply, what: &str) {
     each([("chat", ask as fn(&Client) -> _), ("chat_stream", streamed)], |(name, way)| {
         let server = Server::script([reply.clone()]);
         let (client, _) = exact(server.url());
-        let answer = way(&client).unwrap_or_else(|error| panic!("{name} {what}: {}", told(&error)));
+        let answer = way(&client).unwrap_or_else(|error| panic!("{name} {what}: {}", full_message(&error)));
         assert_eq!((answer.text(), answer.meta().attempts), ("Hello", 1), "{name} {what}");
         assert_eq!(answer.finish_reason(), Some("stop"), "{name} {what}");
     });
 }
 
 #[test]
-fn what_a_body_is_its_first_bytes_say_and_not_its_type() {
+fn the_format_of_a_body_is_detected_by_its_first_bytes_not_its_content_type() {
     each(TYPES, |kind| {
-        is_hello(&typed(kind, &whole()), &format!("events as {kind}"));
+        assert_hello(&typed(kind, &whole()), &format!("events as {kind}"));
     });
     each(TYPES, |kind| {
-        is_hello(&typed(kind, HELLO), &format!("JSON as {kind}"));
+        assert_hello(&typed(kind, HELLO), &format!("JSON as {kind}"));
     });
     let server = Server::script([typed("application/json", &whole())]);
     let usage = ask(&exact(server.url()).0).unwrap().usage.unwrap();
@@ -45,7 +45,7 @@ fn what_a_body_is_its_first_bytes_say_and_not_its_type() {
 }
 
 #[test]
-fn json_with_the_end_of_a_stream_behind_it_is_json() {
+fn json_followed_by_done_is_parsed_as_json() {
     let pretty = HELLO.replace(',', ",\n  ");
     let bodies = [
         format!("{HELLO}\n\ndata: [DONE]\n\n"),
@@ -59,26 +59,26 @@ fn json_with_the_end_of_a_stream_behind_it_is_json() {
     ];
     let cases =
         bodies.iter().flat_map(|body| ["application/json", "text/event-stream"].map(|kind| (kind, body)));
-    each(cases, |(kind, body)| is_hello(&typed(kind, body), &format!("{kind} {body:?}")));
+    each(cases, |(kind, body)| assert_hello(&typed(kind, body), &format!("{kind} {body:?}")));
 }
 
 #[test]
-fn blank_lines_before_a_document_are_no_events() {
+fn blank_lines_before_a_body_are_skipped() {
     let blanks = ["\n", "\n\n\n", "\r\n\r\n", " \n \n", &"\n".repeat(40_000)];
     let cases = blanks.iter().flat_map(|blank| TYPES.map(|kind| (kind, blank)));
     each(cases, |(kind, blank)| {
         let what = format!("{kind}, {} blank bytes", blank.len());
-        is_hello(&typed(kind, &format!("{blank}{HELLO}")), &what);
-        is_hello(&typed(kind, &format!("{blank}{}", whole())), &what);
+        assert_hello(&typed(kind, &format!("{blank}{HELLO}")), &what);
+        assert_hello(&typed(kind, &format!("{blank}{}", whole())), &what);
         let refusal = format!(r#"{blank}{{"error":{{"message":"no","code":401}}}}"#);
         let server = Server::always(typed(kind, &refusal));
         let Err(error) = streamed(&exact(server.url()).0) else { panic!("{what}: a success") };
-        assert_eq!((error.status(), error.attempts()), (Some(401), 1), "{what}: {}", told(&error));
+        assert_eq!((error.status(), error.attempts()), (Some(401), 1), "{what}: {}", full_message(&error));
     });
 }
 
 #[test]
-fn blank_lines_that_come_before_a_document_in_packets_of_their_own_are_no_events() {
+fn blank_lines_in_packets_of_their_own_are_skipped() {
     each([HELLO.to_owned(), whole()], |body| {
         let server = RawServer::new(move |connection| {
             connection.request();
@@ -90,13 +90,16 @@ fn blank_lines_that_come_before_a_document_in_packets_of_their_own_are_no_events
                 && connection.send([&chunk(&body), "0\r\n\r\n"].concat());
         });
         for way in [ask as fn(&Client) -> _, streamed] {
-            assert_eq!(way(&exact(server.url()).0).map_err(|error| told(&error)).unwrap().text(), "Hello");
+            assert_eq!(
+                way(&exact(server.url()).0).map_err(|error| full_message(&error)).unwrap().text(),
+                "Hello"
+            );
         }
     });
 }
 
 #[test]
-fn null_as_keep_alive_and_null_entries_are_passed_over() {
+fn null_keep_alives_and_null_entries_are_skipped() {
     let good = r#"{"index":0,"delta":{"content":"Hel"}}"#;
     each(
         [
@@ -111,30 +114,30 @@ fn null_as_keep_alive_and_null_entries_are_passed_over() {
             delta("Hel") + "data: {\"choices\":[{\"index\":0,\"delta\":null}]}\n\n",
             delta("Hel") + "data: {\"choices\":[{\"delta\":{\"content\":null,\"tool_calls\":[null]}}]}\n\n",
         ],
-        |first| is_hello(&events(&[&first, &delta("lo"), FINISH, DONE].concat()), &first),
+        |first| assert_hello(&events(&[&first, &delta("lo"), FINISH, DONE].concat()), &first),
     );
 }
 
 #[test]
-fn null_entries_of_whole_answers_are_passed_over() {
+fn null_entries_of_complete_answers_are_skipped() {
     let choice = r#"{"message":{"content":[null,{"type":"text","text":"Hello"}],"tool_calls":[null]},"finish_reason":"stop"}"#;
     each(
         [format!(r#"{{"choices":[null,{choice}]}}"#), format!("[null,{{\"choices\":[{choice}]}}]")],
         |body| {
-            is_hello(&typed("application/json", &body), &body);
+            assert_hello(&typed("application/json", &body), &body);
         },
     );
     let server = Server::script([typed("application/json", r#"{"data":[null,{"id":"m"},null]}"#)]);
     assert_eq!(exact(server.url()).0.models().unwrap().len(), 1);
 }
 
-/// An event whose delta has this field.
+/// An event whose delta has this field, for the choice with this index.
 fn field(choice: u32, field: &str) -> String {
     format!("data: {{\"choices\":[{{\"index\":{choice},\"delta\":{{{field}}}}}]}}\n\n")
 }
 
 #[test]
-fn a_surrogate_pair_in_two_deltas_is_joined() {
+fn a_surrogate_pair_split_over_two_deltas_is_joined() {
     let done = [FINISH, DONE].concat();
     let split = delta("a\\ud83e") + &delta("\\udd80b");
     each(
@@ -160,13 +163,17 @@ fn a_surrogate_pair_in_two_deltas_is_joined() {
                 first += choice.map_or("", |choice| choice.delta.text());
             }
             assert_eq!((first.as_str(), pieces.partial()), (text, text), "the pieces of {body}");
-            assert_eq!(ask(&client).map_err(|error| told(&error)).unwrap().text(), text, "chat {body}");
+            assert_eq!(
+                ask(&client).map_err(|error| full_message(&error)).unwrap().text(),
+                text,
+                "chat {body}"
+            );
         },
     );
 }
 
 #[test]
-fn the_text_so_far_only_grows_and_is_that_of_the_first_choice() {
+fn partial_text_only_grows_and_belongs_to_the_first_choice() {
     let second = field(1, r#""content":"other""#);
     let server = Server::script([events(&[&second, &delta("Hel"), &delta("lo"), FINISH, DONE].concat())]);
     let mut pieces = stream(&exact(server.url()).0).unwrap();
@@ -180,7 +187,7 @@ fn the_text_so_far_only_grows_and_is_that_of_the_first_choice() {
 }
 
 #[test]
-fn a_surrogate_pair_in_two_pieces_of_other_fields_is_joined_too() {
+fn a_surrogate_pair_split_in_other_fields_is_joined() {
     let call = |arguments: &str, rest: &str| {
         field(0, &format!(r#""tool_calls":[{{"index":0,{rest}"function":{{"arguments":"{arguments}"}}}}]"#))
     };
@@ -201,7 +208,7 @@ fn a_surrogate_pair_in_two_pieces_of_other_fields_is_joined_too() {
 }
 
 #[test]
-fn a_stream_cut_after_a_chunk_that_says_nothing_is_tried_again() {
+fn a_stream_cut_before_any_content_is_retried() {
     let calls = r#"data: {"choices":[{"delta":{"role":"assistant","content":null,"tool_calls":[]}}]}"#
         .to_owned()
         + "\n\n";
@@ -221,7 +228,7 @@ fn a_stream_cut_after_a_chunk_that_says_nothing_is_tried_again() {
 }
 
 #[test]
-fn a_stream_that_nobody_has_seen_a_piece_of_is_tried_again_when_it_is_cut() {
+fn a_cut_stream_is_retried_if_no_chunk_was_delivered() {
     let body = [ROLE, &delta("Hel")].concat();
     let cut = events(&body).until_close();
     let server = Server::script([cut.clone(), status(503), events(&whole())]);
@@ -247,7 +254,7 @@ fn a_stream_that_nobody_has_seen_a_piece_of_is_tried_again_when_it_is_cut() {
     assert!(matches!(streamed(&once), Err(Error::StreamTruncated { .. })));
 }
 
-/// A server that sends this much of a stream and then pings, if it shall, for longer than anybody should wait.
+/// A server that sends this part of a stream and then keeps the connection open for 4 s, with or without pings.
 fn holding(body: String, pings: bool) -> RawServer {
     RawServer::new(move |connection| {
         connection.request();
@@ -263,20 +270,20 @@ fn holding(body: String, pings: bool) -> RawServer {
 }
 
 #[test]
-fn a_finished_answer_does_not_wait_for_a_server_that_holds_the_socket() {
+fn a_finished_answer_does_not_wait_for_the_connection_to_close() {
     let finished = [ROLE, &delta("Hello"), FINISH].concat();
     each([(false, ask as fn(&Client) -> _), (false, streamed), (true, streamed)], |(pings, way)| {
         let server = holding(finished.clone(), pings);
         let client = build(config(server.url()));
         let started = Instant::now();
-        let answer = way(&client).map_err(|error| told(&error)).unwrap();
+        let answer = way(&client).map_err(|error| full_message(&error)).unwrap();
         assert_eq!((answer.text(), answer.meta().attempts), ("Hello", 1), "pings: {pings}");
         assert!(started.elapsed() < Duration::from_secs(2), "pings: {pings}: {:?}", started.elapsed());
     });
 }
 
 #[test]
-fn usage_after_the_finish_reason_and_choices_that_go_on_are_waited_for() {
+fn usage_and_other_choices_after_the_first_finish_reason_are_received() {
     let first = [ROLE, &delta("Hello"), FINISH].concat();
     let server = RawServer::new(move |connection| {
         connection.request();
@@ -292,7 +299,7 @@ fn usage_after_the_finish_reason_and_choices_that_go_on_are_waited_for() {
 }
 
 #[test]
-fn an_error_body_that_trickles_or_stalls_does_not_hold_the_retry() {
+fn an_error_body_that_trickles_or_stalls_does_not_delay_the_retry() {
     let timeout = Duration::from_millis(150);
     let slow = |code: u16| status(code).header("retry-after-ms", "1").body("x".repeat(2000));
     let cases = [503, 429].map(|code| {

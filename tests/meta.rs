@@ -1,4 +1,4 @@
-//! What `Meta` tells of an answer's headers, for every kind of call.
+//! Response headers in `Meta`, for every kind of call.
 #![allow(clippy::unwrap_used, reason = "a test that can't continue must fail")]
 
 mod support;
@@ -21,7 +21,7 @@ fn events() -> Reply {
     status(200).header("content-type", "text/event-stream").body(format!("data: {chunk}\n\ndata: [DONE]\n\n"))
 }
 
-/// The meta of each kind of call, answered with these headers.
+/// The `Meta` of each kind of call, answered with these headers.
 fn metas(headers: &[(&str, &str)]) -> Vec<Meta> {
     let embedding = json!({"data": [{"index": 0, "embedding": [1.0]}]});
     let replies = [ok("hi"), events(), events(), ok("hi"), status(200).json(&embedding)];
@@ -35,7 +35,7 @@ fn metas(headers: &[(&str, &str)]) -> Vec<Meta> {
         client.chat(&request).unwrap().meta().clone(),
         stream().meta().clone(),
         stream().into_response().unwrap().meta().clone(),
-        stream().meta().clone(), // JSON where events were asked for
+        stream().meta().clone(), // JSON instead of the requested events
         client.embeddings(&EmbeddingRequest::new("m", "text")).unwrap().meta().clone(),
     ]
 }
@@ -69,7 +69,7 @@ fn the_headers_are_those_of_the_last_attempt() {
 }
 
 #[test]
-fn an_answer_can_cross_a_caught_panic() {
+fn meta_is_unwind_safe_and_thread_safe() {
     fn crosses<T: std::panic::UnwindSafe + std::panic::RefUnwindSafe + Send + Sync>() {}
     crosses::<Meta>();
 }

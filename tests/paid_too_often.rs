@@ -1,5 +1,5 @@
-//! Nothing is paid more often than it must be: slow models, refused options, refusals that the server wants repeated.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't go on shall say so loudly")]
+//! No unnecessary paid requests: retries after timeouts, the `stream_options` fallback, `x-should-retry` and idempotency keys.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't continue must fail")]
 
 #[path = "support/hostile.rs"]
 mod hostile;
@@ -13,24 +13,24 @@ use holysheep::{AdaptiveConfig, Error, Event, Jitter, Phase, Reason, RetryConfig
 use hostile::{
     DONE, FINISH, ROLE, RawServer, STREAM_HEAD, USAGE, WAYS, adaptive, ask, build, chunk, config, delta,
 };
-use hostile::{each, events, exact, hasty, streamed, told, whole};
-use support::{Reply, Server, ok, silence, status};
+use hostile::{each, events, exact, hasty, streamed, whole};
+use support::{Reply, Server, full_message, ok, silence, status};
 
-/// The inactivity timeout of these tests. A model "thinks" for longer.
+/// The inactivity timeout of these tests. Slow models need longer.
 const TIMEOUT: Duration = Duration::from_millis(60);
 
 #[test]
-fn a_model_that_thinks_for_longer_than_the_timeout_answers() {
+fn an_answer_slower_than_the_timeout_is_received_by_a_retry() {
     each(WAYS, |(name, way)| {
         let server = Server::always(ok("hi").after(5 * TIMEOUT / 2)); // as 150 s are to 60 s
-        let answer = way(&hasty(server.url(), TIMEOUT)).map_err(|error| told(&error));
+        let answer = way(&hasty(server.url(), TIMEOUT)).map_err(|error| full_message(&error));
         assert!(matches!(answer.map(|answer| answer.meta().attempts), Ok(2 | 3)), "{name}");
         assert!(server.requests().len() <= 3, "{name}: {} requests", server.requests().len());
     });
 }
 
 #[test]
-fn a_server_that_hangs_costs_three_requests_of_twice_the_time_each() {
+fn a_hanging_server_costs_three_requests_with_doubled_timeouts() {
     let cases = [("nothing", silence()), ("half a body", ok("hi").stall_after(3))];
     each(cases, |(what, reply)| {
         let server = Server::always(reply);
@@ -62,7 +62,7 @@ fn a_timeout_says_which_setting_to_raise() {
     let once = hasty(server.url(), TIMEOUT).with_retry(RetryConfig::default().max_retries(0));
     for client in [hasty(server.url(), TIMEOUT), once] {
         let error = ask(&client).unwrap_err();
-        let text = told(&error);
+        let text = full_message(&error);
         let names = ["timeout(", "`timeout`", "with_timeout", "raise timeout", "timeout setting"];
         assert!(names.iter().any(|name| text.contains(name)), "{text}");
         assert!(error.is_timeout(), "{text}");
@@ -70,7 +70,7 @@ fn a_timeout_says_which_setting_to_raise() {
 }
 
 #[test]
-fn timeouts_are_bounded_among_other_failures_and_others_go_on() {
+fn timeout_retries_are_limited_separately_from_other_retries() {
     let server = Server::script([silence(), status(503), silence(), status(503), ok("hi")]);
     assert_eq!(ask(&hasty(server.url(), TIMEOUT)).unwrap().meta().attempts, 5);
     let server = Server::script([status(503), silence(), silence(), status(503), silence(), ok("hi")]);
@@ -82,7 +82,7 @@ fn timeouts_are_bounded_among_other_failures_and_others_go_on() {
 }
 
 #[test]
-fn a_deadline_still_bounds_attempts_of_twice_the_time() {
+fn a_deadline_bounds_attempts_with_doubled_timeouts() {
     let server = Server::always(silence());
     let client = hasty(server.url(), TIMEOUT).with_deadline(Some(2 * TIMEOUT));
     let started = Instant::now();
@@ -90,8 +90,8 @@ fn a_deadline_still_bounds_attempts_of_twice_the_time() {
     assert!(error.is_timeout() && started.elapsed() < 3 * TIMEOUT, "{error:?} in {:?}", started.elapsed());
 }
 
-/// A server that sends this event every 10 ms, for this long, and then the answer.
-fn chatter(event: &'static str, time: Duration) -> RawServer {
+/// A server that repeats this event every 10 ms for this time, and then sends the answer.
+fn repeating(event: &'static str, time: Duration) -> RawServer {
     RawServer::new(move |connection| {
         if connection.request().is_none() || !connection.send(STREAM_HEAD) {
             return;
@@ -106,7 +106,8 @@ fn chatter(event: &'static str, time: Duration) -> RawServer {
     })
 }
 
-const NOTHING: [&str; 6] = [
+/// Events without content.
+const EMPTY_EVENTS: [&str; 6] = [
     ": ping\n\n",
     "data: {\"choices\":[]}\n\n",
     "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"\"}}]}\n\n",
@@ -116,27 +117,27 @@ const NOTHING: [&str; 6] = [
 ];
 
 #[test]
-fn a_stream_that_says_nothing_before_its_first_piece_gets_twice_the_time_too() {
-    each(NOTHING, |event| {
-        let server = chatter(event, 5 * TIMEOUT / 2);
-        let answer = streamed(&hasty(server.url(), TIMEOUT)).map_err(|error| told(&error));
-        let told = answer.map(|answer| (answer.text().to_owned(), answer.meta().attempts));
-        assert!(matches!(&told, Ok((text, 2 | 3)) if text == "Hello"), "{event}: {told:?}");
+fn a_stream_without_content_before_its_first_delta_gets_a_doubled_timeout() {
+    each(EMPTY_EVENTS, |event| {
+        let server = repeating(event, 5 * TIMEOUT / 2);
+        let answer = streamed(&hasty(server.url(), TIMEOUT)).map_err(|error| full_message(&error));
+        let outcome = answer.map(|answer| (answer.text().to_owned(), answer.meta().attempts));
+        assert!(matches!(&outcome, Ok((text, 2 | 3)) if text == "Hello"), "{event}: {outcome:?}");
     });
 }
 
 #[test]
-fn a_stream_that_never_says_anything_costs_three_requests() {
-    each(NOTHING, |event| {
-        let server = chatter(event, 30 * TIMEOUT);
+fn a_stream_that_never_has_content_costs_three_requests() {
+    each(EMPTY_EVENTS, |event| {
+        let server = repeating(event, 30 * TIMEOUT);
         let Err(error) = streamed(&hasty(server.url(), TIMEOUT)) else { panic!("{event}: a success") };
-        assert_eq!((error.attempts(), server.requests().len()), (3, 3), "{event}: {}", told(&error));
-        assert!(error.is_timeout(), "{event}: {}", told(&error));
+        assert_eq!((error.attempts(), server.requests().len()), (3, 3), "{event}: {}", full_message(&error));
+        assert!(error.is_timeout(), "{event}: {}", full_message(&error));
     });
 }
 
 #[test]
-fn usage_alone_does_not_keep_a_stream_alive_after_its_first_piece() {
+fn usage_chunks_alone_do_not_reset_the_inactivity_timeout() {
     let server = RawServer::new(|connection| {
         connection.request();
         connection.send([STREAM_HEAD, &chunk(&delta("Hel"))].concat());
@@ -182,14 +183,14 @@ fn a_refusal_of_the_usage_option_is_remembered() {
 }
 
 #[test]
-fn a_fall_back_without_the_option_is_an_attempt_of_the_same_call() {
+fn the_fallback_without_stream_options_is_an_attempt_of_the_same_call() {
     let refusal = refusals()[0].clone();
     let server = Server::script([status(503), refusal.clone(), status(503), events(&whole())]);
     let (client, clock) = exact(server.url());
     assert_eq!(streamed(&client).unwrap().meta().attempts, 4);
     let sleeps: Vec<u64> = clock.sleeps().iter().map(Duration::as_secs).collect();
-    assert!(matches!(sleeps[..], [1, next] if next >= 2), "the backoff goes on where it was: {sleeps:?}");
-    assert!(!server.requests()[3].body.contains("stream_options"), "nor after another failure");
+    assert!(matches!(sleeps[..], [1, next] if next >= 2), "the backoff continues: {sleeps:?}");
+    assert!(!server.requests()[3].body.contains("stream_options"), "not sent again after another failure");
 
     let mut replies = vec![status(503), refusal];
     replies.extend(vec![status(503); 9]);
@@ -202,7 +203,7 @@ fn a_fall_back_without_the_option_is_an_attempt_of_the_same_call() {
 }
 
 #[test]
-fn another_refusal_says_nothing_about_the_option() {
+fn other_refusals_do_not_disable_stream_options() {
     let server = Server::script([status(400).body(r#"{"error":"no such model"}"#), events(&whole())]);
     let (client, _) = exact(server.url());
     assert_eq!(streamed(&client).unwrap_err().status(), Some(400));
@@ -211,7 +212,7 @@ fn another_refusal_says_nothing_about_the_option() {
 }
 
 #[test]
-fn a_caller_who_says_no_to_usage_is_not_asked_for_it() {
+fn usage_is_not_requested_if_the_caller_opts_out() {
     let server = Server::script([events(&[&delta("Hello"), FINISH, DONE].concat())]);
     let request = hostile::request().extra("stream_options", serde_json::Value::Null);
     exact(server.url()).0.chat_stream(&request).unwrap().into_response().unwrap();
@@ -219,7 +220,7 @@ fn a_caller_who_says_no_to_usage_is_not_asked_for_it() {
 }
 
 #[test]
-fn refusals_that_the_server_wants_repeated_are_charged_to_the_budget() {
+fn refusals_retried_by_x_should_retry_are_charged_to_the_budget() {
     const CALLS: usize = 200;
     let spent = |reply: Reply| {
         let server = Server::always(reply);
@@ -257,7 +258,7 @@ fn no_two_clients_use_the_same_idempotency_keys() {
 }
 
 #[test]
-fn a_used_up_quota_that_a_gateway_passes_on_is_final_only_by_its_machine_readable_word() {
+fn a_gateways_429_is_an_exhausted_quota_only_by_its_machine_readable_code() {
     let refusal = |message: &str, kind: &str| {
         let error = serde_json::json!({"message": message, "type": kind, "param": null, "code": "429"});
         status(429).json(&serde_json::json!({ "error": error }))
@@ -270,7 +271,7 @@ fn a_used_up_quota_that_a_gateway_passes_on_is_final_only_by_its_machine_readabl
     each(cases, |(message, kind, requests)| {
         let server = Server::script([refusal(message, kind), ok("hi")]);
         let answer = ask(&exact(server.url()).0);
-        let outcome = answer.map(|answer| answer.meta().attempts).map_err(|error| told(&error));
+        let outcome = answer.map(|answer| answer.meta().attempts).map_err(|error| full_message(&error));
         assert_eq!(server.requests().len(), requests, "{kind}: {message}: {outcome:?}");
     });
 }

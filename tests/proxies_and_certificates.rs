@@ -1,6 +1,6 @@
-//! Which proxy is used, and what is said of a certificate that can't be trusted.
+//! Proxy selection from environment variables, and error messages for untrusted certificates.
 #![cfg(feature = "rustls")]
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't go on shall say so loudly")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't continue must fail")]
 
 #[path = "support/hostile.rs"]
 mod hostile;
@@ -9,34 +9,34 @@ mod support;
 use std::env;
 
 use holysheep::{Clock, Config, Error, RetryConfig};
-use hostile::{Identity, KEY, RawServer, ask, build, child, each, told};
+use hostile::{Identity, KEY, RawServer, ask, build, child, each};
 use rcgen::{BasicConstraints, CertificateParams, IsCa};
-use support::{Server, ok, status};
+use support::{Server, full_message, ok, status};
 
-/// Asks an address beyond this computer, as the environment says; proxies on the loopback refuse.
+/// Calls `TEST_URL` with the proxy settings of the environment. The proxies are on the loopback interface and refuse.
 #[test]
 #[ignore = "run by other tests, in a process of its own"]
-fn child_that_asks_by_the_environments_proxy() {
+fn child_that_calls_through_the_environments_proxy() {
     let config = Config::builder().api_key(KEY).allow_plain_http(true).clock(Clock::fake());
     let config = config.base_url(env::var("TEST_URL").unwrap());
     let client = build(config.retry(RetryConfig::default().max_retries(0)));
-    println!("{}", told(&ask(&client).unwrap_err()));
+    println!("{}", full_message(&ask(&client).unwrap_err()));
 }
 
-/// The names of the variables whose proxy was asked.
+/// The names of the environment variables whose proxy received a request.
 fn asked(url: &str, variables: &[&str]) -> Vec<String> {
     let proxies: Vec<_> = variables.iter().map(|_| Server::always(status(403).then_close())).collect();
     let urls: Vec<_> = proxies.iter().map(|proxy| format!("http://{}", proxy.address())).collect();
     let mut set: Vec<(&str, &str)> = variables.iter().copied().zip(urls.iter().map(String::as_str)).collect();
     set.push(("TEST_URL", url));
-    let output = child("child_that_asks_by_the_environments_proxy", &set);
+    let output = child("child_that_calls_through_the_environments_proxy", &set);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let asked = variables.iter().zip(&proxies).filter(|(_, proxy)| !proxy.requests().is_empty());
     asked.map(|(name, _)| (*name).to_owned()).collect()
 }
 
 #[test]
-fn the_proxy_is_that_of_the_addresss_scheme_lower_case_first() {
+fn the_proxy_variable_matches_the_url_scheme_and_lower_case_wins() {
     each(
         [
             ("http://api.example/v1", &["HTTP_PROXY", "HTTPS_PROXY"][..], "HTTP_PROXY"),
@@ -54,8 +54,8 @@ fn the_proxy_is_that_of_the_addresss_scheme_lower_case_first() {
     );
 }
 
-/// What a client says of a server that has this certificate, and trusts it by a file: the answer, or the error's own words.
-fn said(name: &str, change: impl FnOnce(&mut CertificateParams)) -> Result<String, String> {
+/// The answer or the error message of a call to a server whose certificate the client trusts by `ca_file`.
+fn answer_or_error(name: &str, change: impl FnOnce(&mut CertificateParams)) -> Result<String, String> {
     let identity = Identity::new(change);
     let server = RawServer::tls(&identity, |connection| {
         if connection.request().is_some() {
@@ -68,49 +68,51 @@ fn said(name: &str, change: impl FnOnce(&mut CertificateParams)) -> Result<Strin
     let answer = ask(&build(config));
     answer.map(|answer| answer.text().to_owned()).map_err(|error| {
         assert!(matches!(error, Error::Config { .. }), "{name}: {error:?}");
-        assert!(clock.sleeps().is_empty(), "{name}: not tried again");
+        assert!(clock.sleeps().is_empty(), "{name}: no retry");
         error.to_string()
     })
 }
 
-/// The hint to name the certificate as one to trust, which is of no use where that was done.
-const USELESS: &str = "with ca_file";
+/// The hint to trust the certificate by `ca_file`, which is wrong here: the client already does.
+const CA_FILE_HINT: &str = "with ca_file";
 
 #[test]
-fn a_certificate_as_openssl_makes_it_is_trusted_or_has_its_own_hint() {
-    match said("authority", |parameters| parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained)) {
+fn a_self_signed_ca_certificate_is_trusted_or_has_its_own_hint() {
+    match answer_or_error("authority", |parameters| {
+        parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    }) {
         Ok(text) => assert_eq!(text, "over TLS"),
         Err(text) => {
             assert!(text.contains("CA:FALSE") || text.contains("basicConstraints"), "{text}");
-            assert!(!text.contains(USELESS), "{text}");
+            assert!(!text.contains(CA_FILE_HINT), "{text}");
         }
     }
 }
 
 #[test]
-fn an_expired_certificate_is_said_to_be_expired() {
-    let text = said("expired", |parameters| {
+fn an_expired_certificate_is_reported_as_expired() {
+    let text = answer_or_error("expired", |parameters| {
         parameters.not_before = rcgen::date_time_ymd(2020, 1, 1);
         parameters.not_after = rcgen::date_time_ymd(2021, 1, 1);
     })
     .unwrap_err();
-    assert!(text.contains("expired") && !text.contains(USELESS), "{text}");
+    assert!(text.contains("expired") && !text.contains(CA_FILE_HINT), "{text}");
 }
 
 #[test]
-fn a_certificate_that_is_not_valid_yet_is_said_to_be_so() {
-    let text = said("early", |parameters| {
+fn a_certificate_that_is_not_valid_yet_is_reported_as_such() {
+    let text = answer_or_error("early", |parameters| {
         parameters.not_before = rcgen::date_time_ymd(4000, 1, 1);
         parameters.not_after = rcgen::date_time_ymd(4001, 1, 1);
     })
     .unwrap_err();
     assert!(text.contains("not valid yet") || text.contains("not yet valid"), "{text}");
-    assert!(!text.contains(USELESS), "{text}");
+    assert!(!text.contains(CA_FILE_HINT), "{text}");
 }
 
 #[test]
-fn a_certificate_of_another_host_is_said_to_be_so() {
-    let text = said("host", |parameters| {
+fn a_certificate_for_another_host_is_reported_as_such() {
+    let text = answer_or_error("host", |parameters| {
         parameters.subject_alt_names = vec![rcgen::SanType::DnsName("llm.example".try_into().unwrap())];
     })
     .unwrap_err();
@@ -119,22 +121,22 @@ fn a_certificate_of_another_host_is_said_to_be_so() {
         text.contains("another host") || text.contains("not valid for") || text.contains("not for"),
         "{text}"
     );
-    assert!(!text.contains(USELESS), "{text}");
+    assert!(!text.contains(CA_FILE_HINT), "{text}");
 }
 
 #[test]
 #[ignore = "run by another test, in a process of its own"]
-fn child_that_asks_over_tls() {
+fn child_that_calls_over_tls() {
     let config = hostile::config(env::var("TEST_URL").unwrap()).clock(Clock::fake());
     let config = env::var("TEST_CA").ok().iter().fold(config, |config, path| config.ca_file(path));
     match ask(&build(config)) {
         Ok(answer) => println!("answer: {}", answer.text()),
-        Err(error) => println!("error: {}", told(&error)),
+        Err(error) => println!("error: {}", full_message(&error)),
     }
 }
 
 #[test]
-fn certificates_come_from_ca_file_then_from_the_variable() {
+fn ca_file_takes_precedence_over_ssl_cert_file() {
     let (right, wrong) = (Identity::new(|_| {}), Identity::new(|_| {}));
     let server = RawServer::tls(&right, |connection| {
         if connection.request().is_some() {
@@ -157,7 +159,7 @@ fn certificates_come_from_ca_file_then_from_the_variable() {
         |(files, trusted)| {
             let mut variables = vec![("TEST_URL", url.as_str())];
             variables.extend(files.iter().map(|(name, file)| (*name, file.as_str())));
-            let output = child("child_that_asks_over_tls", &variables);
+            let output = child("child_that_calls_over_tls", &variables);
             let said = String::from_utf8_lossy(&output.stdout).into_owned();
             assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
             assert_eq!(said.contains("answer: over TLS"), trusted, "{variables:?}: {said}");

@@ -1,7 +1,7 @@
-//! The peculiarities of real services, a small case each, served to the client: answers, streams, errors and headers.
+//! Vendor quirks: answers, streams, errors and headers as real services send them, served to the client.
 //!
-//! The cases lie in `tests/data`. Each has a name, the services where it was seen, what the server sends, and everything
-//! that a user then sees.
+//! The cases are in `tests/data`. Each has a name, the services where it was seen, what the server sends, and the expected
+//! observation.
 #![allow(clippy::unwrap_used, reason = "a test that can't continue must fail")]
 
 #[path = "support/observed.rs"]
@@ -11,38 +11,13 @@ mod support;
 use std::fs;
 use std::path::Path;
 
-use holysheep::{ChatResponse, Client, Limit};
-use observed::{client, request};
+use holysheep::{ChatResponse, Limit};
+use observed::{Setup, request};
 use serde_json::{Value, json};
-use support::{Reply, Server, ok, status};
+use support::{Reply, ok, status};
 
-/// The sizes of the pieces in which a body is sent, besides in one.
+/// Chunk sizes in which each body is sent again.
 const PIECES: [usize; 3] = [1, 7, 61];
-
-/// A client, and a server that answers its calls in turn.
-struct Setup {
-    server: Server,
-    client: Client,
-}
-
-impl Setup {
-    fn new() -> Setup {
-        let server = Server::script([]);
-        Setup { client: client(&server), server }
-    }
-
-    /// What a user sees of a reply to a call.
-    fn chat(&self, reply: Reply) -> Value {
-        self.server.add([reply]);
-        observed::chat(&self.client.chat(&request()))
-    }
-
-    /// What a user sees of a reply to a call whose answer is a stream.
-    fn stream(&self, reply: Reply) -> Value {
-        self.server.add([reply]);
-        observed::stream(self.client.chat_stream(&request()))
-    }
-}
 
 /// The cases of a file in `tests/data`.
 fn cases(file: &str) -> Vec<Value> {
@@ -50,24 +25,24 @@ fn cases(file: &str) -> Vec<Value> {
     serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
 }
 
-/// The body of a case: a string as it is, anything else as JSON.
+/// The body of a case: a string is sent unchanged, anything else as JSON.
 fn body(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-/// The body of a stream: a string is sent as it is, anything else as JSON in an event of its own.
+/// The body of a stream: a string is sent unchanged, anything else as JSON in an event of its own.
 fn events(case: &Value) -> String {
     let event = |event: &Value| event.as_str().map_or_else(|| format!("data: {event}\n\n"), str::to_owned);
     case["events"].as_array().unwrap().iter().map(event).collect()
 }
 
-/// The headers of a case on a reply.
+/// The reply with the headers of a case.
 fn with_headers(reply: Reply, case: &Value) -> Reply {
     let headers = case["headers"].as_object().unwrap().iter();
     headers.fold(reply, |reply, (name, value)| reply.header(name, value.as_str().unwrap()))
 }
 
-/// Asserts the same observation of a body that is sent in one piece and in small ones.
+/// Asserts that the observation is the expected one, for the whole body and for each chunk size.
 #[track_caller]
 fn assert_seen(case: &Value, expected: &Value, reply: &Reply, see: impl Fn(Reply) -> Value) {
     assert_eq!(see(reply.clone()), *expected, "{} ({})", case["name"], case["seen_at"]);
@@ -120,9 +95,9 @@ fn every_form_of_a_stream_is_read() {
     }
 }
 
-/// Cut at every byte: complete only once the finish reason of every choice or `[DONE]` has arrived.
+/// A stream is complete once the finish reason of every choice, or `[DONE]`, has arrived.
 #[test]
-fn a_stream_cut_at_any_byte_is_never_complete_too_early() {
+fn a_stream_cut_at_any_byte_is_not_reported_complete_too_early() {
     let setup = Setup::new();
     for case in cases("streams.json").iter().filter(|case| case["expect"]["outcome"] == "answer") {
         let (body, expected) = (events(case), case["expect"]["text"].as_str().unwrap_or_default());
@@ -141,8 +116,8 @@ fn a_stream_cut_at_any_byte_is_never_complete_too_early() {
     }
 }
 
-/// The number of bytes from which on a stream is complete: up to the end of the line with its first finish reason, or with
-/// `[DONE]` where there is none.
+/// The number of bytes after which a stream is complete: the end of the line with its first finish reason, or with `[DONE]`
+/// if there is none.
 fn complete_from(body: &str) -> usize {
     let reason = body.find("\"finish_reason\":\"").unwrap_or_else(|| body.find("[DONE]").unwrap());
     reason + body[reason..].find(['\r', '\n']).unwrap_or(body.len() - reason)
@@ -165,7 +140,7 @@ fn every_form_of_an_error_is_read_and_classified() {
 }
 
 #[test]
-fn every_form_of_a_wait_that_the_server_asks_for_is_read() {
+fn every_form_of_retry_after_is_read() {
     let setup = Setup::new();
     for case in cases("retry_after.json") {
         setup.server.add([with_headers(status(429), &case)]);

@@ -1,10 +1,9 @@
 //! The client against a service with a real quota: sockets, threads, processes, and the system clock.
 //!
-//! Time can't be compressed here, because the handler's time constants are absolute: a gap of a second counts as idle, a
-//! rate doubles after 150 s, a pause lasts a minute at most. With the first minute at 20 calls a second compressed into six
-//! seconds at 200, it uses 38 % of the quota in the simulator: its first estimate, made within a second, is too low and has
-//! no time to grow. So these tests run in real time. `cargo test` ignores them; the gate runs them in release, in parallel
-//! to its other steps:
+//! These tests run in real time, because the time constants of the handler are absolute: a gap of a second counts as idle, a
+//! rate doubles after 150 s, a pause lasts a minute at most. In the simulator, a minute at 20 calls a second compressed into
+//! six seconds at 200 uses only 38 % of the quota: the first estimate, made within a second, is too low and has no time to
+//! grow. `cargo test` ignores these tests; `.ci/run` runs them with `--release`, in parallel to its other steps:
 //!
 //! ```sh
 //! cargo test --release --test quota -- --ignored --nocapture
@@ -31,11 +30,11 @@ const BURST: f64 = 20.0;
 
 const THREADS: usize = 16;
 
-/// The variable with the address of the service; set in the child processes of the second test only.
+/// The environment variable with the URL of the service. It is set only in the child processes of the second test.
 const SERVICE: &str = "QUOTA_SERVICE";
 
-/// The length from which on each of two processes must have had three tenths. In shorter runs one of them may be further
-/// ahead, because it learned its rate while the other was pausing.
+/// In runs of at least this length, each of two processes must get three tenths of the quota. In shorter runs one of them may
+/// be further ahead, because it increased its rate while the other one was pausing.
 const LONG: Duration = Duration::from_secs(600);
 
 fn length() -> Duration {
@@ -43,7 +42,7 @@ fn length() -> Duration {
     Duration::from_secs(seconds.unwrap_or(60))
 }
 
-/// Makes calls from all threads with one client until the time is over; returns the answered and the failed calls.
+/// Makes calls from all threads with one client for `length()`; returns the numbers of answered and failed calls.
 fn work(url: &str, program: &str) -> (u64, u64) {
     let config = Config::builder().api_key("sk-test-0123456789abcdef").base_url(url).user_agent(program);
     let client = Client::new(config.build().unwrap()).unwrap();
@@ -83,7 +82,7 @@ fn report(service: &Service) -> (Count, f64) {
 }
 
 #[test]
-#[ignore = "takes a minute of real time; the gate runs it"]
+#[ignore = "takes a minute of real time; .ci/run runs it"]
 fn a_quota_is_used_with_few_refusals_and_no_lost_call() {
     let service = Service::new(PER_SECOND, BURST);
     let (answered, lost) = work(&service.url(), "one process");
@@ -94,7 +93,7 @@ fn a_quota_is_used_with_few_refusals_and_no_lost_call() {
 }
 
 #[test]
-#[ignore = "takes a minute of real time; the gate runs it"]
+#[ignore = "takes a minute of real time; .ci/run runs it"]
 fn of_two_processes_on_one_quota_neither_starves() {
     if let Ok(url) = env::var(SERVICE) {
         let (_, lost) = work(&url, &format!("process {}", std::process::id()));

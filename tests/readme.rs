@@ -1,4 +1,4 @@
-//! What the README and the guide say about errors and the adaptive handler agrees with the code and with the picture.
+//! Checks the README and the guide against the code: defaults, breaker, printed errors, and the figures of the simulation.
 #![allow(clippy::unwrap_used, reason = "a test that can't continue must fail")]
 
 use std::time::{Duration, Instant};
@@ -68,7 +68,7 @@ fn the_figures_beside_the_picture_are_the_same_as_in_it() {
     }
 }
 
-/// The error of the README's program, where the service always answers like this.
+/// The error that the README's program prints if the service always sends this reply.
 fn printed(reply: Reply) -> String {
     let server = Server::always(reply);
     let config = Config::builder()

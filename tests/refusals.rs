@@ -1,10 +1,10 @@
-//! The client against servers that refuse for other reasons than a quota, on real sockets and in real time: nginx's
-//! `limit_req` with its default 503, a server with 64 slots, and refusals by chance.
+//! The client against servers that refuse calls for other reasons than a quota, on real sockets and in real time: nginx's
+//! `limit_req` with its default 503, a server with 64 slots, and random refusals.
 //!
 //! ```sh
 //! cargo test --release --test refusals -- --ignored --nocapture --test-threads 1
 //! ```
-#![allow(clippy::unwrap_used, reason = "a failed assumption must fail the test")]
+#![allow(clippy::unwrap_used, reason = "a test that can't continue must fail")]
 
 mod support;
 
@@ -21,7 +21,7 @@ fn millis(count: u64) -> Duration {
     Duration::from_millis(count)
 }
 
-/// Makes so many calls from each of the threads; how long that took, and the calls that were lost.
+/// Makes `calls` calls from each thread; returns the duration and the number of lost calls.
 fn work(url: &str, threads: usize, calls: usize) -> (Duration, usize) {
     let adaptive = AdaptiveConfig::default().wait_when_open(true);
     let config = Config::builder().api_key("sk-test-0123456789abcdef").base_url(url).adaptive(adaptive);
@@ -47,7 +47,7 @@ fn work(url: &str, threads: usize, calls: usize) -> (Duration, usize) {
 
 #[test]
 #[ignore = "takes half a minute of real time"]
-fn sixty_four_slots_and_twice_as_many_threads() {
+fn no_call_is_lost_with_twice_as_many_threads_as_server_slots() {
     let slots = Mutex::new(Vec::<Instant>::new());
     let server = Server::respond(move |_| {
         let (mut slots, now) = (slots.lock().unwrap(), Instant::now());
@@ -60,12 +60,12 @@ fn sixty_four_slots_and_twice_as_many_threads() {
     });
     let (took, lost) = work(&server.url(), 128, 10);
     assert_eq!(lost, 0);
-    assert!(took < Duration::from_secs(45), "{took:?}, 30 s are possible");
+    assert!(took < Duration::from_secs(45), "{took:?}, the minimum is 30 s");
 }
 
 #[test]
 #[ignore = "takes a minute of real time"]
-fn one_call_in_twenty_is_refused_by_chance() {
+fn no_call_is_lost_if_one_in_twenty_is_refused_at_random() {
     for (code, retry_after, possible) in [(429, false, 25), (503, true, 33), (529, false, 25)] {
         let random = Mutex::new(fastrand::Rng::with_seed(1));
         let server = Server::respond(move |_| match random.lock().unwrap().u8(..20) {
@@ -75,7 +75,10 @@ fn one_call_in_twenty_is_refused_by_chance() {
         });
         let (took, lost) = work(&server.url(), 16, 125);
         assert_eq!(lost, 0, "{code}");
-        assert!(took < Duration::from_secs(possible * 3 / 2), "{code}: {took:?} of {possible} s");
+        assert!(
+            took < Duration::from_secs(possible * 3 / 2),
+            "{code}: {took:?}, the minimum is {possible} s"
+        );
     }
 }
 
@@ -108,5 +111,5 @@ fn nginx_limits_with_a_bare_503() {
     fs::remove_dir_all(&folder).unwrap();
     assert_eq!(lost, 0);
     let possible = Duration::from_millis(100 * 16 * calls as u64);
-    assert!(took < possible * 3 / 2, "{took:?} of {possible:?}");
+    assert!(took < possible * 3 / 2, "{took:?}, the minimum is {possible:?}");
 }

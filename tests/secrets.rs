@@ -1,6 +1,8 @@
-//! Secrets never show: in errors, events, `Meta`, `Debug` and logs, however the server repeats them.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't go on shall say so loudly")]
+//! Secrets are redacted in errors, events, `Meta`, `Debug` output and logs, in every form in which a server may echo them.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't continue must fail")]
 
+#[path = "support/captured_log.rs"]
+mod captured_log;
 #[path = "support/hostile.rs"]
 mod hostile;
 mod support;
@@ -9,14 +11,12 @@ use std::cell::RefCell;
 use std::sync::{Arc, Mutex};
 
 use holysheep::{Client, Clock, ConfigBuilder};
-use hostile::{
-    DONE, FINISH, KEY, ask, build, config, delta, each, events, read, stream, streamed, told, whole,
-};
-use support::{Reply, Server, ok, status};
+use hostile::{DONE, FINISH, KEY, ask, build, config, delta, each, events, read, stream, streamed, whole};
+use support::{Reply, Server, full_message, ok, status};
 
 const OTHER: &str = "another-secret-0123456789";
 
-/// A text with every way to write a character of JSON undone, so that hidden secrets show.
+/// The text with all JSON escapes decoded, so that escaped secrets become visible.
 fn unescaped(text: &str) -> String {
     let mut plain = String::new();
     let mut rest = text;
@@ -37,9 +37,9 @@ fn unescaped(text: &str) -> String {
     (plain + rest).replace("\\/", "/")
 }
 
-/// Part of a secret: enough to know it by.
+/// Asserts that the text has no recognisable part of a secret.
 #[track_caller]
-fn is_clean(text: &str, what: &str) {
+fn assert_clean(text: &str, what: &str) {
     for text in [text.to_owned(), unescaped(text), text.replace('\\', "")] {
         for secret in [&KEY[8..], &KEY[3..15], &OTHER[8..], &OTHER[..16]] {
             assert!(!text.contains(secret), "{what}: {text}");
@@ -47,7 +47,7 @@ fn is_clean(text: &str, what: &str) {
     }
 }
 
-/// Each character as an escape of JSON.
+/// The text with each character as a JSON escape.
 fn escaped(text: &str, upper: bool) -> String {
     let escape =
         |c: char| if upper { format!("\\u{:04X}", c as u32) } else { format!("\\u{:04x}", c as u32) };
@@ -64,13 +64,13 @@ fn spellings() -> Vec<String> {
         spellings.push(escaped(&secret[..2], false) + &secret[2..]);
         spellings.push(secret[..10].to_owned() + &escaped(&secret[10..12], true) + &secret[12..]);
         spellings.push(secret.replace('-', "\\u002d"));
-        // JSON in a string of JSON: a gateway's error around its upstream's.
+        // JSON inside a JSON string: a gateway's error that quotes its upstream's.
         spellings.push(escaped(secret, false).replace('\\', "\\\\"));
     }
     spellings
 }
 
-/// A client whose events are kept.
+/// A client, and the `Debug` output of its events.
 fn client(server: &Server) -> (Client, Arc<Mutex<Vec<String>>>) {
     let events = Arc::new(Mutex::new(Vec::new()));
     let config: ConfigBuilder =
@@ -81,35 +81,35 @@ fn client(server: &Server) -> (Client, Arc<Mutex<Vec<String>>>) {
     (build(config), events)
 }
 
-/// All that is said of a failed call, by both ways to ask.
+/// Everything that a program can print about a failed call, for `chat` and `chat_stream`.
 fn shown(reply: &Reply) -> Vec<String> {
     let mut shown = Vec::new();
     for way in [ask as fn(&Client) -> _, streamed] {
         let server = Server::script([reply.clone(), status(400)]);
         let (client, events) = client(&server);
         let error = way(&client).unwrap_err();
-        shown.extend([told(&error), format!("{error:?}"), format!("{:?}", error.request_id())]);
+        shown.extend([full_message(&error), format!("{error:?}"), format!("{:?}", error.request_id())]);
         shown.extend(events.lock().unwrap().iter().cloned());
     }
     shown
 }
 
 #[test]
-fn a_redirect_that_repeats_a_secret_does_not_show_it() {
+fn a_secret_in_a_redirect_is_redacted() {
     for code in [301, 302, 303, 307, 308] {
         for secret in [KEY, OTHER] {
             let reply =
                 status(code).header("location", &format!("https://elsewhere.example/v1?key={secret}"));
             for text in shown(&reply) {
-                is_clean(&text, "redirect");
+                assert_clean(&text, "redirect");
             }
-            assert!(shown(&reply)[0].contains("elsewhere.example"), "the rest of the address shows");
+            assert!(shown(&reply)[0].contains("elsewhere.example"), "the rest of the address is kept");
         }
     }
 }
 
 #[test]
-fn a_body_that_repeats_a_secret_in_escapes_does_not_show_it() {
+fn an_escaped_secret_in_a_body_is_redacted() {
     each(spellings(), |secret| {
         let bodies = [
             format!(r#"{{"error":{{"message":"wrong key {secret}!","code":"c","type":"t"}}}}"#),
@@ -127,7 +127,7 @@ fn a_body_that_repeats_a_secret_in_escapes_does_not_show_it() {
         for body in bodies {
             for code in [200, 400, 401, 503] {
                 for text in shown(&status(code).body(body.as_str())) {
-                    is_clean(&text, &format!("{code} {}", &body[..body.len().min(120)]));
+                    assert_clean(&text, &format!("{code} {}", &body[..body.len().min(120)]));
                 }
             }
         }
@@ -135,7 +135,7 @@ fn a_body_that_repeats_a_secret_in_escapes_does_not_show_it() {
 }
 
 #[test]
-fn a_stream_that_repeats_a_secret_in_escapes_does_not_show_it() {
+fn an_escaped_secret_in_a_stream_is_redacted() {
     each(spellings(), |secret| {
         for event in [
             format!(r#"data: {{"error":{{"message":"wrong key {secret}","code":"{secret}"}}}}"#),
@@ -147,17 +147,17 @@ fn a_stream_that_repeats_a_secret_in_escapes_does_not_show_it() {
             let (client, log) = client(&server);
             let mut pieces = stream(&client).unwrap();
             if let Some(error) = read(&mut pieces).1 {
-                is_clean(&format!("{} {error:?}", told(&error)), &event);
+                assert_clean(&format!("{} {error:?}", full_message(&error)), &event);
             }
             for text in log.lock().unwrap().iter().cloned().chain(shown(&events(&(event.clone() + "\n\n")))) {
-                is_clean(&text, &event);
+                assert_clean(&text, &event);
             }
         }
     });
 }
 
 #[test]
-fn a_header_that_repeats_a_secret_does_not_show_it_in_meta() {
+fn a_secret_in_an_id_header_is_redacted_in_meta() {
     each(["x-request-id", "request-id", "apim-request-id", "cf-ray"], |name| {
         for secret in [KEY.to_owned(), format!("Bearer {KEY}"), format!("req-{OTHER}-7")] {
             let server = Server::script([
@@ -167,43 +167,26 @@ fn a_header_that_repeats_a_secret_does_not_show_it_in_meta() {
                 status(401).header(name, &secret),
             ]);
             let (client, _) = client(&server);
-            is_clean(&format!("{:?}", ask(&client).unwrap().meta()), name);
-            is_clean(&format!("{:?}", stream(&client).unwrap().meta()), name);
-            is_clean(&format!("{:?}", streamed(&client).unwrap().meta()), name);
+            assert_clean(&format!("{:?}", ask(&client).unwrap().meta()), name);
+            assert_clean(&format!("{:?}", stream(&client).unwrap().meta()), name);
+            assert_clean(&format!("{:?}", streamed(&client).unwrap().meta()), name);
             let error = ask(&client).unwrap_err();
-            is_clean(&format!("{error:?} {} {:?}", told(&error), error.request_id()), name);
+            assert_clean(&format!("{error:?} {} {:?}", full_message(&error), error.request_id()), name);
         }
     });
 }
 
-/// A logger that keeps what all crates log at every level, on threads that ask for it: other tests run at the same time,
-/// and their servers repeat secrets in bodies.
-struct Capture;
-
 thread_local! {
+    /// What all crates log at every level on this thread, once a test has set it. Only on this thread, because other tests run at
+    /// the same time and their servers echo secrets in bodies, which ureq logs.
     static LOGGED: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-impl log::Log for Capture {
-    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
-        true
-    }
-
-    fn log(&self, record: &log::Record<'_>) {
-        let text = record.args().to_string();
-        // The parser of HTTP dumps bytes in rows of 16, as numbers and then as characters.
-        let dump = record.target() == "ureq_proto::util";
-        let text = if dump { text[text.len() - 16..].to_owned() } else { text + "\n" };
-        LOGGED.with_borrow_mut(|logged| logged.as_mut().map(|logged| logged.push_str(&text)));
-    }
-
-    fn flush(&self) {}
-}
-
 #[test]
-fn short_and_foreign_header_values_do_not_reach_the_log() {
-    log::set_logger(&Capture).unwrap();
-    log::set_max_level(log::LevelFilter::Trace);
+fn short_and_non_ascii_header_values_are_not_logged() {
+    captured_log::install(|text| {
+        LOGGED.with_borrow_mut(|logged| logged.as_mut().map(|logged| logged.push_str(text)));
+    });
     LOGGED.set(Some(String::new()));
     let values = [("x-short", "s3cr3t!"), ("x-shorter", "p4s5"), ("x-foreign", "geh31mnis-für-später")];
     let server = Server::script([ok("hi"), status(307).header("location", &format!("/?k={KEY}"))]);
@@ -213,11 +196,11 @@ fn short_and_foreign_header_values_do_not_reach_the_log() {
     ask(&client).unwrap();
     ask(&client).unwrap_err();
     for (name, value) in values {
-        assert_eq!(server.requests()[0].header(name), Some(value), "the server is told");
+        assert_eq!(server.requests()[0].header(name), Some(value), "the server receives the header");
     }
     let logged = LOGGED.take().unwrap();
     for seen in ["POST./v1/chat/completions", "x-short:.", "x-foreign:."] {
-        assert!(logged.contains(seen), "the test sees what is logged: {seen}");
+        assert!(logged.contains(seen), "the test captures the log: {seen}");
     }
     for secret in ["s3cr3t", "p4s5", "geh31mnis", &KEY[3..15]] {
         assert!(!logged.contains(secret), "{secret}");
@@ -225,7 +208,7 @@ fn short_and_foreign_header_values_do_not_reach_the_log() {
 }
 
 #[test]
-fn an_answer_that_has_words_in_common_with_a_header_keeps_them() {
+fn text_that_matches_a_header_value_is_kept_in_answers() {
     let answer =
         r#"{"choices":[{"message":{"content":"My Application says hello"},"finish_reason":"stop"}]}"#;
     let bodies = [answer.to_owned(), format!("{answer}\n\ndata: [DONE]\n\n"), format!("[{answer}]")];

@@ -1,4 +1,4 @@
-//! Streams against a scripted server: what is delivered, what is retried, and that a truncated stream is never complete.
+//! Streams from a scripted server: delivery, retries, timeouts, and detection of truncated streams.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't continue must fail")]
 
 mod support;
@@ -77,7 +77,7 @@ fn a_stream_is_delivered_in_chunks_and_assembled() {
     assert_eq!((response.meta().attempts, response.meta().status), (1, 200));
     let body: serde_json::Value = serde_json::from_str(&server.requests()[0].body).unwrap();
     assert_eq!((&body["stream"], &body["stream_options"]["include_usage"]), (&true.into(), &true.into()));
-    assert_eq!(server.connections(), 1, "read to its end, so that the connection is reused");
+    assert_eq!(server.connections(), 1, "the first body was read to its end, so its connection is reused");
 }
 
 #[test]
@@ -226,7 +226,7 @@ fn a_shutdown_and_a_deadline_end_a_stream() {
 }
 
 #[test]
-fn a_service_that_refuses_stream_options_is_asked_without_it() {
+fn a_service_that_refuses_stream_options_is_called_without_them() {
     let refusal =
         status(400).body(r#"{"error":{"message":"Unrecognized request argument: stream_options"}}"#);
     let server = Server::script([refusal, events(&whole())]);
@@ -235,7 +235,7 @@ fn a_service_that_refuses_stream_options_is_asked_without_it() {
     assert!(!server.requests()[1].body.contains("stream_options"));
 }
 
-/// The request without the option is an attempt of the same call.
+/// The fallback request is an attempt of the same call.
 #[test]
 fn the_fallback_without_the_option_shares_deadline_meta_and_idempotency_key() {
     let refusal = || status(400).body(r#"{"error":{"message":"stream_options is not supported"}}"#);
@@ -259,7 +259,7 @@ fn the_fallback_without_the_option_shares_deadline_meta_and_idempotency_key() {
 
     let server = Server::always(refusal());
     let error = ask(&self::client(&server).0).unwrap_err();
-    assert_eq!((error.status(), server.requests().len()), (Some(400), 2), "it is made once");
+    assert_eq!((error.status(), server.requests().len()), (Some(400), 2), "there is one fallback");
 }
 
 #[test]
@@ -280,7 +280,7 @@ fn streams_clients_and_errors_can_be_sent_to_other_threads() {
 }
 
 #[test]
-fn the_body_decides_what_an_answer_is_and_not_its_content_type() {
+fn the_format_of_an_answer_is_detected_from_the_body_not_the_content_type() {
     let error = r#"{"error":{"message":"bad key","code":401}}"#;
     let answer = r#"{"choices":[{"message":{"content":"all at once"},"finish_reason":"stop"}]}"#;
     for kind in ["text/event-stream", "text/plain", "APPLICATION/JSON"] {
@@ -342,7 +342,7 @@ fn a_shutdown_ends_open_streams_and_spares_complete_ones() {
 }
 
 #[test]
-fn many_chunks_before_the_first_delta_are_not_buffered_without_bound() {
+fn many_chunks_before_the_first_delta_are_skipped() {
     let nothing = "data: {\"choices\":[]}\n\n".repeat(1000);
     let server = Server::script([events(&[nothing.as_str(), &whole()].concat())]);
     assert_eq!(ask(&client(&server).0).unwrap().into_response().unwrap().text(), "Hello");

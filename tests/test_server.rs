@@ -1,4 +1,4 @@
-//! The test server that users get: what it sends byte for byte, how connections end, what it records, and its bounds.
+//! The public test server: the bytes that it sends, how its connections end, what it records, and its limits.
 #![allow(clippy::unwrap_used, reason = "a test that can't continue must fail")]
 
 use std::io::{ErrorKind, Read, Write};
@@ -14,8 +14,8 @@ use holysheep::test_server::{
 use holysheep::{AdaptiveConfig, ChatRequest, Client, Clock, Config, Error, Jitter, RetryConfig};
 use serde_json::{Value, json};
 
-/// How long a reply that doesn't come is waited for.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// The read timeout of raw sockets.
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
 fn client(server: &Server) -> (Client, Clock) {
     let clock = Clock::fake();
@@ -30,7 +30,7 @@ fn request() -> ChatRequest {
 
 fn connect(server: &Server) -> TcpStream {
     let socket = TcpStream::connect(server.address()).unwrap();
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.set_read_timeout(Some(READ_TIMEOUT)).unwrap();
     socket
 }
 
@@ -102,9 +102,9 @@ fn a_reset_and_an_early_answer_leave_the_end_of_the_request_unread() {
     }
 }
 
-/// The server is dropped while the client waits: only then the connection ends.
+/// The connection stays open until the server is dropped.
 #[test]
-fn a_stalled_reply_ends_with_the_server() {
+fn a_stalled_connection_is_closed_when_the_server_is_dropped() {
     let stalled = stream(["Hel", "lo"]);
     let bytes = stalled.bytes();
     let events = |count: usize| {
@@ -133,14 +133,14 @@ fn a_stalled_reply_ends_with_the_server() {
             matches!(nothing.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut),
             "{reply:?}: {nothing}"
         );
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket.set_read_timeout(Some(READ_TIMEOUT)).unwrap();
         drop(server);
         assert_eq!(socket.read(&mut [0]).unwrap(), 0, "{reply:?}");
     }
 }
 
 #[test]
-fn the_end_of_the_server_closes_its_port_and_idle_connections() {
+fn dropping_the_server_closes_its_port_and_idle_connections() {
     let server = Server::always(ok("hi"));
     let (client, _) = client(&server);
     client.chat(&request()).unwrap();
@@ -206,7 +206,7 @@ fn requests_are_recorded_with_everything_that_was_sent() {
     server.add([status(404)]);
     let (client, _) = client(&server);
     let not_found = client.chat(&request()).unwrap_err();
-    assert_eq!(not_found.status(), Some(404), "the script comes first");
+    assert_eq!(not_found.status(), Some(404), "scripted replies come first");
     client.chat(&request()).unwrap();
     exchange(
         &server,
@@ -242,7 +242,7 @@ fn a_head_is_parsed_or_refused() {
 }
 
 #[test]
-fn a_request_may_arrive_in_any_pieces_and_behind_another() {
+fn requests_may_arrive_byte_by_byte_or_pipelined() {
     let server = Server::respond(|request| status(200).body(request.body.clone()));
     let mut socket = connect(&server);
     socket.set_nodelay(true).unwrap();
@@ -263,13 +263,13 @@ fn a_request_may_arrive_in_any_pieces_and_behind_another() {
 }
 
 #[test]
-fn replies_are_computed_from_requests_on_the_threads_of_the_connections() {
+fn replies_are_computed_on_the_connections_threads() {
     let (enter, entered) = mpsc::channel();
     let server = Server::respond(move |request| match request.json()["model"].as_str() {
         Some("panics") => panic!("on purpose"),
         Some("blocks") => {
             enter.send(()).unwrap();
-            thread::park_timeout(PATIENCE);
+            thread::park_timeout(READ_TIMEOUT);
             ok("late")
         }
         model => ok(model.unwrap_or_default()),
@@ -302,7 +302,7 @@ fn requests_beyond_the_bounds_are_refused_with_the_reason() {
     }
     let mut socket = connect(&server);
     let long = [b"GET / HTTP/1.1\r\nx: ".to_vec(), vec![b'y'; MAX_HEAD + 10_000]].concat();
-    let _ = socket.write_all(&long); // it may be closed before the end
+    let _ = socket.write_all(&long); // the server may close the connection before the end
     let end = socket.read(&mut [0]);
     let closed =
         |error: &std::io::Error| [ErrorKind::ConnectionReset, ErrorKind::BrokenPipe].contains(&error.kind());
@@ -311,7 +311,7 @@ fn requests_beyond_the_bounds_are_refused_with_the_reason() {
 }
 
 #[test]
-fn latency_and_pace_are_real_time() {
+fn latency_and_trickling_take_real_time() {
     let tenth = Duration::from_millis(100);
     let cases = [
         (status(200).after(tenth), tenth),

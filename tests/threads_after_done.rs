@@ -1,6 +1,6 @@
-//! A stream that has ended leaves neither threads nor sockets, whatever the server does after its end.
+//! A finished stream leaves no threads or sockets behind, even if the server holds the connection open.
 #![cfg(target_os = "linux")]
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't go on shall say so loudly")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't continue must fail")]
 
 #[path = "support/hostile.rs"]
 mod hostile;
@@ -11,14 +11,14 @@ use std::{env, thread};
 
 use hostile::{RawServer, STREAM_HEAD, build, child, chunk, config, each, sockets, streamed, threads, whole};
 
-/// Streams of a child, and the threads that read them.
+/// The number of streams in a child process, and of the threads that read them.
 const STREAMS: usize = 96;
 const CALLERS: usize = 8;
 
-/// Threads that may read streams to their end in the background: few.
-const FEW: usize = 8;
+/// The most threads that may read finished streams to their end in the background.
+const MOST_THREADS: usize = 8;
 
-/// How long that may take, with some time for the system.
+/// The longest time until they end: 2 s, and a tolerance for a busy machine.
 const LONGEST: Duration = Duration::from_millis(2000 + 1500);
 
 #[test]
@@ -40,15 +40,15 @@ fn child_that_reads_many_streams() {
     let (left, open) = (threads() - before, sockets());
     let ended = Instant::now();
     while (threads() > before || sockets() > 0) && ended.elapsed() < LONGEST {
-        thread::sleep(Duration::from_millis(10)); // real time, because real sockets have to be closed in it
+        thread::sleep(Duration::from_millis(10)); // real time, in which the sockets are closed
     }
     println!("left {left} {open} {} {} {}", threads() - before, sockets(), took.as_millis());
 }
 
-/// What a server does with a connection once the stream has ended.
+/// What a server does with a connection after the end of the stream.
 type Then = fn(&mut hostile::Connection);
 
-/// What a child says after a word, as numbers.
+/// Runs a child process, and returns the numbers that it prints after `word`.
 fn numbers(test: &str, url: &str, word: &str) -> Vec<usize> {
     let output = child(test, &[("TEST_URL", url)]);
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -58,7 +58,7 @@ fn numbers(test: &str, url: &str, word: &str) -> Vec<usize> {
 }
 
 #[test]
-fn pings_after_the_end_hold_few_threads_and_those_not_for_long() {
+fn finished_streams_that_the_server_holds_open_occupy_few_threads_briefly() {
     let silent = |connection: &mut hostile::Connection| connection.hold();
     let pinging = |connection: &mut hostile::Connection| {
         while connection.send(chunk(": ping\n\n")) && connection.pause(Duration::from_millis(50)) {}
@@ -77,7 +77,10 @@ fn pings_after_the_end_hold_few_threads_and_those_not_for_long() {
             "{what}: {threads} threads and {sockets} sockets at the end, {threads_later} and {sockets_later} later; \
              {millis} ms"
         );
-        assert!(threads <= FEW && sockets <= FEW, "{what}: {threads} threads, {sockets} sockets");
+        assert!(
+            threads <= MOST_THREADS && sockets <= MOST_THREADS,
+            "{what}: {threads} threads, {sockets} sockets"
+        );
         assert_eq!((threads_later, sockets_later), (0, 0), "{what}: later");
         assert!(millis < 2000, "{what}: callers waited {millis} ms");
     });
@@ -93,7 +96,7 @@ fn started() -> usize {
 #[ignore = "run by another test, in a process of its own"]
 fn child_that_counts_started_threads() {
     let client = build(config(env::var("TEST_URL").unwrap()));
-    streamed(&client).unwrap(); // connecting takes threads
+    streamed(&client).unwrap(); // connecting starts threads
     let before = started();
     for _ in 0..50 {
         assert_eq!(streamed(&client).unwrap().text(), "Hello");
@@ -102,7 +105,7 @@ fn child_that_counts_started_threads() {
 }
 
 #[test]
-fn no_thread_is_started_where_the_end_lies_in_the_buffer() {
+fn no_thread_is_started_if_the_end_of_the_body_is_buffered() {
     let chunked = [STREAM_HEAD, &chunk(&whole()), "0\r\n\r\n"].concat();
     let sized = hostile::events(&whole()).bytes();
     each([("chunked", chunked.into_bytes()), ("sized", sized)], |(what, bytes)| {
@@ -118,7 +121,7 @@ fn no_thread_is_started_where_the_end_lies_in_the_buffer() {
 }
 
 #[test]
-fn an_end_that_comes_a_moment_later_keeps_the_connection() {
+fn a_connection_is_kept_if_the_body_ends_shortly_after_done() {
     let server = RawServer::new(|connection| {
         while connection.request().is_some() {
             connection.send([STREAM_HEAD, &chunk(&whole())].concat());
@@ -129,7 +132,7 @@ fn an_end_that_comes_a_moment_later_keeps_the_connection() {
     let client = build(config(server.url()));
     for _ in 0..4 {
         assert_eq!(streamed(&client).unwrap().text(), "Hello");
-        thread::sleep(Duration::from_millis(100)); // real time, in which the end comes
+        thread::sleep(Duration::from_millis(100)); // real time, in which the end of the body arrives
     }
     assert_eq!(server.connections(), 1);
 }

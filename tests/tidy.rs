@@ -1,10 +1,11 @@
-//! Rules for the sources: which module may use what, how long a function may be, and what every file begins with.
+//! Rules for the repository: layers of modules, side effects, dependencies, lengths of functions and files, file heads, and
+//! banned phrases.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't continue must fail")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The longest function in lines: it fits on a screen.
+/// The longest function in lines, so that it fits on a screen.
 const LONGEST_FUNCTION: usize = 70;
 
 /// The longest file in lines, without its tests.
@@ -17,28 +18,44 @@ struct Source {
     whole: String,
 }
 
-fn sources(folder: &str) -> Vec<Source> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut folders = vec![root.join(folder)];
+/// The files in a folder and its subfolders.
+fn files(folder: &str) -> Vec<PathBuf> {
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)];
     let mut found = Vec::new();
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).unwrap() {
-            let path: PathBuf = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                let whole = fs::read_to_string(&path).unwrap();
-                let code = whole.split("#[cfg(test)]\nmod tests").next().unwrap().to_owned();
-                let path = path.strip_prefix(root).unwrap().to_str().unwrap().replace('\\', "/");
-                found.push(Source { path, code, whole });
-            }
+            let path = entry.unwrap().path();
+            if path.is_dir() { folders.push(path) } else { found.push(path) }
         }
     }
+    found
+}
+
+fn has_extension(path: &Path, extensions: &[&str]) -> bool {
+    path.extension().is_some_and(|extension| extensions.iter().any(|wanted| extension == *wanted))
+}
+
+/// The path from the root of the repository.
+fn relative(path: &Path) -> String {
+    let path = path.strip_prefix(env!("CARGO_MANIFEST_DIR")).unwrap();
+    path.to_str().unwrap().replace('\\', "/")
+}
+
+/// The Rust files in a folder and its subfolders.
+fn sources(folder: &str) -> Vec<Source> {
+    let rust = files(folder).into_iter().filter(|path| has_extension(path, &["rs"]));
+    let found: Vec<Source> = rust
+        .map(|path| {
+            let whole = fs::read_to_string(&path).unwrap();
+            let code = whole.split("#[cfg(test)]\nmod tests").next().unwrap().to_owned();
+            Source { path: relative(&path), code, whole }
+        })
+        .collect();
     assert!(!found.is_empty(), "no sources in {folder}");
     found
 }
 
-/// The lines that are code, without comments.
+/// The lines of code with their numbers, without comments.
 fn code_lines(source: &Source) -> impl Iterator<Item = (usize, &str)> {
     let lines = source.code.lines().enumerate().map(|(index, line)| (index + 1, line));
     lines
@@ -116,7 +133,7 @@ fn a_module_uses_only_modules_of_lower_layers() {
         }
         let layer = layer_of(module).unwrap_or_else(|| panic!("{} is in no layer", source.path));
         for (number, line) in code_lines(&source) {
-            // Any other path to a module of another layer would escape this check.
+            // This check finds only paths that begin with crate:: and name the module.
             let is_top = source.path.matches('/').count() == 1;
             let escapes = ["crate::{", "super::super"].iter().any(|path| line.contains(path));
             assert!(
@@ -138,10 +155,10 @@ fn a_module_uses_only_modules_of_lower_layers() {
     }
 }
 
-/// The client is tested with the test server, so that code which both used could hide its own errors. The runtime is
-/// exempt: it has the only clock, and the waits that a dropped server ends.
+/// The client is tested with the test server, so bugs in code that both use could go unnoticed. The runtime is exempt: it
+/// has the only clock, and the waits that end when the server is dropped.
 #[test]
-fn the_test_server_uses_nothing_of_the_client() {
+fn the_test_server_uses_no_code_of_the_client() {
     for source in sources("src").iter().filter(|source| source.path.starts_with("src/test_server")) {
         for (number, line) in code_lines(source) {
             for (start, path) in line.match_indices("crate::") {
@@ -154,8 +171,8 @@ fn the_test_server_uses_nothing_of_the_client() {
 }
 
 #[test]
-fn every_file_begins_with_its_purpose() {
-    for folder in ["src", "tests", "examples"] {
+fn every_file_begins_with_a_doc_comment() {
+    for folder in ["src", "tests", "examples", "benches", "fuzz/src", "fuzz/fuzz_targets"] {
         for source in sources(folder) {
             assert!(source.whole.starts_with("//! "), "{} doesn't begin with a //! sentence", source.path);
         }
@@ -210,6 +227,97 @@ fn no_leftovers_of_work_in_progress() {
     }
 }
 
+/// Phrases that a native speaker of technical English wouldn't use, with their replacements. `concat!` keeps this list itself from
+/// matching.
+const BANNED_PHRASES: [(&str, &str); 23] = [
+    (concat!("on e", "nd"), "consecutive"),
+    (concat!("in v", "ain"), "wasted"),
+    (concat!("leave t", "o"), "permission to"),
+    (concat!("on the w", "ire"), "in flight, or sent"),
+    (concat!("the nearest t", "hat"), "the nearest allowed value"),
+    (concat!("is t", "old"), "is notified, or receives"),
+    (concat!("are t", "old"), "are notified, or receive"),
+    (concat!("was t", "old"), "was notified, or received"),
+    (concat!("told a", "part"), "distinguished"),
+    (concat!("sh", "all"), "must, or will"),
+    (concat!("go o", "n"), "continue"),
+    (concat!("goes o", "n"), "continues"),
+    (concat!("going o", "n"), "continuing"),
+    (concat!("tried a", "gain"), "retried"),
+    (concat!("tries a", "gain"), "retries"),
+    (concat!("by ch", "ance"), "at random"),
+    (concat!("un", "asked"), "unrequested"),
+    (concat!("passed o", "ver"), "skipped, or ignored"),
+    (concat!("however l", "ong"), "without a timeout"),
+    (concat!("what comes n", "ext"), "the next step"),
+    (concat!("from which o", "n"), "after which"),
+    (concat!("at most so m", "any"), "at most `count`: name the number"),
+    (concat!("some", "body"), "the user, the caller or the program"),
+];
+
+/// The texts in which phrases are checked: everything but recorded data, licences and generated files.
+fn texts() -> Vec<PathBuf> {
+    let folders = ["src", "tests", "examples", "benches", "docs", "fuzz/src", "fuzz/fuzz_targets", ".ci"];
+    let root_files = files_in_root().into_iter().filter(|path| has_extension(path, &["md", "toml"]));
+    let found = folders
+        .into_iter()
+        .flat_map(files)
+        .filter(|path| path.extension().is_none() || has_extension(path, &["rs", "md", "toml", "py"]));
+    found.chain(root_files).collect()
+}
+
+fn files_in_root() -> Vec<PathBuf> {
+    let entries = fs::read_dir(env!("CARGO_MANIFEST_DIR")).unwrap();
+    entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_file()).collect()
+}
+
+/// The words of a text with their line numbers, in lower case and without comment markers. Names are split at underscores.
+fn words(text: &str) -> Vec<(usize, String)> {
+    let lines = text.lines().enumerate().flat_map(|(index, line)| {
+        let line = line.to_lowercase().replace('_', " ");
+        let words = line.split_whitespace().filter(|word| !["//", "///", "//!", "#"].contains(word));
+        words.map(|word| (index + 1, word.to_owned())).collect::<Vec<_>>()
+    });
+    lines.collect()
+}
+
+/// The lines at which a phrase begins. Only whole words match; a line break may be between them, and punctuation around them.
+fn lines_with(words: &[(usize, String)], phrase: &str) -> Vec<usize> {
+    let phrase: Vec<&str> = phrase.split(' ').collect();
+    let is_punctuation = |c: char| !c.is_alphanumeric();
+    let matches = |found: &[(usize, String)]| {
+        found.iter().zip(&phrase).enumerate().all(|(index, ((_, word), wanted))| {
+            let word = if index == 0 { word.trim_start_matches(is_punctuation) } else { word };
+            let is_last = index + 1 == phrase.len();
+            *wanted == if is_last { word.trim_end_matches(is_punctuation) } else { word }
+        })
+    };
+    words.windows(phrase.len()).filter(|found| matches(found)).map(|found| found[0].0).collect()
+}
+
+#[test]
+fn banned_phrases_do_not_occur() {
+    let mut found = Vec::new();
+    for path in texts() {
+        let words = words(&fs::read_to_string(&path).unwrap());
+        for (phrase, replacement) in BANNED_PHRASES {
+            let places = lines_with(&words, phrase).into_iter();
+            found.extend(
+                places
+                    .map(|line| format!("{}:{line}: for \"{phrase}\" write {replacement}", relative(&path))),
+            );
+        }
+    }
+    assert!(found.is_empty(), "{} banned phrases:\n{}", found.len(), found.join("\n"));
+}
+
+#[test]
+fn phrases_match_whole_words_across_lines_and_in_names() {
+    let text = "/// An open breaker.\n// Ends: an open,\n//! breaker; fn an_open_breaker()\nan opened breaker, an open\n/// (breaker)";
+    assert_eq!(lines_with(&words(text), "open breaker"), [1, 3]);
+    assert_eq!(lines_with(&words(text), "breaker"), [1, 3, 3, 4, 5]);
+}
+
 #[test]
 fn there_are_five_runtime_dependencies() {
     let manifest = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml")).unwrap();
@@ -221,14 +329,14 @@ fn there_are_five_runtime_dependencies() {
     assert_eq!(names, ["fastrand", "log", "serde", "serde_json", "ureq"]);
 }
 
-/// A test that needs files from outside of the repository is ignored: it never passes without having run.
+/// A test that needs files from outside the repository must be ignored, so that it doesn't pass without them.
 #[test]
-fn tests_with_files_from_outside_of_the_repository_are_ignored() {
+fn tests_that_need_files_from_outside_the_repository_are_ignored() {
     let folder = concat!("..", "/shared");
     for source in ["src", "tests"].into_iter().flat_map(sources) {
         let reads = [format!("\"{folder}"), format!("\"/{folder}")];
         let reads = reads.iter().any(|path| source.whole.contains(path));
         let ignores = source.whole.contains(&format!("#[ignore = \"needs {folder}"));
-        assert_eq!(reads, ignores, "{} reads files from outside of the repository", source.path);
+        assert_eq!(reads, ignores, "{} reads files from outside the repository", source.path);
     }
 }

@@ -1,4 +1,4 @@
-//! TLS: an untrusted certificate is a configuration error, and `ca_file` makes it trusted.
+//! TLS: `ca_file`, and the errors for an untrusted certificate and for a server without TLS.
 #![cfg(feature = "rustls")]
 #![allow(clippy::unwrap_used, reason = "a test that can't continue must fail")]
 
@@ -87,7 +87,7 @@ fn a_server_without_tls_is_a_configuration_error() {
 #[test]
 fn a_ca_file_without_certificates_is_refused() {
     let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("no-certificate.pem");
-    std::fs::write(&file, "nothing").unwrap();
+    std::fs::write(&file, "no certificate").unwrap();
     let error = Config::builder().api_key("sk-test").ca_file(file).build().unwrap_err();
     assert_eq!(error.to_string(), "ca_file: holds no certificate in PEM form (-----BEGIN CERTIFICATE-----)");
 }

@@ -1,5 +1,5 @@
-//! What is no answer never passes for one: errors and emptiness in a 200 and in streams.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't go on shall say so loudly")]
+//! Errors and empty answers with status 200, and in streams, are never returned as a success.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't continue must fail")]
 
 #[path = "support/hostile.rs"]
 mod hostile;
@@ -12,26 +12,26 @@ use hostile::{
     DONE, FINISH, HELLO, ROLE, USAGE, WAYS, Way, adaptive, ask, config, delta, each, events, exact, read,
     stream,
 };
-use hostile::{streamed, told, whole};
-use support::{Reply, Server, ok, status};
+use hostile::{streamed, whole};
+use support::{Reply, Server, full_message, ok, status};
 
 fn json(body: &str) -> Reply {
     status(200).header("content-type", "application/json").body(body)
 }
 
-/// A reply is tried again after a second, and the next one counts.
+/// Asserts that the reply is retried after a second, and the next reply is returned.
 #[track_caller]
-fn is_tried_again(way: Way, reply: &Reply, what: &str) {
+fn assert_retried(way: Way, reply: &Reply, what: &str) {
     let server = Server::script([reply.clone(), ok("hi")]);
     let (client, clock) = exact(server.url());
-    let answer = way.1(&client).unwrap_or_else(|error| panic!("{} {what}: {}", way.0, told(&error)));
+    let answer = way.1(&client).unwrap_or_else(|error| panic!("{} {what}: {}", way.0, full_message(&error)));
     assert_eq!((answer.text(), answer.meta().attempts), ("hi", 2), "{} {what}", way.0);
     assert_eq!(clock.sleeps(), [Duration::from_secs(1)], "{} {what}", way.0);
 }
 
-/// A reply is an error that is told at once.
+/// Asserts that the reply is an error without a retry, and returns the error.
 #[track_caller]
-fn is_refused(way: Way, reply: &Reply, what: &str) -> Error {
+fn assert_refused(way: Way, reply: &Reply, what: &str) -> Error {
     let server = Server::script([reply.clone(), ok("hi")]);
     let (client, clock) = exact(server.url());
     let Err(error) = way.1(&client) else { panic!("{} {what}: a success", way.0) };
@@ -55,16 +55,16 @@ fn an_error_line_outside_of_data_is_an_error() {
         ],
         |line| {
             for way in WAYS {
-                let error = is_refused(way, &events(&line), &line);
+                let error = assert_refused(way, &events(&line), &line);
                 assert_eq!(error.status(), Some(400), "{line}");
-                assert!(told(&error).contains("no such model"), "{line}: {}", told(&error));
+                assert!(full_message(&error).contains("no such model"), "{line}: {}", full_message(&error));
             }
         },
     );
 }
 
 #[test]
-fn an_error_line_is_retried_as_its_code_says_and_as_a_500_without_one() {
+fn an_error_line_is_classified_by_its_code_and_as_a_500_without_one() {
     each(
         [
             r#"error: {"code":503,"message":"busy"}"#,
@@ -74,13 +74,13 @@ fn an_error_line_is_retried_as_its_code_says_and_as_a_500_without_one() {
             "event: error\nerror: the model crashed",
         ],
         |line| {
-            each(WAYS, |way| is_tried_again(way, &events(&format!("{line}\n\n{DONE}")), line));
+            each(WAYS, |way| assert_retried(way, &events(&format!("{line}\n\n{DONE}")), line));
         },
     );
 }
 
 #[test]
-fn an_error_line_after_a_piece_of_text_ends_the_stream_with_it() {
+fn an_error_after_a_delta_ends_the_stream() {
     each(
         [
             (r#"error: {"code":400,"message":"fell over"}"#, 400),
@@ -97,7 +97,7 @@ fn an_error_line_after_a_piece_of_text_ends_the_stream_with_it() {
             let (text, error) = read(&mut stream);
             let Some(error) = error else { panic!("{line}: a success") };
             assert_eq!((text.as_str(), error.status()), ("Hel", Some(code)), "{line}: {error}");
-            assert!(told(&error).contains("fell over"), "{line}: {}", told(&error));
+            assert!(full_message(&error).contains("fell over"), "{line}: {}", full_message(&error));
             assert_eq!((stream.partial(), server.requests().len()), ("Hel", 1), "{line}");
             assert!(stream.into_response().is_err(), "{line}");
         },
@@ -105,7 +105,7 @@ fn an_error_line_after_a_piece_of_text_ends_the_stream_with_it() {
 }
 
 #[test]
-fn words_that_are_no_event_are_the_cause_of_the_error() {
+fn plain_text_in_a_stream_is_reported_in_the_error() {
     each(
         [
             "upstream connect error or disconnect\n\n",
@@ -119,13 +119,17 @@ fn words_that_are_no_event_are_the_cause_of_the_error() {
         |body| {
             let server = Server::always(events(body));
             let Err(error) = streamed(&exact(server.url()).0) else { panic!("{body}: a success") };
-            assert!(told(&error).contains("upstream connect error"), "{body}: {}", told(&error));
+            assert!(
+                full_message(&error).contains("upstream connect error"),
+                "{body}: {}",
+                full_message(&error)
+            );
         },
     );
 }
 
 #[test]
-fn the_end_before_any_choice_is_no_answer() {
+fn done_before_any_choice_is_retried() {
     each(
         [
             DONE.to_owned(),
@@ -139,13 +143,13 @@ fn the_end_before_any_choice_is_no_answer() {
             ["data: null\n\n", DONE].concat(),
         ],
         |body| {
-            each(WAYS, |way| is_tried_again(way, &events(&body), &body));
+            each(WAYS, |way| assert_retried(way, &events(&body), &body));
         },
     );
 }
 
 #[test]
-fn an_empty_answer_that_has_its_finish_reason_is_one() {
+fn an_empty_answer_with_a_finish_reason_is_valid() {
     let none = r#"{"choices":[{"message":{"role":"assistant","content":null},"finish_reason":"stop"}]}"#;
     for (way, reply) in
         [(WAYS[0], json(none)), (WAYS[1], json(none)), (WAYS[1], events(&[FINISH, DONE].concat()))]
@@ -157,7 +161,7 @@ fn an_empty_answer_that_has_its_finish_reason_is_one() {
 }
 
 #[test]
-fn an_answer_without_choices_is_none() {
+fn an_answer_without_choices_is_retried() {
     each(
         [
             "",
@@ -178,22 +182,22 @@ fn an_answer_without_choices_is_none() {
             r#"{"success":true}"#,
         ],
         |body| {
-            each(WAYS, |way| is_tried_again(way, &json(body), body));
+            each(WAYS, |way| assert_retried(way, &json(body), body));
         },
     );
-    is_tried_again(WAYS[0], &status(200), "no type, no body");
-    is_tried_again(WAYS[0], &status(200).until_close(), "no length, no body");
+    assert_retried(WAYS[0], &status(200), "no type, no body");
+    assert_retried(WAYS[0], &status(200).until_close(), "no length, no body");
 }
 
 #[test]
-fn a_service_that_never_answers_is_said_to_send_nothing() {
+fn repeated_empty_answers_are_reported_as_empty() {
     each([status(200), json(r#"{"choices":[]}"#), events(DONE), json("{}")], |reply| {
         for way in WAYS {
             let server = Server::always(reply.clone());
             let Err(error) = way.1(&exact(server.url()).0) else { panic!("{}: a success", way.0) };
             let spent = matches!(error, Error::GaveUp { reason: Reason::RetriesSpent, attempts: 6, .. });
             assert!(spent, "{}: {error:?}", way.0);
-            let text = told(&error).to_lowercase();
+            let text = full_message(&error).to_lowercase();
             let says_so = ["empty", "no choices", "without choices", "no answer"].iter();
             assert!(says_so.clone().any(|words| text.contains(words)), "{text}");
             assert!(!text.contains("byte 0 of 0"), "{text}");
@@ -202,7 +206,7 @@ fn a_service_that_never_answers_is_said_to_send_nothing() {
 }
 
 #[test]
-fn other_calls_try_an_empty_body_again_too() {
+fn empty_bodies_are_retried_for_models_and_embeddings() {
     let models = r#"{"data":[{"id":"m"}]}"#;
     let vectors = r#"{"data":[{"index":0,"embedding":[1.0]}]}"#;
     let server = Server::script([json(""), json(models), json("\n\n"), json(vectors)]);
@@ -213,7 +217,7 @@ fn other_calls_try_an_empty_body_again_too() {
 }
 
 #[test]
-fn an_empty_body_is_an_answer_for_a_type_that_can_be_nothing() {
+fn an_empty_body_is_valid_for_unit_and_option() {
     let get = |reply: Reply| {
         let server = Server::script([reply.clone(), reply.clone(), reply.clone(), json("[1]")]);
         let (client, _) = exact(server.url());
@@ -227,14 +231,14 @@ fn an_empty_body_is_an_answer_for_a_type_that_can_be_nothing() {
 }
 
 #[test]
-fn models_and_keys_know_errors_in_a_success() {
+fn models_and_key_validation_detect_errors_in_a_200() {
     let refused = r#"{"code":401,"msg":"the words"}"#;
     each([refused, r#"{"success":false,"code":"401","message":"the words"}"#], |body| {
         let server = Server::always(json(body));
         let (client, _) = exact(server.url());
         let errors = [client.models().unwrap_err(), client.validate_api_key().unwrap_err()];
         for error in errors {
-            assert!(error.is_auth() && told(&error).contains("the words"), "{body}: {error:?}");
+            assert!(error.is_auth() && full_message(&error).contains("the words"), "{body}: {error:?}");
         }
     });
     let server = Server::always(json(r#"{"object":"list","data":[{"id":"m"}],"success":true}"#));
@@ -242,7 +246,7 @@ fn models_and_keys_know_errors_in_a_success() {
 }
 
 #[test]
-fn what_an_api_calls_an_error_is_an_answer_for_a_type_of_the_callers_own() {
+fn error_like_fields_are_plain_data_for_generic_calls() {
     let body = r#"{"success":false,"code":500,"message":"x","detail":"y"}"#;
     let server = Server::always(json(body));
     let answer: serde_json::Value = exact(server.url()).0.get("/jobs/7").unwrap();
@@ -250,7 +254,7 @@ fn what_an_api_calls_an_error_is_an_answer_for_a_type_of_the_callers_own() {
 }
 
 #[test]
-fn an_error_as_json_without_a_name_ends_the_stream() {
+fn a_bare_json_error_line_ends_the_stream() {
     let error = r#"{"error":{"message":"fell over","code":503}}"#;
     let server = Server::script([events(&[&delta("Hel"), error, "\n\n", DONE].concat())]);
     let (text, error) = read(&mut stream(&exact(server.url()).0).unwrap());
@@ -258,7 +262,7 @@ fn an_error_as_json_without_a_name_ends_the_stream() {
 }
 
 #[test]
-fn an_image_or_audio_is_an_answer() {
+fn an_answer_with_only_an_image_or_audio_is_valid() {
     let audio = r#"{"choices":[{"message":{"audio":{"data":"AA"}}}]}"#;
     let image = r#"{"choices":[{"message":{"content":[{"type":"image_url","image_url":{"url":"u"}}]}}]}"#;
     each([audio, image], |body| {
@@ -273,7 +277,7 @@ fn an_image_or_audio_is_an_answer() {
 }
 
 #[test]
-fn errors_in_a_success_under_other_names_count_as_their_code() {
+fn vendor_specific_errors_in_a_200_are_classified_by_their_code() {
     each(
         [
             r#"{"base_resp":{"status_code":1002,"status_msg":"rate limit"},"choices":null}"#,
@@ -287,16 +291,16 @@ fn errors_in_a_success_under_other_names_count_as_their_code() {
             r#"{"detail":"Upstream failed"}"#,
         ],
         |body| {
-            each(WAYS, |way| is_tried_again(way, &json(body), body));
+            each(WAYS, |way| assert_retried(way, &json(body), body));
             let event = format!("data: {body}\n\n");
-            is_tried_again(WAYS[1], &events(&event), &event);
-            each(WAYS, |way| is_tried_again(way, &events(&(event.clone() + DONE)), &event));
+            assert_retried(WAYS[1], &events(&event), &event);
+            each(WAYS, |way| assert_retried(way, &events(&(event.clone() + DONE)), &event));
         },
     );
 }
 
 #[test]
-fn errors_in_a_success_under_other_names_show_what_was_said() {
+fn vendor_specific_errors_in_a_200_show_their_message() {
     each(
         [
             (r#"{"code":400,"msg":"the words"}"#, Some(400)),
@@ -311,21 +315,21 @@ fn errors_in_a_success_under_other_names_show_what_was_said() {
                 (WAYS[0], events(&format!("data: {body}\n\n{DONE}"))),
                 (WAYS[1], events(&format!("data: {body}\n\n{DONE}"))),
             ] {
-                let error = is_refused(way, &reply, body);
+                let error = assert_refused(way, &reply, body);
                 assert!(code.is_none() || error.status() == code, "{body}: {error:?}");
                 assert!(matches!(error, Error::Api { .. }) && !error.is_retryable(), "{body}: {error:?}");
-                assert!(told(&error).contains("the words"), "{body}: {}", told(&error));
+                assert!(full_message(&error).contains("the words"), "{body}: {}", full_message(&error));
             }
         },
     );
     let server = Server::always(json(r#"{"detail":"the words"}"#));
     let error = ask(&exact(server.url()).0).unwrap_err();
     assert_eq!((error.status(), error.attempts()), (Some(500), 6), "{error}");
-    assert!(told(&error).contains("the words"), "{}", told(&error));
+    assert!(full_message(&error).contains("the words"), "{}", full_message(&error));
 }
 
 #[test]
-fn those_names_beside_an_answer_are_no_error() {
+fn vendor_error_fields_beside_an_answer_are_ignored() {
     let beside = |fields: &str| json(&HELLO.replacen('{', &format!("{{{fields},"), 1));
     each(
         [
@@ -346,7 +350,7 @@ fn those_names_beside_an_answer_are_no_error() {
 }
 
 #[test]
-fn the_handler_learns_of_rate_limits_under_other_names() {
+fn the_handler_records_vendor_specific_rate_limits() {
     let limit = json(r#"{"base_resp":{"status_code":1002,"status_msg":"rate limit"},"choices":null}"#);
     let balance = json(r#"{"base_resp":{"status_code":1008,"status_msg":"pay"},"choices":null}"#);
     let server = Server::script([limit, ok("hi"), balance]);
@@ -355,11 +359,11 @@ fn the_handler_learns_of_rate_limits_under_other_names() {
     assert_eq!(client.handler("gpt-4.1").snapshot().throttles, 1);
     assert!(ask(&client).is_err());
     let snapshot = client.handler("gpt-4.1").snapshot();
-    assert_eq!((snapshot.throttles, snapshot.failures), (1, 0), "money is no news");
+    assert_eq!((snapshot.throttles, snapshot.failures), (1, 0), "billing errors aren't recorded");
 }
 
 #[test]
-fn embeddings_know_errors_under_other_names() {
+fn vendor_specific_errors_are_detected_for_embeddings() {
     let request = holysheep::EmbeddingRequest::new("m", "one text");
     let vectors = r#"{"data":[{"index":0,"embedding":[1.0]}]}"#;
     each(
@@ -372,15 +376,19 @@ fn embeddings_know_errors_under_other_names() {
         |body| {
             let server = Server::script([json(body), json(vectors)]);
             let answer = exact(server.url()).0.embeddings(&request);
-            assert_eq!(answer.map(|answer| answer.meta().attempts).map_err(|e| told(&e)), Ok(2), "{body}");
+            assert_eq!(
+                answer.map(|answer| answer.meta().attempts).map_err(|e| full_message(&e)),
+                Ok(2),
+                "{body}"
+            );
         },
     );
 }
 
 #[test]
-fn a_chat_that_was_given_events_without_their_end_is_tried_again() {
+fn a_chat_answered_with_a_truncated_stream_is_retried() {
     let cut = events(&whole()).cut_after(whole().find("lo\"").unwrap());
-    is_tried_again(WAYS[0], &cut, "cut");
+    assert_retried(WAYS[0], &cut, "cut");
     let unfinished = events(&delta("Hel")).until_close();
     let server = Server::always(unfinished);
     let retry = holysheep::RetryConfig::default().max_retries(0);

@@ -1,7 +1,7 @@
-//! What the fuzz targets check. The parsers are private, so this package compiles the crate's pure modules once more.
+//! The checks of the fuzz targets. The parsers are private, so this package includes the crate's pure modules by path.
 #![allow(dead_code, unused_imports, unreachable_pub, reason = "the targets use a part of the pure modules")]
 
-// The path is the folder of the modules in the block.
+// The path is the directory of the modules in the block.
 #[path = "../../src"]
 mod pure {
     pub mod api;
@@ -12,7 +12,7 @@ mod pure {
     pub mod wire;
 }
 
-// The modules name each other by these paths.
+// The modules refer to each other by these paths from the crate root.
 pub use error::Error;
 use pure::{api, error, json, limits, meta, wire};
 
@@ -30,7 +30,7 @@ use wire::sse::{Decoder, Event};
 use wire::stream_event::StreamEvent;
 use wire::success::error_instead_of_answer;
 
-/// A complete answer: what was read can be written, and is the same when it is read again.
+/// A complete answer survives a round trip: it can be serialized, and parsing that gives the same answer.
 pub fn chat(data: &[u8]) {
     let Ok(answer) = decode_response(data, &Budget::of_answer(data)) else { return };
     let written = serde_json::to_vec(&answer).unwrap();
@@ -50,7 +50,7 @@ pub fn chat(data: &[u8]) {
     }
 }
 
-/// The body of an error, under an error status or under a 200: its status is one, and its message is bounded.
+/// An error body, with an error status or a 200, has a valid status and a message of bounded length.
 pub fn error_body(data: &[u8]) {
     for error in [Some(ErrorBody::parse(data)), error_instead_of_answer(data)].into_iter().flatten() {
         assert!(error.status().is_none_or(|status| (100..600).contains(&status)));
@@ -58,7 +58,7 @@ pub fn error_body(data: &[u8]) {
     }
 }
 
-/// The headers of an answer: one in each line.
+/// Response headers, one in each line, are parsed without a panic.
 pub fn headers(data: &[u8]) {
     let fields = data.split(|byte| *byte == b'\n').filter_map(|line| {
         let colon = line.iter().position(|byte| *byte == b':')?;
@@ -67,7 +67,7 @@ pub fn headers(data: &[u8]) {
     let _ = Headers::parse(fields, || UNIX_EPOCH + Duration::from_secs(1_764_000_000));
 }
 
-/// Embeddings, lists of models, and saved requests.
+/// Embeddings and lists of models are parsed without a panic; saved requests survive a round trip.
 pub fn lists(data: &[u8]) {
     let budget = Budget::of_answer(data);
     let _ = parse_bounded::<EmbeddingResponse>(data, &budget).map(|answer| answer.vectors().count());
@@ -75,13 +75,13 @@ pub fn lists(data: &[u8]) {
     if let Ok(request) = parse::<ChatRequest>(data) {
         let _ = (request.check(), serde_json::to_vec(&request.stream_body(true)), format!("{request:?}"));
         let written = serde_json::to_vec(&request).unwrap();
-        // Not compared byte by byte: serde_json rounds floats of more digits than one has.
+        // The bytes aren't compared, because serde_json rounds numbers with more digits than a float has.
         let again = serde_json::from_slice::<ChatRequest>(&written).unwrap();
         assert_eq!((again.model(), again.check().is_ok()), (request.model(), request.check().is_ok()));
     }
 }
 
-/// The event decoder: the same events from the whole input and from pieces, of a size that the first byte says.
+/// The event decoder returns the same events for the whole input and for pieces. The first byte sets the size of the pieces.
 pub fn sse(data: &[u8]) {
     let Some((size, bytes)) = data.split_first() else { return };
     let whole = events(bytes, usize::MAX);
@@ -101,16 +101,16 @@ fn events(bytes: &[u8], size: usize) -> Vec<Event> {
     events
 }
 
-/// A whole stream: events, chunks, assembly. The bytes are read as a stream, and as the chunks of one, one in each line.
+/// A stream is decoded and assembled without a panic. The bytes are read as events, and then each line as the JSON of a chunk.
 pub fn stream(data: &[u8]) {
     let mut accumulator = Accumulator::new();
     let mut decoder = Decoder::new();
     let mut rest = data;
     while let Ok(Some(event)) = decoder.next(&mut rest) {
-        take(&mut accumulator, event);
+        decode_and_add(&mut accumulator, event);
     }
     for line in data.split(|byte| *byte == b'\n') {
-        take(&mut accumulator, Event { kind: String::new(), data: line.to_vec() });
+        decode_and_add(&mut accumulator, Event { kind: String::new(), data: line.to_vec() });
     }
     let text = accumulator.partial().to_owned();
     let answer = accumulator.into_response();
@@ -118,7 +118,7 @@ pub fn stream(data: &[u8]) {
     let _ = (answer.json::<serde_json::Value>(), answer.reasoning(), format!("{answer:?}"));
 }
 
-fn take(accumulator: &mut Accumulator, event: Event) {
+fn decode_and_add(accumulator: &mut Accumulator, event: Event) {
     let budget = Budget::of_chunk(&event.data);
     match StreamEvent::decode(event, &budget) {
         Ok(StreamEvent::Chunk(mut chunk)) => {

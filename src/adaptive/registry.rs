@@ -5,8 +5,7 @@ use std::sync::Mutex;
 use crate::adaptive::{AdaptiveConfig, AdaptiveHandler};
 use crate::runtime::sync::lock;
 
-/// The number of handlers from which on unused ones are evicted: more models than a program uses, at a few kilobytes
-/// each.
+/// The number of handlers above which unused ones are evicted: more models than a program uses, at a few kilobytes each.
 const MAX_MODELS: usize = 64;
 
 /// The handlers of a client.

@@ -16,7 +16,7 @@ use crate::runtime::clock::Clock;
 use crate::runtime::sync::lock;
 use crate::runtime::thread_number::thread_number;
 
-/// When a caller that can't block tries again while others are ahead of it in the queue: short compared with the usual
+/// When a caller that can't block asks once more while others are ahead of it in the queue: short compared with the usual
 /// pace of calls, and long enough to cost nothing.
 const QUEUED_RETRY_INTERVAL: Duration = Duration::from_millis(20);
 
@@ -59,11 +59,11 @@ impl AdaptiveHandler {
     /// [`Error::Shutdown`] after a cancellation, [`Error::Deadline`] and [`Error::CircuitOpen`] as in `acquire`.
     pub(crate) fn enter(&self, request: &AcquireRequest<'_>) -> Result<Acquired> {
         let clock = request.clock;
-        let started = clock.now();
         let mut inner = lock(&self.shared.inner);
+        let started = clock.now();
+        let mut now = started;
         let mut ticket: Option<Ticket> = None;
         let result = loop {
-            let now = clock.now();
             if request.stop.is_cancelled() {
                 break Err(Error::Shutdown);
             }
@@ -108,6 +108,7 @@ impl AdaptiveHandler {
                 Some(time) => clock.wait(&condvar, inner, time),
                 None => clock.wait_behind(&condvar, inner, request.left(now)),
             };
+            now = clock.now();
         };
         if let Some(ticket) = ticket {
             inner.queue.leave(&ticket);

@@ -14,8 +14,8 @@ use crate::policy::concurrency::Reader;
 use crate::policy::outcome::{Admitted, Kind, Outcome};
 use crate::policy::published::{GIVE_UP_AFTER, PublishedRate};
 
-/// This many refusals of one call are not attributed to chance.
-const NOT_BY_CHANCE: u32 = 3;
+/// The number of refusals of one call from which they are not considered random.
+const NOT_RANDOM: u32 = 3;
 
 /// A failure in less time than this is not a timeout but a failed connection.
 const SHORTEST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -210,7 +210,7 @@ impl State {
                     || outcome.is_bare_503() && controller.takes_bare_503s() =>
             {
                 tries.throttles = tries.throttles.saturating_add(1);
-                if tries.throttles >= NOT_BY_CHANCE {
+                if tries.throttles >= NOT_RANDOM {
                     controller.refused_again();
                 }
                 if !retry.allows_retry(tries.errors, tries.throttles, true) {

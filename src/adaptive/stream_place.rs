@@ -18,7 +18,7 @@ pub(crate) struct StreamPlace {
 }
 
 impl AdaptiveHandler {
-    /// Records the outcome of a call whose answer goes on arriving, for this thread to read. The stream loses its place when
+    /// Records the outcome of a call whose answer is still arriving, for this thread to read. The stream loses its place when
     /// it isn't read for `timeout`, or when the thread that read it last waits for another call.
     pub(crate) fn record_stream(
         &self,
@@ -81,7 +81,7 @@ mod tests {
     }
 
     /// A handler that permits one call in flight, because of two one timed out, and a stream of this thread that has the
-    /// place. On the system's clock a call that waits in vain waits for half a minute.
+    /// place. On the system's clock a call that nobody wakes waits for half a minute.
     fn one_stream() -> (AdaptiveHandler, StreamPlace) {
         let handler = AdaptiveHandler::new(AdaptiveConfig::default().seed(1));
         let now = Clock::system().now();

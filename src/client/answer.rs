@@ -10,7 +10,7 @@ pub(crate) trait Answer {
     /// The usage, where it is known already.
     fn usage(&self) -> Option<&Usage>;
 
-    /// The inactivity timeout of an answer that goes on arriving: it keeps its place among the calls in flight, but not
+    /// The inactivity timeout of an answer that is still arriving: it keeps its place among the calls in flight, but not
     /// longer than this without being read.
     fn inactivity_timeout(&self) -> Option<Duration> {
         None

@@ -234,11 +234,11 @@ impl Core {
         &self,
         options: &CallOptions,
         model: &str,
-        result: std::result::Result<T, Failure<Error>>,
+        result: std::result::Result<T, Box<Failure<Error>>>,
         meta: Meta,
     ) -> Attempt<T> {
         let result = result.map_err(|failure| {
-            match final_error(failure, &meta, options.deadline, self.transport.host(), model) {
+            match final_error(*failure, &meta, options.deadline, self.transport.host(), model) {
                 Error::Shutdown => self.cancelled(options).unwrap_or(Error::Shutdown),
                 error => error,
             }

@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_is_a_failure_and_the_next_call_tries_again() {
+    fn a_panic_is_a_failure_and_the_next_call_runs_the_function() {
         let first = Mutex::new(true);
         let provider = provider(move || match std::mem::take(&mut *lock(&first)) {
             true => std::panic::resume_unwind(Box::new("quietly")),

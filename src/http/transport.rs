@@ -219,7 +219,7 @@ impl Transport {
     pub(crate) fn read_body(&self, head: ResponseHead) -> Result<HttpResponse> {
         let ResponseHead { status, headers, body, limits } = head;
         if let Some(coding) = &headers.content_encoding {
-            return unasked_coding(status, &headers, coding);
+            return unrequested_coding(status, &headers, coding);
         }
         let body = if (200..300).contains(&status) {
             self.read_to_end(body).map_err(|error| self.failures.error(error, Phase::Reading, &limits))?
@@ -325,7 +325,7 @@ impl Transport {
 }
 
 /// A response with a body that is compressed although the request didn't allow it: the status of an error still counts.
-fn unasked_coding(status: u16, headers: &Headers, coding: &str) -> Result<HttpResponse> {
+fn unrequested_coding(status: u16, headers: &Headers, coding: &str) -> Result<HttpResponse> {
     if !(200..300).contains(&status) {
         return Ok(HttpResponse { status, headers: headers.clone(), body: Vec::new() });
     }
@@ -339,7 +339,8 @@ fn unasked_coding(status: u16, headers: &Headers, coding: &str) -> Result<HttpRe
         at: format!("content-encoding {}", excerpt(coding.as_bytes())),
         excerpt: String::new(),
         request_id: headers.request_id.clone(),
-        source: format!("the server compressed the answer unasked; {remedy}").into(),
+        source: format!("the server compressed the answer although compression was not requested; {remedy}")
+            .into(),
     })
 }
 

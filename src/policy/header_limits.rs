@@ -60,8 +60,8 @@ struct Reading {
     limit: f64,
     left: f64,
     reset: Instant,
-    /// The part of [`SPREAD`] after the reset at which this client resumes.
-    spread: f64,
+    /// Between 0 and 1: how late this client resumes after the reset.
+    random: f64,
 }
 
 impl HeaderLimit {
@@ -106,8 +106,8 @@ impl HeaderLimit {
         }
         let left = limit.remaining as f64;
         if let (Some(latest), Some(cost)) = (self.latest, self.cost) {
-            let passed = sent.saturating_duration_since(latest.sent).as_secs_f64();
             if sent < latest.reset && latest.limit == limit.limit as f64 {
+                let passed = sent.saturating_duration_since(latest.sent).as_secs_f64();
                 let fading = RECOVERY_DECAY / (RECOVERY_DECAY + passed);
                 let regained = (left - latest.left) / cost + (call - latest.call) as f64;
                 self.regained = self.regained * fading + regained.max(0.0);
@@ -115,7 +115,7 @@ impl HeaderLimit {
             }
         }
         let reset = later(sent, limit.reset);
-        let reading = Reading { call, sent, limit: limit.limit as f64, left, reset, spread: random };
+        let reading = Reading { call, sent, limit: limit.limit as f64, left, reset, random };
         self.detect_sliding_log(&reading);
         self.latest = Some(reading);
     }
@@ -195,7 +195,7 @@ impl HeaderLimit {
             return Some(later(last?, slot).min(latest.reset));
         }
         let plain = if left < 1.0 {
-            later(latest.reset, seconds(latest.spread * SPREAD))
+            later(latest.reset, seconds(latest.random * SPREAD))
         } else {
             later(last?, latest.reset.saturating_duration_since(last?).div_f64(left + 1.0))
         };

@@ -245,7 +245,7 @@ impl Volley {
     }
 
     /// Whether the volley exceeded a limit, once that is known: more than a quarter of its calls were refused, or more
-    /// than half with bare 503s, which may hit half of all calls by chance.
+    /// than half with bare 503s, which may hit half of all calls at random.
     fn is_limit(&mut self, now: Instant, round_trip: Duration) -> Option<bool> {
         let age = now.saturating_duration_since(self.began);
         if age > SENDING_TIME {

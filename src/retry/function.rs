@@ -129,7 +129,7 @@ where
         let with = RetryLoop { retry: &config, handler: &handler, clock: &clock, cancel, background };
         let retrier = &mut Retrier::new(clock.now(), None, background, config.max_timeout_retries());
         let mut call = self;
-        match with.run(retrier, &mut call).result {
+        match with.run(retrier, &mut call).result.map_err(|failure| *failure) {
             Ok(value) => Ok(value),
             Err(Failure::GaveUp { last, .. } | Failure::Rejected { last: Some(last), .. }) => Err(last),
             // A handler that is off rejects no call. If it did, the call would still have to be made.

@@ -30,7 +30,9 @@ pub(crate) enum Step<T, E> {
     /// Wait until this moment, then acquire a permit.
     WaitUntil(Instant),
     /// The call has ended.
-    Done(Result<T, Failure<E>>),
+    ///
+    /// The failure is boxed, because it holds up to three errors, and a success would be as large.
+    Done(Result<T, Box<Failure<E>>>),
 }
 
 /// The progress of a call.
@@ -141,7 +143,7 @@ impl<E> Retrier<E> {
 
     /// The next attempt isn't permitted.
     pub(crate) fn rejected<T>(&mut self, by: Error) -> Step<T, E> {
-        Step::Done(Err(Failure::Rejected { by, last: self.last.take() }))
+        Step::Done(Err(Box::new(Failure::Rejected { by, last: self.last.take() })))
     }
 
     /// The immediate retry that may follow this failure, if it wasn't made before.
@@ -164,7 +166,9 @@ impl<E> Retrier<E> {
         let previous = self.last.take();
         let wait = match self.next_wait(now, failure, retry_delay) {
             Ok(wait) => wait,
-            Err(reason) => return Step::Done(Err(Failure::GaveUp { reason, last: error, previous })),
+            Err(reason) => {
+                return Step::Done(Err(Box::new(Failure::GaveUp { reason, last: error, previous })));
+            }
         };
         self.last = Some(error);
         self.state.is_unannounced = true;
@@ -238,6 +242,20 @@ mod tests {
         call.failed(now, "failed", failure, |_| Ok(wait))
     }
 
+    fn failure_of(step: Ended) -> Failure<&'static str> {
+        let Step::Done(Err(failure)) = step else { panic!("{step:?}") };
+        *failure
+    }
+
+    /// Why the call gave up, if it did.
+    fn reason(step: &Ended) -> Option<Reason> {
+        let Step::Done(Err(failure)) = step else { return None };
+        match **failure {
+            Failure::GaveUp { reason, .. } => Some(reason),
+            Failure::Rejected { .. } => None,
+        }
+    }
+
     #[test]
     fn a_retry_waits_and_then_acquires_a_permit() {
         let now = Instant::now();
@@ -258,13 +276,15 @@ mod tests {
         let mut call = sent(now, false);
         let _: Ended = call.failed(now, "first", &failure(Verdict::Retry, None), |_| Ok(SECOND));
         let step: Ended = call.failed(now, "second", &failure(Verdict::GiveUp, None), |_| unreachable!());
-        let Step::Done(Err(Failure::GaveUp { reason, last, previous })) = step else { panic!("{step:?}") };
-        assert_eq!((reason, last, previous), (Reason::NotRetryable, "second", Some("first")));
+        let Failure::GaveUp { reason: why, last, previous } = failure_of(step) else {
+            panic!("not given up")
+        };
+        assert_eq!((why, last, previous), (Reason::NotRetryable, "second", Some("first")));
         let step: Ended =
             sent(now, false).failed(now, "x", &failure(Verdict::Retry, None), |_| Err(Reason::BudgetSpent));
-        assert!(matches!(step, Step::Done(Err(Failure::GaveUp { reason: Reason::BudgetSpent, .. }))));
+        assert_eq!(reason(&step), Some(Reason::BudgetSpent));
         let step: Ended = sent(now, false).rejected(Error::Shutdown);
-        assert!(matches!(step, Step::Done(Err(Failure::Rejected { by: Error::Shutdown, last: None }))));
+        assert!(matches!(failure_of(step), Failure::Rejected { by: Error::Shutdown, last: None }));
     }
 
     #[test]
@@ -277,7 +297,7 @@ mod tests {
             assert!(matches!(after(&mut call, now, failure, SECOND), Step::WaitUntil(_)));
         }
         let step = after(&mut call, now, &timeout, SECOND);
-        assert!(matches!(step, Step::Done(Err(Failure::GaveUp { reason: Reason::RetriesSpent, .. }))));
+        assert_eq!(reason(&step), Some(Reason::RetriesSpent));
         assert_eq!(call.state.timeouts, 2);
     }
 
@@ -289,8 +309,7 @@ mod tests {
         {
             let mut call = sent(now, false);
             let step = after(&mut call, now + later * SECOND, &retry, wait * SECOND);
-            let ended = matches!(step, Step::Done(Err(Failure::GaveUp { reason: Reason::Deadline, .. })));
-            assert_eq!(ended, ends, "{wait} s after {later} s");
+            assert_eq!(reason(&step) == Some(Reason::Deadline), ends, "{wait} s after {later} s");
         }
     }
 
@@ -311,7 +330,7 @@ mod tests {
             assert!(matches!(step, Step::WaitForTurn));
             assert!(call.state.fallback && call.state.new_key == (immediate == Immediate::NewKey));
             let step: Ended = call.failed(now, "refused", &refused, uncharged);
-            assert!(matches!(step, Step::Done(Err(Failure::GaveUp { reason: Reason::NotRetryable, .. }))));
+            assert_eq!(reason(&step), Some(Reason::NotRetryable));
         }
     }
 

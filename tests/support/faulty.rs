@@ -1,4 +1,4 @@
-//! A service on a loopback port that fails at a given rate, in five different ways, and counts what it did.
+//! A service on a loopback port that fails at a given rate, in five different ways, and counts its requests and answers.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,17 +17,17 @@ struct Shared {
     /// The share of requests that fail.
     failing: f64,
     latency: Duration,
-    books: Mutex<Books>,
+    counts: Mutex<Counts>,
     changed: Condvar,
 }
 
 /// The service's counts.
 #[derive(Debug, Default, Clone)]
-pub(crate) struct Books {
+pub(crate) struct Counts {
     pub(crate) requests: usize,
-    /// Requests in flight, now and at most.
-    pub(crate) now: usize,
-    pub(crate) most: usize,
+    /// Requests in flight: the current number and its maximum.
+    pub(crate) in_flight: usize,
+    pub(crate) most_in_flight: usize,
     /// Complete answers, by prompt.
     pub(crate) answered: BTreeMap<String, usize>,
     pub(crate) failures: BTreeMap<&'static str, usize>,
@@ -39,8 +39,8 @@ const FAILURES: [&str; 5] = ["429", "500", "reset", "stall", "cut"];
 
 impl Service {
     pub(crate) fn new(failing: f64, latency: Duration) -> Service {
-        let (books, changed) = (Mutex::default(), Condvar::new());
-        let shared = Arc::new(Shared { failing, latency, books, changed });
+        let (counts, changed) = (Mutex::default(), Condvar::new());
+        let shared = Arc::new(Shared { failing, latency, counts, changed });
         let server = Server::respond({
             let shared = Arc::clone(&shared);
             move |request| shared.respond(request)
@@ -52,15 +52,15 @@ impl Service {
         self.server.url()
     }
 
-    pub(crate) fn books(&self) -> Books {
-        self.shared.books.lock().unwrap().clone()
+    pub(crate) fn counts(&self) -> Counts {
+        self.shared.counts.lock().unwrap().clone()
     }
 
-    /// Waits until it has received this many requests, or until `over` returns true; `over` is polled.
+    /// Waits until this many requests were handled, or until `over` returns true; `over` is polled.
     pub(crate) fn wait_for(&self, requests: usize, mut over: impl FnMut() -> bool) {
-        let mut books = self.shared.books.lock().unwrap();
-        while books.requests < requests && !over() {
-            books = self.shared.changed.wait_timeout(books, Duration::from_millis(20)).unwrap().0;
+        let mut counts = self.shared.counts.lock().unwrap();
+        while counts.requests < requests && !over() {
+            counts = self.shared.changed.wait_timeout(counts, Duration::from_millis(20)).unwrap().0;
         }
     }
 }
@@ -84,29 +84,29 @@ impl Shared {
         if !self.latency.is_zero() {
             thread::sleep(self.latency);
         }
-        self.note(failure, prompt); // before it is sent, so that it is counted when the client has the answer
+        self.end(failure, prompt); // before the reply is sent, so that it is counted when the client receives it
         reply
     }
 
     fn begin(&self, prompt: &str, key: Option<&str>) {
-        let mut books = self.books.lock().unwrap();
+        let mut counts = self.counts.lock().unwrap();
         if self.failing > 0.0 {
-            // Without failures there are no retries, and keeping the keys would distort measurements of speed.
-            books.keys.entry(prompt.to_owned()).or_default().insert(key.unwrap_or_default().to_owned());
+            // Without failures there are no retries, and storing the keys would distort measurements of speed.
+            counts.keys.entry(prompt.to_owned()).or_default().insert(key.unwrap_or_default().to_owned());
         }
-        books.now += 1;
-        books.most = books.most.max(books.now);
+        counts.in_flight += 1;
+        counts.most_in_flight = counts.most_in_flight.max(counts.in_flight);
     }
 
-    fn note(&self, failure: Option<&'static str>, prompt: String) {
-        let mut books = self.books.lock().unwrap();
-        books.requests += 1;
-        books.now -= 1;
+    fn end(&self, failure: Option<&'static str>, prompt: String) {
+        let mut counts = self.counts.lock().unwrap();
+        counts.requests += 1;
+        counts.in_flight -= 1;
         match failure {
-            Some(failure) => *books.failures.entry(failure).or_default() += 1,
-            None => *books.answered.entry(prompt).or_default() += 1,
+            Some(failure) => *counts.failures.entry(failure).or_default() += 1,
+            None => *counts.answered.entry(prompt).or_default() += 1,
         }
-        drop(books);
+        drop(counts);
         self.changed.notify_all();
     }
 }

@@ -1,7 +1,7 @@
-//! Servers that misbehave below the level of a scripted reply, with or without TLS, and what tests of them share.
+//! A raw server with or without TLS, for faults that a scripted reply can't express, and clients, replies and helpers that tests
+//! share.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
-use std::error::Error as _;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -30,11 +30,11 @@ pub(crate) const DONE: &str = "data: [DONE]\n\n";
 pub(crate) const ROLE: &str =
     "data: {\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\"}}]}\n\n";
 
-/// The head of an answer that is a stream of events in chunks.
+/// The status line and headers of a chunked event stream.
 pub(crate) const STREAM_HEAD: &str =
     "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
 
-/// A piece of a chunked body.
+/// A chunk of a chunked body.
 pub(crate) fn chunk(text: &str) -> String {
     format!("{:x}\r\n{text}\r\n", text.len())
 }
@@ -44,7 +44,7 @@ pub(crate) fn events(body: &str) -> Reply {
     status(200).header("content-type", "text/event-stream").body(body)
 }
 
-/// An event that brings a piece of text.
+/// An event with a delta of text.
 pub(crate) fn delta(text: &str) -> String {
     format!("data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"{text}\"}}}}]}}\n\n")
 }
@@ -65,14 +65,14 @@ pub(crate) fn build(config: ConfigBuilder) -> Client {
     Client::new(config.build().unwrap()).unwrap()
 }
 
-/// A client whose waits are exact and pretended: no jitter, no pacing, no breaker, no budget.
+/// A client on a fake clock with exact waits: no jitter, no pacing, no breaker, no retry budget.
 pub(crate) fn exact(url: impl Into<String>) -> (Client, Clock) {
     let clock = Clock::fake();
     let retry = RetryConfig::default().jitter(Jitter::None);
     (build(config(url).clock(clock.clone()).retry(retry).adaptive(AdaptiveConfig::off())), clock)
 }
 
-/// A client with the default settings, in pretended time.
+/// A client on a fake clock with the default settings.
 pub(crate) fn adaptive(url: impl Into<String>) -> (Client, Clock) {
     let clock = Clock::fake();
     (build(config(url).clock(clock.clone()).adaptive(AdaptiveConfig::default().seed(1))), clock)
@@ -97,17 +97,17 @@ pub(crate) fn stream(client: &Client) -> Result<ChatStream> {
     client.chat_stream(&request())
 }
 
-/// A chat by a stream, put together.
+/// A chat by a stream, assembled.
 pub(crate) fn streamed(client: &Client) -> Result<ChatResponse> {
     stream(client)?.into_response()
 }
 
-/// A way to ask for a chat, named for messages.
+/// A method of the client that makes a chat call, with its name for messages.
 pub(crate) type Way = (&'static str, fn(&Client) -> Result<ChatResponse>);
 
 pub(crate) const WAYS: [Way; 2] = [("chat", ask), ("chat_stream", streamed)];
 
-/// The texts of all chunks, and the error at the end, if there is one.
+/// The text of all chunks, and the error that ended the stream.
 pub(crate) fn read(stream: &mut ChatStream) -> (String, Option<Error>) {
     let mut text = String::new();
     for chunk in stream {
@@ -119,18 +119,7 @@ pub(crate) fn read(stream: &mut ChatStream) -> (String, Option<Error>) {
     (text, None)
 }
 
-/// The error with its causes, as a program would print it.
-pub(crate) fn told(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text += &format!(": {error}");
-        cause = error.source();
-    }
-    text
-}
-
-/// What the innermost error is, by the name of its variant.
+/// The name of the innermost error's variant.
 pub(crate) fn kind(error: &Error) -> String {
     match error {
         Error::GaveUp { last, .. } => kind(last),
@@ -138,7 +127,7 @@ pub(crate) fn kind(error: &Error) -> String {
     }
 }
 
-/// A server whose connections a function serves, byte by byte.
+/// A server that passes each connection to a function, which reads and writes its bytes.
 pub(crate) struct RawServer {
     address: SocketAddr,
     shared: Arc<Shared>,
@@ -152,13 +141,13 @@ struct Shared {
     ended: Condvar,
 }
 
-pub(crate) trait Wire: Read + Write + Send {}
+pub(crate) trait Transport: Read + Write + Send {}
 
-impl<T: Read + Write + Send> Wire for T {}
+impl<T: Read + Write + Send> Transport for T {}
 
 /// A connection to a [`RawServer`].
 pub(crate) struct Connection {
-    pub(crate) wire: BufReader<Box<dyn Wire>>,
+    pub(crate) transport: BufReader<Box<dyn Transport>>,
     socket: TcpStream,
     number: usize,
     shared: Arc<Shared>,
@@ -169,7 +158,7 @@ impl RawServer {
         RawServer::start(None, serve)
     }
 
-    /// A server that speaks TLS.
+    /// A server with TLS.
     pub(crate) fn tls(
         identity: &Identity,
         serve: impl Fn(&mut Connection) + Send + Sync + 'static,
@@ -190,17 +179,18 @@ impl RawServer {
                 if *server.over.lock().unwrap() {
                     return;
                 }
-                socket.set_nodelay(true).unwrap(); // an early answer is not held back for an acknowledgement
+                socket.set_nodelay(true).unwrap(); // an early answer must not wait for an acknowledgement
                 let number = server.connections.fetch_add(1, Ordering::Relaxed) + 1;
-                let wire: Box<dyn Wire> = match &tls {
+                let transport: Box<dyn Transport> = match &tls {
                     None => Box::new(socket.try_clone().unwrap()),
                     Some(config) => {
                         let session = ServerConnection::new(Arc::clone(config)).unwrap();
                         Box::new(StreamOwned::new(session, socket.try_clone().unwrap()))
                     }
                 };
-                let (wire, shared, serve) = (BufReader::new(wire), Arc::clone(&server), Arc::clone(&serve));
-                let mut connection = Connection { wire, socket, number, shared };
+                let (transport, shared, serve) =
+                    (BufReader::new(transport), Arc::clone(&server), Arc::clone(&serve));
+                let mut connection = Connection { transport, socket, number, shared };
                 thread::spawn(move || serve(&mut connection));
             }
         });
@@ -211,7 +201,7 @@ impl RawServer {
         format!("http://{}/v1", self.address)
     }
 
-    /// The address under the name of which an [`Identity`] is made.
+    /// The URL with the host name for which an [`Identity`] is issued.
     pub(crate) fn tls_url(&self) -> String {
         format!("https://localhost:{}/v1", self.address.port())
     }
@@ -238,11 +228,11 @@ impl Drop for RawServer {
 }
 
 impl Connection {
-    /// Reads the head of a request; says how many requests came to the server before it, and the length of the body.
+    /// Reads the head of a request; returns the number of earlier requests to the server, and the length of the body.
     pub(crate) fn head(&mut self) -> Option<(usize, usize)> {
         let mut head = String::new();
         while !head.ends_with("\r\n\r\n") {
-            if self.wire.read_line(&mut head).ok()? == 0 {
+            if self.transport.read_line(&mut head).ok()? == 0 {
                 return None;
             }
         }
@@ -254,22 +244,22 @@ impl Connection {
         Some((requests.len() - 1, length))
     }
 
-    /// Reads a request; says how many came to the server before it.
+    /// Reads a request; returns the number of earlier requests to the server.
     pub(crate) fn request(&mut self) -> Option<usize> {
         let (number, length) = self.head()?;
         let mut body = vec![0; length];
-        self.wire.read_exact(&mut body).ok()?;
+        self.transport.read_exact(&mut body).ok()?;
         self.shared.requests.lock().unwrap()[number].body = String::from_utf8_lossy(&body).into_owned();
         Some(number)
     }
 
-    /// Says whether it could be sent.
+    /// Returns whether the bytes could be sent.
     pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
-        let wire = self.wire.get_mut();
-        wire.write_all(bytes.as_ref()).and_then(|()| wire.flush()).is_ok()
+        let transport = self.transport.get_mut();
+        transport.write_all(bytes.as_ref()).and_then(|()| transport.flush()).is_ok()
     }
 
-    /// Lets time pass; says whether the server is still there afterwards.
+    /// Waits; returns whether the server still exists afterwards.
     pub(crate) fn pause(&self, time: Duration) -> bool {
         let over = self.shared.over.lock().unwrap();
         self.shared.ended.wait_timeout_while(over, time, |over| !*over).unwrap().1.timed_out()
@@ -281,26 +271,26 @@ impl Connection {
         drop(self.shared.ended.wait_while(over, |over| !*over).unwrap());
     }
 
-    /// Says that nothing more will be sent, and reads on until the other side has closed.
+    /// Shuts down the sending side, and reads until the client has closed the connection.
     pub(crate) fn linger(&mut self) {
         let _ = self.socket.shutdown(Shutdown::Write);
         let _ = std::io::copy(&mut self.socket, &mut std::io::sink());
     }
 
-    /// The connection will be reset instead of closed.
+    /// Makes the connection end with a reset.
     pub(crate) fn reset(&self) {
         socket2::SockRef::from(&self.socket).set_linger(Some(Duration::ZERO)).unwrap();
     }
 }
 
-/// A certificate for `localhost` that its own key has signed, and the server's settings with it.
+/// A self-signed certificate for `localhost`, and the settings of a server that uses it.
 pub(crate) struct Identity {
     pub(crate) pem: String,
     config: Arc<ServerConfig>,
 }
 
 impl Identity {
-    /// With changed parameters.
+    /// A certificate with changed parameters.
     pub(crate) fn new(change: impl FnOnce(&mut rcgen::CertificateParams)) -> Identity {
         let mut parameters = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
         change(&mut parameters);
@@ -314,7 +304,7 @@ impl Identity {
         Identity { pem: made.pem(), config: Arc::new(config) }
     }
 
-    /// A file that holds the certificate.
+    /// Writes the certificate to a file.
     pub(crate) fn file(&self, name: &str) -> std::path::PathBuf {
         let file = std::path::PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
             .join(format!("{name}-{}.pem", std::process::id()));
@@ -323,7 +313,7 @@ impl Identity {
     }
 }
 
-/// Runs a test of this binary that is ignored otherwise in a process of its own.
+/// Runs an ignored test of this binary in a child process, without proxy and certificate variables of the environment.
 pub(crate) fn child(test: &str, variables: &[(&str, &str)]) -> Output {
     let mut command = Command::new(env::current_exe().unwrap());
     command.args(["--exact", test, "--ignored", "--nocapture", "--test-threads", "1"]);
@@ -345,15 +335,15 @@ pub(crate) fn sockets() -> usize {
     targets.filter(|target| target.to_string_lossy().starts_with("socket:")).count()
 }
 
-/// Runs a test for each case, all of them even where some fail, and then tells of all that failed.
+/// Runs a test for each case, and fails after the last one with the messages of all cases that failed.
 #[track_caller]
 pub(crate) fn each<T>(cases: impl IntoIterator<Item = T>, test: impl Fn(T)) {
     let mut failures = Vec::new();
     for (number, case) in cases.into_iter().enumerate() {
         let Err(panic) = catch_unwind(AssertUnwindSafe(|| test(case))) else { continue };
-        let words = panic.downcast_ref::<String>().cloned();
-        let words = words.or_else(|| panic.downcast_ref::<&str>().map(|words| (*words).to_owned()));
-        failures.push(format!("case {number}: {}", words.unwrap_or_default()));
+        let message = panic.downcast_ref::<String>().cloned();
+        let message = message.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        failures.push(format!("case {number}: {}", message.unwrap_or_default()));
     }
     assert!(failures.is_empty(), "{} cases failed:\n{}", failures.len(), failures.join("\n"));
 }

@@ -1,4 +1,4 @@
-//! What a user of the client sees of an answer, a stream or an error, as JSON: tests compare it with expected outcomes.
+//! Converts answers, streams and errors to JSON observations that tests compare with expected outcomes.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "a test that can't continue must fail")]
 
@@ -7,7 +7,7 @@ use holysheep::{
 };
 use serde_json::{Map, Value, json};
 
-use super::support::Server;
+use super::support::{Reply, Server};
 
 /// A client that sends each request once, so that every failure is returned as it is.
 pub fn client(server: &Server) -> Client {
@@ -28,7 +28,32 @@ pub fn cause(error: &Error) -> &Error {
     }
 }
 
-/// An answer that arrived in one piece.
+/// A client, and a server that sends it the replies of a test.
+pub struct Setup {
+    pub server: Server,
+    pub client: Client,
+}
+
+impl Setup {
+    pub fn new() -> Setup {
+        let server = Server::script([]);
+        Setup { client: client(&server), server }
+    }
+
+    /// What a user sees of a chat call that gets this reply.
+    pub fn chat(&self, reply: Reply) -> Value {
+        self.server.add([reply]);
+        chat(&self.client.chat(&request()))
+    }
+
+    /// What a user sees of a stream that gets this reply.
+    pub fn stream(&self, reply: Reply) -> Value {
+        self.server.add([reply]);
+        stream(self.client.chat_stream(&request()))
+    }
+}
+
+/// The observation of a chat call.
 pub fn chat(result: &Result<ChatResponse>) -> Value {
     match result {
         Ok(response) => with_outcome("answer", fields(response)),
@@ -36,7 +61,7 @@ pub fn chat(result: &Result<ChatResponse>) -> Value {
     }
 }
 
-/// A stream, read to its end or to its error.
+/// The observation of a stream that is read to its end or to an error.
 pub fn stream(opened: Result<ChatStream>) -> Value {
     let mut stream = match opened {
         Ok(stream) => stream,
@@ -61,26 +86,26 @@ pub fn stream(opened: Result<ChatStream>) -> Value {
     };
     let mut seen = error(&failure);
     let fields = seen.as_object_mut().unwrap();
-    word(fields, "text", Some(stream.partial()));
-    word(fields, "reasoning", Some(&reasoning));
+    insert_text(fields, "text", Some(stream.partial()));
+    insert_text(fields, "reasoning", Some(&reasoning));
     if matches!(failure, Error::StreamTruncated { .. }) {
-        word(fields, "id", id.as_deref());
-        word(fields, "model", model.as_deref());
+        insert_text(fields, "id", id.as_deref());
+        insert_text(fields, "model", model.as_deref());
         fields.insert("chunks".to_owned(), chunks.into());
     }
     seen
 }
 
-/// An error, by its facts.
+/// The observation of an error.
 pub fn error(error: &Error) -> Value {
     let mut fields = Map::new();
     let outcome = match cause(error) {
         Error::Api { status, code, kind, message, param, .. } => {
             fields.insert("status".to_owned(), (*status).into());
-            word(&mut fields, "code", code.as_deref());
-            word(&mut fields, "kind", kind.as_deref());
-            word(&mut fields, "message", Some(message));
-            word(&mut fields, "param", param.as_deref());
+            insert_text(&mut fields, "code", code.as_deref());
+            insert_text(&mut fields, "kind", kind.as_deref());
+            insert_text(&mut fields, "message", Some(message));
+            insert_text(&mut fields, "param", param.as_deref());
             "error"
         }
         Error::StreamTruncated { .. } => "truncated",
@@ -99,15 +124,15 @@ fn with_outcome(outcome: &str, mut fields: Map<String, Value>) -> Value {
     Value::Object(fields)
 }
 
-/// Everything of an answer that a user reads; what is absent or empty is left out.
+/// The fields of an answer, without those that are absent or empty.
 fn fields(response: &ChatResponse) -> Map<String, Value> {
     let mut fields = Map::new();
-    word(&mut fields, "text", Some(response.text()));
-    word(&mut fields, "reasoning", response.reasoning());
-    word(&mut fields, "finish_reason", response.finish_reason());
-    word(&mut fields, "refusal", response.refusal());
-    word(&mut fields, "model", Some(&response.model));
-    word(&mut fields, "id", Some(&response.id));
+    insert_text(&mut fields, "text", Some(response.text()));
+    insert_text(&mut fields, "reasoning", response.reasoning());
+    insert_text(&mut fields, "finish_reason", response.finish_reason());
+    insert_text(&mut fields, "refusal", response.refusal());
+    insert_text(&mut fields, "model", Some(&response.model));
+    insert_text(&mut fields, "id", Some(&response.id));
     if let Some(usage) = &response.usage {
         let numbers = json!([usage.prompt_tokens, usage.completion_tokens, usage.total_tokens]);
         fields.insert("usage".to_owned(), numbers);
@@ -142,8 +167,8 @@ fn fields(response: &ChatResponse) -> Map<String, Value> {
     fields
 }
 
-fn word(fields: &mut Map<String, Value>, name: &str, word: Option<&str>) {
-    if let Some(word) = word.filter(|word| !word.is_empty()) {
-        fields.insert(name.to_owned(), word.into());
+fn insert_text(fields: &mut Map<String, Value>, name: &str, text: Option<&str>) {
+    if let Some(text) = text.filter(|text| !text.is_empty()) {
+        fields.insert(name.to_owned(), text.into());
     }
 }

@@ -6,28 +6,28 @@ use std::time::{Duration, Instant};
 
 use super::support::{Server, ok, status};
 
-/// The duration of a refusal. An answer takes from `ANSWER.0` to `ANSWER.1`, like a short one of a fast model: 16 threads
-/// could make more than twice the 20 calls a second that the tests allow.
+/// The duration of a refusal. An answer takes `ANSWER.0` to `ANSWER.1`, like a short answer of a fast model, so that 16
+/// threads can make more than twice the 20 calls a second that the tests allow.
 const REFUSAL: Duration = Duration::from_millis(20);
 const ANSWER: (Duration, Duration) = (Duration::from_millis(150), Duration::from_millis(450));
 
 pub(crate) struct Service {
     server: Server,
-    books: Arc<Mutex<Books>>,
+    state: Arc<Mutex<State>>,
 }
 
 /// The token bucket and the counts.
-struct Books {
+struct State {
     per_second: f64,
     burst: f64,
-    /// Calls that it would accept immediately, at the time `at`.
+    /// The number of calls that would be accepted immediately, at the time `at`.
     level: f64,
     at: Instant,
     served: u32,
     counts: BTreeMap<String, Count>,
 }
 
-/// The results of a program's calls.
+/// The calls of one program by their results.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Count {
     pub(crate) accepted: u64,
@@ -35,21 +35,21 @@ pub(crate) struct Count {
 }
 
 impl Service {
-    /// Accepts this many calls a second, and `burst` calls immediately after a pause. Refusals use no quota.
+    /// Accepts `per_second` calls a second, and `burst` calls immediately after a pause. Refused calls use no quota.
     pub(crate) fn new(per_second: f64, burst: f64) -> Service {
         let counts = BTreeMap::new();
-        let books = Books { per_second, burst, level: burst, at: Instant::now(), served: 0, counts };
-        let books = Arc::new(Mutex::new(books));
+        let state = State { per_second, burst, level: burst, at: Instant::now(), served: 0, counts };
+        let state = Arc::new(Mutex::new(state));
         let server = Server::respond({
-            let books = Arc::clone(&books);
+            let state = Arc::clone(&state);
             move |request| {
                 let program = request.header("user-agent").unwrap_or_default();
-                let (accepted, takes) = books.lock().unwrap().serve(program);
+                let (accepted, takes) = state.lock().unwrap().serve(program);
                 let reply = if accepted { ok("hi") } else { status(429) };
                 reply.after(takes)
             }
         });
-        Service { server, books }
+        Service { server, state }
     }
 
     pub(crate) fn url(&self) -> String {
@@ -58,11 +58,11 @@ impl Service {
 
     /// The counts by user agent.
     pub(crate) fn counts(&self) -> BTreeMap<String, Count> {
-        self.books.lock().unwrap().counts.clone()
+        self.state.lock().unwrap().counts.clone()
     }
 }
 
-impl Books {
+impl State {
     /// Whether a call that arrives now is accepted, and the duration of its answer.
     fn serve(&mut self, program: &str) -> (bool, Duration) {
         let now = Instant::now();

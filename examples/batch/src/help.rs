@@ -107,7 +107,7 @@ mod tests {
     use crate::options::Options;
 
     #[test]
-    fn it_fits_the_screen_and_names_only_options_that_there_are() {
+    fn help_fits_the_screen_and_names_only_existing_options() {
         for line in HELP.lines() {
             assert!(line.chars().count() <= 102, "{line}");
             let Some(option) = line.strip_prefix("      --") else { continue };

@@ -3,7 +3,7 @@
 /// Open files besides those of the connections: the standard streams, input, output, name look-ups.
 const OTHERS: usize = 16;
 
-/// A warning, if there are too few open files for so many connections.
+/// A warning if the limit of open files is too low for this many connections.
 pub(crate) fn warning(concurrency: usize) -> Option<String> {
     let limit = limit(&std::fs::read_to_string("/proc/self/limits").ok()?)?;
     let needed = concurrency + OTHERS;

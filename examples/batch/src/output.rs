@@ -13,7 +13,7 @@ use crate::resume::{EarlierRun, Reading};
 pub(crate) struct Output {
     file: Box<dyn Write>,
     name: String,
-    /// The file that this one replaced: a run that had opened that before must still find it locked.
+    /// The file that this one replaced, still locked: another run may have opened it before the replacement.
     _old: Option<File>,
 }
 
@@ -27,7 +27,7 @@ impl Output {
         };
         let name = path.display().to_string();
         let cant = |what: &str, error: io::Error| RunError::from(format!("can't {what} {name}: {error}"));
-        // If this process could read from a pipe itself, it would never learn that the reader is gone.
+        // A pipe is opened only for writing: a process that holds a reading end itself gets no error when the reader is gone.
         let is_file = !path.exists() || path.is_file();
         let mut open = OpenOptions::new();
         open.append(true).create(true).read(is_file);
@@ -52,7 +52,7 @@ impl Output {
         Ok((Output { file: Box::new(file), name, _old: None }, earlier))
     }
 
-    /// Appends a line at once.
+    /// Appends a line and flushes it.
     pub(crate) fn append(&mut self, line: &[u8]) -> Result<(), RunError> {
         let written = self.file.write_all(line).and_then(|()| self.file.flush());
         let name = &self.name;
@@ -63,7 +63,7 @@ impl Output {
     }
 }
 
-/// Reads what earlier runs did, and touches nothing.
+/// Reads what earlier runs did, without changing the file.
 pub(crate) fn look(options: &Options) -> Result<EarlierRun, RunError> {
     let Place::File(path) = &options.output else { return Ok(EarlierRun::default()) };
     if !(options.resume && path.is_file()) {
@@ -79,7 +79,7 @@ fn lock(file: &File, name: &str) -> Result<(), RunError> {
     locked(fs4::FileExt::try_lock(file), name)
 }
 
-/// Without locks a run goes on, with a warning.
+/// Without locks a run continues with a warning.
 fn locked(tried: Result<(), fs4::TryLockError>, name: &str) -> Result<(), RunError> {
     match tried {
         Err(fs4::TryLockError::WouldBlock) => {
@@ -93,7 +93,7 @@ fn locked(tried: Result<(), fs4::TryLockError>, name: &str) -> Result<(), RunErr
     }
 }
 
-/// What is said where the file system has no locks, as NFS without a lock daemon (`ENOLCK`).
+/// The warning for a file system without locks, such as NFS without a lock daemon (`ENOLCK`).
 fn cant_lock(name: &str, error: &io::Error) -> String {
     format!(
         "warning: can't lock {name} ({error}); make sure that no other run writes to it, and add --no-lock"

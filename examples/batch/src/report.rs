@@ -1,4 +1,4 @@
-//! What a run tells the user: messages, progress, a summary.
+//! Reports a run to the user: messages, progress, a summary.
 
 pub(crate) mod progress;
 pub(crate) mod service;
@@ -7,10 +7,10 @@ pub(crate) mod tally;
 
 use std::io::{IsTerminal, Write};
 
-/// What is said when the run is to end.
+/// The message when a run begins to stop.
 pub(crate) const STOPPING: &str = "stopping: the requests in flight may finish, a second signal aborts them";
 
-/// Writes a message to stderr. That nobody reads it any more is no error: the answers are what counts.
+/// Writes a message to stderr. A closed stderr is not an error, because the answers go to the output.
 pub(crate) fn tell(text: &str) {
     let _ = writeln!(std::io::stderr(), "{}", text.trim_end());
 }

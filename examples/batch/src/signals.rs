@@ -1,15 +1,15 @@
-//! Signals that end a run. A signal that was ignored when the program started stays ignored.
+//! Handles the signals that end a run. A signal that was ignored when the program started stays ignored.
 
 use crate::RunError;
 
-/// Calls `end` with the number of the signal, from 1, for each signal that asks to end.
+/// Calls `end` for each termination signal, with the count of such signals so far.
 #[cfg(unix)]
 pub(crate) fn handle(mut end: impl FnMut(usize) + Send + 'static) -> Result<(), RunError> {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
     let status = std::fs::read_to_string("/proc/self/status");
     let ignored = status.ok().as_deref().and_then(ignored);
-    // Where the system doesn't tell, SIGHUP keeps its default, so that nohup works.
+    // If the ignored signals are unknown, SIGHUP keeps its default, so that nohup works.
     let wanted: &[i32] = if ignored.is_some() { &[SIGINT, SIGTERM, SIGHUP] } else { &[SIGINT, SIGTERM] };
     let is_ignored = |signal: i32| ignored.unwrap_or(0) >> (signal - 1) & 1 == 1;
     let mut signals =
@@ -29,7 +29,7 @@ fn ignored(status: &str) -> Option<u64> {
     u64::from_str_radix(digits.trim(), 16).ok()
 }
 
-/// Calls `end` with the number of the signal, from 1, for each signal that asks to end.
+/// Calls `end` for each termination signal, with the count of such signals so far.
 #[cfg(not(unix))]
 pub(crate) fn handle(mut end: impl FnMut(usize) + Send + 'static) -> Result<(), RunError> {
     let mut number = 0;

@@ -1,5 +1,5 @@
-//! Failures of one kind in a row. They are held back from the output, because so many of them mean that something is wrong
-//! with all items, and then none of them is done.
+//! Consecutive failures of one kind. Their lines are held back, because many such failures mean that all items would fail, and
+//! then none of them counts as done.
 
 use crate::judge::{ItemFailure, Scope};
 
@@ -13,9 +13,9 @@ pub(crate) struct Streak {
     held: Vec<Vec<u8>>,
     /// Answers since the last failure.
     answers: usize,
-    /// So many failures in a row mean that further items would fail, too.
+    /// The number of consecutive failures after which all further items are expected to fail, too.
     limit: usize,
-    /// So many answers in a row end it. Answers of requests that were sent before the first failure come later.
+    /// The number of consecutive answers that ends the streak. Fewer may belong to requests sent before the first failure.
     answers_to_end: usize,
 }
 
@@ -25,7 +25,7 @@ impl Streak {
         Streak { kind, scope: Scope::Item, length: 0, held, answers: 0, limit, answers_to_end }
     }
 
-    /// Adds a failure. Returns the lines of another kind that it ended.
+    /// Adds a failure. If its kind is another one, ends the streak and returns the lines that were held back.
     pub(crate) fn add_failure(&mut self, failure: &ItemFailure) -> Vec<Vec<u8>> {
         let ended = if self.kind == failure.kind { Vec::new() } else { self.end() };
         self.kind.clone_from(&failure.kind);
@@ -34,7 +34,7 @@ impl Streak {
         ended
     }
 
-    /// Adds an answer. Returns the lines that are to be written, now that the failures are over.
+    /// Adds an answer. If it ends the streak, returns the lines that were held back.
     pub(crate) fn add_answer(&mut self) -> Vec<Vec<u8>> {
         (self.length, self.answers) = (0, self.answers + 1);
         let is_over = self.answers >= self.answers_to_end || self.held.len() >= self.limit;
@@ -46,13 +46,13 @@ impl Streak {
         self.held.push(line);
     }
 
-    /// Ends it. Returns the lines that were held back.
+    /// Ends the streak. Returns the lines that were held back.
     pub(crate) fn end(&mut self) -> Vec<Vec<u8>> {
         std::mem::replace(self, Streak::new(self.limit, self.answers_to_end)).held
     }
 
-    /// Whether so many failures in a row mean that all further items would fail, too. A request's own fault means that only
-    /// if no item was ever answered.
+    /// Whether a long streak would mean that all further items fail. Faults of single requests mean that only if no item was
+    /// ever answered.
     pub(crate) fn may_be_hopeless(&self, ever_answered: bool) -> bool {
         self.scope == Scope::Service || !ever_answered
     }

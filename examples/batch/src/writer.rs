@@ -1,4 +1,4 @@
-//! Writes the results of items, and stops the run where going on is no use.
+//! Writes the results of items, and stops the run when further requests would be useless.
 
 use holysheep::{BatchItem, Error};
 

@@ -1,4 +1,4 @@
-//! The lines that the tool reads and writes.
+//! Input and output of the batch tool: formats, columns, templates and invalid lines.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that fails panics")]
 
 mod tool;
@@ -115,7 +115,7 @@ fn standard_input_and_output_can_be_used() {
 }
 
 #[test]
-fn in_order_the_output_is_in_the_order_of_the_input() {
+fn in_order_writes_the_output_in_input_order() {
     let folder = Folder::new("order");
     let (input, output) = (folder.prompts(200), folder.file("out.jsonl"));
     let service = Service::new(0.0, Duration::from_millis(1));
@@ -159,7 +159,7 @@ fn sent(server: &Server) -> Vec<Value> {
     server.requests().iter().map(|request| serde_json::from_str(&request.body).unwrap()).collect()
 }
 
-/// Runs the tool one request at a time on this input; what was sent, and the lines of the output.
+/// Runs the tool on this input with one request at a time; returns the request bodies and the output lines.
 #[track_caller]
 fn run(input: &str, replies: Vec<Reply>, arguments: &[&str], ends_with: i32) -> (Vec<Value>, Vec<Value>) {
     let folder = Folder::new(&format!("run-{}", fastrand::u64(..)));
@@ -417,7 +417,7 @@ fn another_format_is_named_and_no_output_is_written() {
 }
 
 #[test]
-fn the_command_that_is_named_for_csv_converts_it() {
+fn the_suggested_csv_command_converts_the_file() {
     let folder = Folder::new("csv");
     let input = folder.file("in.csv");
     fs::write(&input, "id,prompt,label\n1,\"say \"\"hi\"\", please\",x\n2,é,y\n").unwrap();
@@ -429,7 +429,7 @@ fn the_command_that_is_named_for_csv_converts_it() {
         "docs/batch.md has another command than {command}"
     );
     if !Command::new("python3").arg("--version").output().is_ok_and(|output| output.status.success()) {
-        return; // there is no Python here
+        return; // Python is not installed
     }
     assert!(Command::new("sh").args(["-c", command]).current_dir(&folder.0).status().unwrap().success());
     let expected = [

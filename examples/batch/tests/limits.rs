@@ -1,4 +1,4 @@
-//! Limits on rate and cost, and inputs that several processes share.
+//! Rate limits, budgets, shards, and the summary as JSON.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that fails panics")]
 
 mod tool;
@@ -27,7 +27,8 @@ fn requests_and_tokens_a_minute_are_limited() {
         ends(command, 0);
         assert!(started.elapsed().as_secs_f64() > least, "{bound:?}: {:?}", started.elapsed());
     }
-    // Half a million tokens if it was sent, but it isn't; and a bound on calls is one for all models.
+    // The first line has half a million tokens, but it is invalid, so --tpm doesn't wait for it. --rpm limits the calls of all
+    // models combined.
     let bad = format!("{{\"text\": \"{}\"}}\n", "x".repeat(1_000_000));
     let models: String =
         (0..7).map(|model| format!("{{\"prompt\":\"hi\",\"model\":\"{model}\"}}\n")).collect();
@@ -40,7 +41,7 @@ fn requests_and_tokens_a_minute_are_limited() {
 }
 
 #[test]
-fn shards_together_are_the_whole_input() {
+fn shards_cover_the_input_exactly_once() {
     let folder = Folder::new("shards");
     let (input, service) = (folder.prompts(50), Service::new(0.0, Duration::ZERO));
     let mut all = Vec::new();
@@ -57,7 +58,7 @@ fn shards_together_are_the_whole_input() {
 
 const GUIDE: &str = include_str!("../../../docs/batch.md");
 
-/// Runs a line of docs/batch.md in a shell, where `prompts.jsonl` is so many prompts.
+/// Runs a line of docs/batch.md in a shell, with `items` prompts in `prompts.jsonl`.
 #[track_caller]
 fn shell(folder: &Folder, items: usize, line: &str, variables: &[(&str, &str)]) {
     let service = Service::new(0.0, Duration::ZERO);
@@ -74,7 +75,7 @@ fn shell(folder: &Folder, items: usize, line: &str, variables: &[(&str, &str)]) 
 fn gnu_parallel_runs_the_shards() {
     let is_gnu = |output: Output| String::from_utf8_lossy(&output.stdout).contains("GNU parallel");
     if !Command::new("parallel").arg("--version").stdin(Stdio::null()).output().is_ok_and(is_gnu) {
-        println!("skipped: there is no GNU parallel here");
+        println!("skipped: GNU parallel is not installed");
         return;
     }
     let folder = Folder::new("parallel");
@@ -151,7 +152,7 @@ fn a_budget_stops_the_run_and_counts_earlier_runs() {
 fn answers_without_usage_count_with_a_guess() {
     let folder = Folder::new("guess");
     let (input, output) = (folder.file("in.jsonl"), folder.file("out.jsonl"));
-    let prompt = json!({"prompt": "x".repeat(4000)}).to_string() + "\n"; // about 1,000 tokens, and as many for the answer
+    let prompt = json!({"prompt": "x".repeat(4000)}).to_string() + "\n"; // a guess of 1,000 tokens, and as many for the answer
     fs::write(&input, prompt.repeat(10)).unwrap();
     let message = json!({"role": "assistant", "content": "hi"});
     let reply =

@@ -1,6 +1,7 @@
-//! The tool under load, against a server on real sockets: no item is lost or paid twice, memory is flat, shards share a quota.
+//! The batch tool under load, against a server on real sockets: no item is lost or paid for twice, memory use is constant, and
+//! shards share a quota.
 //!
-//! These tests take from seconds to minutes of real time, so they are ignored by `cargo test`; the gate runs them in release:
+//! These tests take from seconds to minutes of real time, so they are ignored by `cargo test`; `.ci/run` runs them with `--release`:
 //!
 //! ```sh
 //! cargo test --release -p holysheep-batch --test load -- --ignored --nocapture --test-threads 1
@@ -21,15 +22,15 @@ use tool::faulty::Service;
 use tool::quota;
 use tool::{Folder, batch, lines};
 
-/// How often the memory of a child is read.
+/// The interval at which the memory of a child is measured.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// How many times as long as in the gate.
+/// The length of the tests, as a multiple of their length in `.ci/run`.
 fn load() -> usize {
     env::var("LOAD").ok().map_or(1, |load| load.parse().unwrap())
 }
 
-/// Waits for a program; whether it succeeded, and the most memory that it had, in KiB.
+/// Waits for a program; returns whether it succeeded, and its peak memory in KiB.
 fn peak(mut child: Child) -> (bool, u64) {
     let status = format!("/proc/{}/status", child.id());
     let mut peak = 0;
@@ -44,7 +45,7 @@ fn peak(mut child: Child) -> (bool, u64) {
     }
 }
 
-/// Asserts that there is one line for each of so many items.
+/// Asserts that there is exactly one line for each of `items` items.
 #[track_caller]
 fn assert_once(lines: &[Value], items: usize) {
     let indexes: BTreeSet<_> = lines.iter().map(|line| line["index"].as_u64().unwrap()).collect();
@@ -56,8 +57,8 @@ fn quiet(command: &mut Command) -> Child {
 }
 
 #[test]
-#[ignore = "takes seconds of real time; the gate runs it"]
-fn of_many_requests_to_a_faulty_service_none_is_lost_and_none_repeated_once_answered() {
+#[ignore = "takes seconds of real time; .ci/run runs it"]
+fn no_request_to_a_faulty_service_is_lost_or_repeated_once_answered() {
     let items = 2000 * load();
     let folder = Folder::new("bad");
     let (input, output) = (folder.prompts(items), folder.file("out.jsonl"));
@@ -66,27 +67,27 @@ fn of_many_requests_to_a_faulty_service_none_is_lost_and_none_repeated_once_answ
     let mut command = batch(&service.url(), &input, &output);
     command.args(["--concurrency", "64", "--timeout", "1"]);
     let ended = command.output().unwrap();
-    let (books, lines) = (service.books(), lines(&output));
-    let answered: usize = books.answered.values().sum();
+    let (counts, lines) = (service.counts(), lines(&output));
+    let answered: usize = counts.answered.values().sum();
     let successes = lines.iter().filter(|line| line.get("answer").is_some()).count();
     println!(
         "{items} items in {:.0?}: {successes} succeeded, {answered} answers, {:?}",
         started.elapsed(),
-        books.failures
+        counts.failures
     );
     println!("{}", String::from_utf8_lossy(&ended.stderr));
     assert_eq!(lines.len(), items);
-    assert_eq!(answered, successes, "each answer was paid once");
-    assert!(books.answered.values().all(|answers| *answers == 1));
-    // A service that honours idempotency keys would answer none twice.
-    assert!(books.keys.len() == items && books.keys.values().all(|keys| keys.len() == 1));
+    assert_eq!(answered, successes, "each answer was paid for once");
+    assert!(counts.answered.values().all(|answers| *answers == 1));
+    // All attempts of an item have one idempotency key, so a service that honours keys answers none twice.
+    assert!(counts.keys.len() == items && counts.keys.values().all(|keys| keys.len() == 1));
     assert_once(&lines, items);
-    // 429s apart, an attempt fails with 24 %, so all six of an item fail once in 5,000.
+    // Apart from 429s, an attempt fails with a probability of 24 %, so all six attempts of an item fail once in 5,000 items.
     assert!(successes + items / 500 >= items);
 }
 
 #[test]
-#[ignore = "takes seconds of real time; the gate runs it"]
+#[ignore = "takes seconds of real time; .ci/run runs it"]
 fn memory_is_flat() {
     let peak_of = |items: usize, concurrency: &str| {
         let folder = Folder::new("memory");
@@ -105,7 +106,7 @@ fn memory_is_flat() {
 }
 
 #[test]
-#[ignore = "takes seconds of real time; the gate runs it"]
+#[ignore = "takes seconds of real time; .ci/run runs it"]
 fn five_hundred_requests_in_flight_need_little_memory() {
     const THREADS: usize = 512;
     let folder = Folder::new("threads");
@@ -113,13 +114,13 @@ fn five_hundred_requests_in_flight_need_little_memory() {
     let service = Service::new(0.0, Duration::from_millis(1000));
     let child = quiet(batch(&service.url(), &input, &output).args(["--concurrency", "512"]));
     let (ended, kib) = peak(child);
-    println!("{THREADS} in flight: {kib} KiB, most at a time {}", service.books().most);
-    assert!(ended && service.books().most == THREADS);
+    println!("{THREADS} in flight: {kib} KiB, most at a time {}", service.counts().most_in_flight);
+    assert!(ended && service.counts().most_in_flight == THREADS);
     assert!(kib <= 45 * 1024, "{kib} KiB");
 }
 
-/// Four processes share an input and a quota of 600 a minute; the seconds that each took, and the part of the quota that was
-/// used.
+/// Runs four processes that share an input and a quota of 600 a minute; returns the duration of each in seconds, sorted, and
+/// the used part of the quota.
 fn four_shards(name: &str, arguments: &[&str]) -> ([f64; 4], f64) {
     let items = 600 * load();
     let folder = Folder::new(name);
@@ -151,15 +152,15 @@ fn four_shards(name: &str, arguments: &[&str]) -> ([f64; 4], f64) {
 }
 
 #[test]
-#[ignore = "takes a minute of real time; the gate runs it"]
+#[ignore = "takes a minute of real time; .ci/run runs it"]
 fn four_processes_that_know_the_quota_end_together() {
     let (seconds, used) = four_shards("told", &["--rpm", "600"]);
     assert!(seconds[3] <= 1.3 * seconds[0] && used >= 0.95);
 }
 
 #[test]
-#[ignore = "takes two minutes of real time; the gate runs it"]
-fn four_processes_that_do_not_know_it_complete_the_input() {
-    // How evenly they share depends on how many 429s each of them gets, which are few in a minute: no bound here.
+#[ignore = "takes two minutes of real time; .ci/run runs it"]
+fn four_processes_that_do_not_know_the_quota_complete_the_input() {
+    // There is no bound for fairness: it depends on the number of 429s that each process gets, and in a minute these are few.
     four_shards("untold", &[]);
 }

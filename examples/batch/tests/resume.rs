@@ -1,4 +1,4 @@
-//! What counts as done, and how an output is continued.
+//! Resuming: which items count as done, how an output is repaired and continued, and which outputs are refused.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that fails panics")]
 
 mod tool;
@@ -34,17 +34,17 @@ fn a_torn_or_unfinished_last_line_is_repaired() {
         ((0..5).map(|item| line(item) + "\n").collect(), 0),
     ] {
         fs::write(&output, &before).unwrap();
-        let already = service.books().requests;
+        let already = service.counts().requests;
         let mut command = batch(&service.url(), &input, &output);
         command.arg("--resume");
         ends(command, 0);
         assert_complete(&lines(&output), 5);
-        assert_eq!(service.books().requests - already, asked, "{before}");
+        assert_eq!(service.counts().requests - already, asked, "{before}");
     }
 }
 
 #[test]
-fn killed_at_any_moment_it_repeats_only_the_requests_in_flight() {
+fn after_a_kill_only_requests_in_flight_are_repeated() {
     const KILLS: usize = 50;
     const ITEMS: usize = 1000;
     const CONCURRENCY: usize = 8;
@@ -57,7 +57,7 @@ fn killed_at_any_moment_it_repeats_only_the_requests_in_flight() {
         command.args(["--resume", "--timeout", "0.3", "--concurrency", &CONCURRENCY.to_string()]);
         command.stderr(Stdio::null());
         let mut child = command.spawn().unwrap();
-        let some = service.books().requests + fastrand::usize(..2 * ITEMS / KILLS);
+        let some = service.counts().requests + fastrand::usize(..2 * ITEMS / KILLS);
         service.wait_for(some, || child.try_wait().unwrap().is_some());
         killed += usize::from(child.try_wait().unwrap().is_none());
         child.kill().unwrap();
@@ -67,12 +67,12 @@ fn killed_at_any_moment_it_repeats_only_the_requests_in_flight() {
     command.args(["--resume", "--timeout", "0.3"]);
     ends(command, 0);
     assert_complete(&lines(&output), ITEMS);
-    let answers: usize = service.books().answered.values().sum();
+    let answers: usize = service.counts().answered.values().sum();
     assert!(killed > 0 && answers <= ITEMS + CONCURRENCY * killed, "{answers} answers after {killed} kills");
 }
 
 #[test]
-fn failed_items_are_sent_again_if_asked_and_have_one_line() {
+fn failed_items_are_resent_on_request_and_have_one_line() {
     let folder = Folder::new("failed");
     let (input, output) = (folder.prompts(20), folder.file("out.jsonl"));
     let server = Server::script((0..20).map(|call| if call % 2 == 0 { status(400) } else { ok("early") }));
@@ -146,7 +146,7 @@ fn a_run_that_cannot_start_says_why_and_changes_nothing() {
     fails(batch(&url, &folder.file("missing"), &output), "can't read");
     fails(batch(&url, &folder.0, &output), "is a directory");
     let mut keyless = call(&output, &[]);
-    // This computer's services need no key; nothing is sent to this one.
+    // A loopback service would need no key. Nothing is sent to this host.
     keyless.env_remove("HOLYSHEEP_API_KEY").env("HOLYSHEEP_BASE_URL", "https://service.example/v1");
     fails(keyless, "HOLYSHEEP_API_KEY: is not set; give the key for service.example");
     assert!(!output.exists());
@@ -183,7 +183,7 @@ fn refusal() -> Reply {
 }
 
 #[test]
-fn answers_are_flagged_and_fail_where_asked() {
+fn answers_are_flagged_and_fail_as_configured() {
     for format in ["native", "openai"] {
         let folder = Folder::new(&format!("flags-{format}"));
         let (input, output) = (folder.prompts(6), folder.file("out.jsonl"));
@@ -252,7 +252,7 @@ fn answers_are_flagged_and_fail_where_asked() {
 }
 
 #[test]
-fn an_answer_that_is_not_json_fails_where_json_was_asked_for() {
+fn an_answer_that_is_not_json_fails_where_json_was_requested() {
     let folder = Folder::new("json");
     let asks = json!({"prompt": "a", "response_format": {"type": "json_object"}});
     let input = folder.input(&[asks.clone(), asks.clone(), asks, json!({"prompt": "b"})]);
@@ -282,7 +282,7 @@ fn an_answer_that_is_not_json_fails_where_json_was_asked_for() {
 }
 
 #[test]
-fn other_settings_than_before_are_warned_of() {
+fn changed_settings_cause_a_warning() {
     let folder = Folder::new("settings");
     let (input, output) = (folder.prompts(4), folder.file("out.jsonl"));
     let service = Service::new(0.0, Duration::ZERO);
@@ -308,7 +308,7 @@ fn other_settings_than_before_are_warned_of() {
 }
 
 #[test]
-fn a_corrected_line_is_sent_with_retry_failed_which_is_named() {
+fn a_corrected_line_needs_retry_failed_and_the_error_names_it() {
     let folder = Folder::new("corrected");
     let (input, output) = (folder.prompts(3), folder.file("out.jsonl"));
     let good = fs::read_to_string(&input).unwrap();
@@ -342,7 +342,7 @@ fn an_output_cut_at_any_byte_is_continued() {
         let first = complete.iter().position(|byte| *byte == b'\n').unwrap() + 1;
         for cut in 0..complete.len() {
             fs::write(&output, &complete[..cut]).unwrap();
-            // A line that only lacks its newline is complete.
+            // A line without its newline is complete.
             let done = usize::from(cut + 1 >= first) + usize::from(cut + 1 == complete.len());
             let out = call(&["--dry-run"], 0);
             assert!(out.starts_with(&format!("{} items", 2 - done)), "{format} {cut}: {out}");
@@ -351,7 +351,7 @@ fn an_output_cut_at_any_byte_is_continued() {
                 assert_eq!(lines(&output).len(), 2, "{format} {cut}");
             }
         }
-        // Numbers that are torn inside.
+        // Lines that are torn inside a number.
         let text = String::from_utf8(complete).unwrap();
         for torn in ["0.", "1e", "1e-", "-", "1.5e"] {
             let Some((before, _)) =
@@ -366,7 +366,7 @@ fn an_output_cut_at_any_byte_is_continued() {
 }
 
 #[test]
-fn another_file_is_left_alone_even_if_it_is_torn() {
+fn a_foreign_file_is_not_modified_even_if_its_last_line_is_torn() {
     let folder = Folder::new("foreign");
     let (input, output) = (folder.prompts(1), folder.file("out.jsonl"));
     for other in ["{\"prompt\": \"torn", "{\"id\":1,\"prompt\":\"torn", "not JSON", "[", "{\"answer\":1,"] {

@@ -1,4 +1,4 @@
-//! When a run stops early, and what it leaves behind.
+//! Early stops of a run: permanent failures, signals and closed outputs, and the output that they leave.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that fails panics")]
 
 mod tool;
@@ -48,7 +48,7 @@ fn a_mistake_in_all_items_stops_the_run() {
 }
 
 #[test]
-fn a_service_that_fails_for_good_in_mid_run_stops_it() {
+fn a_permanent_failure_in_mid_run_stops_the_run() {
     let limit = status(403).json(&json!({"error": {"message": "Key limit exceeded"}}));
     let login = status(200).header("content-type", "text/html").body("<html><title>Log in</title></html>");
     for (name, reply, says) in [
@@ -104,7 +104,7 @@ fn a_service_that_never_answers_ends_the_run_and_the_cause_is_named() {
     let folder = Folder::new("never");
     let (input, output) = (folder.prompts(20), folder.file("out.jsonl"));
     let server = Server::always(status(500));
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap(); // closed at once
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap(); // nothing listens here
     for (url, why) in [
         (server.url(), "last failure: status 500"),
         (format!("http://{nobody}/v1"), "last failure: can't connect to 127.0.0.1"),
@@ -118,7 +118,7 @@ fn a_service_that_never_answers_ends_the_run_and_the_cause_is_named() {
         );
         assert!(!err.contains(" 0 requests"), "{err}");
     }
-    // One answer, and it waits as long as it takes.
+    // After a first answer, the run waits through the outage.
     let server = Server::script(
         [ok("hi")].into_iter().chain((0..2).map(|_| status(500))).chain((0..99).map(|_| ok("hi"))),
     );
@@ -223,7 +223,7 @@ fn a_closed_output_stops_the_run_and_a_closed_stderr_does_not() {
     assert_complete(&lines(&output), 2000);
 }
 
-/// The tool started by a shell that runs this first.
+/// The tool, started by a shell after a setup command.
 fn after(setup: &str, command: &Command) -> Command {
     let mut shell = Command::new("sh");
     shell
@@ -254,7 +254,7 @@ fn a_signal_that_is_ignored_at_the_start_stays_ignored() {
 }
 
 #[test]
-fn too_few_open_files_are_warned_of() {
+fn too_few_open_files_cause_a_warning() {
     let folder = Folder::new("files");
     let (input, output) = (folder.prompts(2), folder.file("out.jsonl"));
     let server = Server::always(ok("hi"));

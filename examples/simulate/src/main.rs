@@ -1,9 +1,9 @@
-//! Simulates many clients of one service through an outage, with three ways to retry; prints a table, draws a picture.
+//! Simulates many clients of one service during an outage, with three retry policies; prints a table and draws a chart.
 //!
 //! cargo run --release -p holysheep-simulate -- --clients 20 --svg simulation.svg
 //!
-//! The threads of a client begin a new call when one was given up, so that a policy which loses many calls doesn't look as
-//! if it needed little. All chance is seeded: the same arguments give the same figures.
+//! The threads of a client start a new call after one was given up, because otherwise a policy that loses many calls would
+//! seem to cause little load. All randomness is seeded: the same arguments give the same figures.
 
 mod picture;
 mod world;
@@ -18,14 +18,14 @@ use world::{Policy, Report, Scenario, Trouble};
 const HELP: &str = "\
 Many clients of one service, through an outage, in virtual time.
 
-  --clients N     processes that don't know of each other [20]
-  --threads N     threads of each, which begin a call when their last one has ended [8]
+  --clients N     processes that share the quota without knowing of each other [20]
+  --threads N     threads of each process; each starts a call when its last one has ended [8]
   --quota X       calls a second that the service lets through [50]
   --burst X       calls that it lets through at once after a pause [50]
   --outage A-B    seconds in which it answers 503 [60-120]
   --seconds N     length of the simulation [300]
-  --seed N        the same seed gives the same picture [1]
-  --svg FILE      where to draw the load over time [no picture]";
+  --seed N        the same seed gives the same results [1]
+  --svg FILE      the file for a chart of the load over time [no chart]";
 
 struct Options {
     scenario: Scenario,

@@ -1,4 +1,4 @@
-//! Draws the load over time, one panel a policy, all with one scale.
+//! Draws the load over time as an SVG chart, with one panel for each policy and a common scale.
 
 use std::error::Error;
 
@@ -11,7 +11,7 @@ use crate::world::{Report, Scenario};
 const SIZE: (u32, u32) = (960, 760);
 const HEAD: u32 = 64;
 
-/// Dark on light, and distinguishable without colours: the successes are the darker area.
+/// The colours are distinguishable in greyscale too: the successes are the darker area.
 const INK: RGBColor = RGBColor(40, 40, 48);
 const FAINT: RGBColor = RGBColor(120, 120, 130);
 const SENT: RGBColor = RGBColor(238, 174, 120);
@@ -80,7 +80,7 @@ fn panel<B: DrawingBackend>(
     Ok(())
 }
 
-/// One value a second as an area with steps, because that is what was counted.
+/// An area with steps, because the values are counts by second.
 fn steps<B: DrawingBackend>(
     chart: &mut Panel<'_, B>,
     counts: &[u32],
@@ -125,7 +125,7 @@ fn legend<B: DrawingBackend>(
     area.draw(&Text::new("quota", (388, 38), text)).map_err(drawing_error)
 }
 
-/// A drawing error, without the parts that borrow from the picture.
+/// Converts a drawing error, which borrows from the chart, to its text.
 fn drawing_error(error: impl std::fmt::Display) -> Failure {
     error.to_string().into()
 }

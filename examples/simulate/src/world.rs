@@ -1,4 +1,4 @@
-//! Clients and a service in virtual time, with the crate's real handler and backoff.
+//! Simulates clients and a service in virtual time, with the crate's real handler and backoff.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -7,19 +7,19 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 use holysheep::{AdaptiveConfig, AdaptiveHandler, Admission, Outcome, Permit, RetryConfig, Tries};
 
-/// What is simulated.
+/// The parameters of a simulation.
 #[derive(Debug, Clone)]
 pub(crate) struct Scenario {
-    /// Processes that don't know of each other.
+    /// Processes that share the quota without knowing of each other.
     pub(crate) clients: usize,
-    /// Threads of each, which begin a call as soon as their last one has ended, well or not.
+    /// Threads of each client. Each starts a call as soon as its last one has succeeded or was given up.
     pub(crate) threads: usize,
-    /// Calls a second that the service lets through, and how many at once after a pause.
+    /// Calls a second that the service accepts, and how many at once after a pause.
     pub(crate) quota: f64,
     pub(crate) burst: f64,
     pub(crate) trouble: Option<Trouble>,
     pub(crate) length: Duration,
-    /// By how much a thread that sleeps wakes too late, at most.
+    /// The longest delay with which a sleeping thread wakes.
     pub(crate) late: Duration,
     pub(crate) seed: u64,
 }
@@ -29,11 +29,11 @@ pub(crate) struct Scenario {
 pub(crate) struct Trouble {
     pub(crate) from: Duration,
     pub(crate) to: Duration,
-    /// Refuses with 429 and this Retry-After; fails with 503 if there is none.
+    /// The Retry-After of the 429s that the service sends. `None`: it sends 503s instead.
     pub(crate) asks: Option<Duration>,
 }
 
-/// How the clients behave.
+/// The retry behaviour of the clients.
 #[derive(Debug, Clone)]
 pub(crate) struct Policy {
     pub(crate) name: &'static str,
@@ -44,15 +44,15 @@ pub(crate) struct Policy {
 /// The results of a run.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Report {
-    /// By second: requests that reached the service, and those that it answered with success.
+    /// For each second: requests that reached the service, and successful answers.
     pub(crate) sent: Vec<u32>,
     pub(crate) done: Vec<u32>,
     /// Calls that were given up.
     pub(crate) lost: u64,
-    /// Requests that were refused for their rate, and that failed.
+    /// Requests that were answered with 429, and with 503.
     pub(crate) refused: u64,
     pub(crate) failed: u64,
-    /// From the beginning of each call to its success, sorted.
+    /// The time from the start of each successful call to its end, sorted.
     pub(crate) times: Vec<Duration>,
     /// Successes by client.
     pub(crate) shares: Vec<u64>,
@@ -67,7 +67,7 @@ impl Report {
         self.shares.iter().sum()
     }
 
-    /// The time within which this part of the successful calls had ended.
+    /// A percentile of the times of successful calls; `part` is from 0 to 1.
     pub(crate) fn time(&self, part: f64) -> Duration {
         let index = (self.times.len().saturating_sub(1) as f64 * part) as usize;
         self.times.get(index).copied().unwrap_or_default()
@@ -96,12 +96,12 @@ enum Event {
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Answer {
     Success,
-    /// A 429, with what its Retry-After asks.
+    /// A 429 with its Retry-After.
     Refusal(Option<Duration>),
     Failure,
 }
 
-/// What is to come, in the order of time; the number makes the order definite.
+/// A scheduled event of a client: time, sequence number, client, event. The sequence number makes the order unique.
 struct Due(Duration, u64, usize, Event);
 
 struct World<'a> {
@@ -113,7 +113,7 @@ struct World<'a> {
     clients: Vec<Client>,
     due: BinaryHeap<Reverse<Due>>,
     scheduled: u64,
-    /// Calls that the service would let through at once, at that time.
+    /// The service's token bucket: its level, and the time of that level.
     bucket: (f64, Duration),
     report: Report,
 }
@@ -173,7 +173,7 @@ impl World<'_> {
         self.look(client);
     }
 
-    /// Sends what may go, and plans to look again when more may go.
+    /// Sends the queued calls that the handler admits, and schedules the next check for the others.
     fn look(&mut self, client: usize) {
         while !self.clients[client].queue.is_empty() {
             let wait = match self.clients[client].handler.admit(self.start + self.now) {
@@ -198,7 +198,7 @@ impl World<'_> {
     fn send(&mut self, client: usize, call: Call, permit: Permit) {
         self.report.sent[self.now.as_secs() as usize] += 1;
         let answer = self.serve();
-        // A success takes as long as a short answer of a model, everything else is quick.
+        // A success takes as long as a short answer of a model; refusals and failures are quick.
         let longest = if answer == Answer::Success { 1.2 } else { 0.1 };
         let takes = Duration::from_secs_f64(longest * (0.3 + 0.7 * self.random.f64()));
         self.schedule(takes, client, Event::Answer(call, permit, answer));

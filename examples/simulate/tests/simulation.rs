@@ -1,5 +1,5 @@
-//! The handler's figures in the simulation of `examples/simulate`, in virtual time.
-#![allow(clippy::panic, reason = "a failed assumption must fail the test")]
+//! Bounds for the adaptive handler's results in the simulation of `examples/simulate`.
+#![allow(clippy::panic, reason = "a test that can't continue must fail")]
 
 #[path = "../src/world.rs"]
 mod world;
@@ -64,7 +64,7 @@ fn of_two_processes_on_one_quota_neither_starves() {
             Scenario { clients: 2, quota: 20.0, burst: 20.0, length: secs(600), ..saturated(seed) };
         let scenario = Scenario { threads: 16, ..scenario };
         let report = simulate(&scenario);
-        // Jain's index of the two shares, with the bound that fixed windows have too.
+        // Jain's fairness index of the two shares.
         let squares: f64 = report.shares.iter().map(|share| part(*share, report.successes()).powi(2)).sum();
         assert!(1.0 / (2.0 * squares) >= 0.8, "seed {seed}: {:?}", report.shares);
         assert!(part(report.refused, report.successes()) <= 0.03 && report.lost == 0);

@@ -1,4 +1,4 @@
-//! Shows progress while a run lasts: a bar on a terminal, elsewhere a line every 30 seconds. Ends a run that a service never
+//! Shows the progress of a run: a bar on a terminal, elsewhere a line every 30 seconds. Stops a run whose service never
 //! answers.
 
 use std::fmt::Write as _;

@@ -1,14 +1,14 @@
-//! What the client's events tell of the service: attempts, the last failure, how long it asks to wait.
+//! The state of the service as seen in the client's events: attempts, the last failure, and the wait that it requests.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use holysheep::Event;
 
-/// Longer waits than any backoff were asked for by the service.
+/// A wait longer than this exceeds any backoff, so the service must have requested it.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
 
-/// Clones share what they know.
+/// Clones share their state.
 #[derive(Clone, Default)]
 pub(crate) struct Service(Arc<Mutex<State>>);
 

@@ -15,7 +15,7 @@ use crate::report::tally::Tally;
 /// Kinds of failures that the text lists.
 const KINDS_LISTED: usize = 5;
 
-/// What is told at the end.
+/// The facts of the summary.
 pub(crate) struct Summary<'a> {
     pub(crate) job: &'a Job,
     pub(crate) stop: Option<&'a Stop>,

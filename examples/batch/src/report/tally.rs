@@ -85,7 +85,7 @@ impl Tally {
         total.saturating_sub(self.finished() + self.skipped)
     }
 
-    /// The time that so many items take at the rate so far.
+    /// The time that this many items take at the rate so far.
     pub(crate) fn time_for(&self, items: usize) -> Option<Duration> {
         Duration::try_from_secs_f64(items as f64 * 60.0 / self.per_minute()).ok()
     }

@@ -1,4 +1,4 @@
-//! Runs the tool as a program, and reads what it wrote.
+//! Runs the batch tool as a program and reads its output, for all tests.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
 #[path = "../../../../tests/support/faulty.rs"]
@@ -15,7 +15,7 @@ use std::{env, fs, process};
 
 use serde_json::Value;
 
-/// The program.
+/// The path of the program.
 pub(crate) const TOOL: &str = env!("CARGO_BIN_EXE_batch");
 
 /// A directory for one test, removed at its end.
@@ -41,7 +41,7 @@ impl Folder {
         path
     }
 
-    /// An input of so many prompts, each its own index.
+    /// An input of `count` prompts; each prompt is its own index.
     pub(crate) fn prompts(&self, count: usize) -> PathBuf {
         let lines: String =
             (0..count).map(|item| format!("{{\"id\":\"i{item}\",\"prompt\":\"{item}\"}}\n")).collect();
@@ -72,7 +72,7 @@ pub(crate) fn lines(path: &Path) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// Asserts that each of so many prompts has one line, with its own answer.
+/// Asserts that each of `count` prompts has exactly one line, with its own answer.
 #[track_caller]
 pub(crate) fn assert_complete(lines: &[Value], count: usize) {
     let by_index: BTreeMap<u64, &Value> =
@@ -85,7 +85,7 @@ pub(crate) fn assert_complete(lines: &[Value], count: usize) {
     }
 }
 
-/// Runs a program, which has to end with this status; returns what it wrote to standard output and standard error.
+/// Runs a program and asserts its exit status; returns its standard output and standard error.
 #[track_caller]
 pub(crate) fn ends(mut command: Command, status: i32) -> (String, String) {
     let Output { status: ended, stdout, stderr } = command.output().unwrap();
@@ -95,7 +95,7 @@ pub(crate) fn ends(mut command: Command, status: i32) -> (String, String) {
     (out, err)
 }
 
-/// Runs a program, which has to end with status 2 and this message.
+/// Runs a program and asserts that it fails with status 2 and this message.
 #[track_caller]
 pub(crate) fn fails(command: Command, says: &str) {
     let (_, err) = ends(command, 2);
