@@ -210,6 +210,7 @@ impl Transport {
                 excerpt: String::new(),
                 request_id: headers.request_id,
                 source: source.into(),
+                target: None,
             }),
             (_, error) => Err(self.failures.error(error, Phase::Waiting, limits)),
         }
@@ -341,6 +342,7 @@ fn unrequested_coding(status: u16, headers: &Headers, coding: &str) -> Result<Ht
         request_id: headers.request_id.clone(),
         source: format!("the server compressed the answer although compression was not requested; {remedy}")
             .into(),
+        target: None,
     })
 }
 
