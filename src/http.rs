@@ -2,6 +2,8 @@
 
 mod answer_headers;
 pub(crate) mod body;
+#[cfg(any(feature = "rustls", feature = "native-tls"))]
+mod client_cert;
 mod connection;
 mod connections;
 mod connector;

@@ -120,8 +120,9 @@ impl Transport {
             .max_idle_age(MAX_IDLE_AGE)
             .proxy(endpoint.proxy(options)?);
         #[cfg(any(feature = "rustls", feature = "native-tls"))]
-        let config = config.tls_config(crate::http::tls::config(endpoint.roots.as_deref())?);
+        let config = config.tls_config(crate::http::tls::config(&endpoint)?);
         let base = endpoint.uri()?;
+        let has_client_cert = endpoint.client_cert.is_some();
         let Endpoint { base: address, query, headers: RequestHeaders { secrets, .. }, .. } = endpoint;
         let dns = DnsCache::new(clock.clone(), cancel.clone(), options.connect_timeout);
         let connector = HttpConnector::new(dns, Arc::clone(&secrets));
@@ -140,6 +141,7 @@ impl Transport {
             failures: FailureContext {
                 host: Arc::from(address.authority),
                 connect_timeout: options.connect_timeout,
+                has_client_cert,
                 cancel,
             },
         })
