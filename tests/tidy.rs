@@ -355,3 +355,21 @@ fn tests_that_need_files_from_outside_the_repository_are_ignored() {
         assert_eq!(reads, ignores, "{} reads files from outside the repository", source.path);
     }
 }
+
+/// The limits page names constants and tests; they must exist where it says.
+#[test]
+fn the_limits_page_names_constants_and_tests_that_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = fs::read_to_string(root.join("docs/limits.md")).unwrap();
+    let all: String = ["src", "tests"].into_iter().flat_map(sources).map(|source| source.whole).collect();
+    let mut rows = 0;
+    for row in page.lines().filter(|line| line.contains("` in `")) {
+        let quoted: Vec<&str> = row.split('`').skip(1).step_by(2).collect();
+        let [.., constant, file, test] = quoted[..] else { panic!("incomplete row: {row}") };
+        let code = fs::read_to_string(root.join(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
+        assert!(code.contains(&format!("const {constant}:")), "{constant} is not in {file}");
+        assert!(all.contains(&format!("fn {test}(")), "there is no test {test}");
+        rows += 1;
+    }
+    assert!(rows > 20, "only {rows} rows were recognised");
+}
