@@ -2,12 +2,14 @@
 //! outcomes.
 
 mod call;
+mod change;
 mod config;
 mod controller;
 mod latencies;
 mod registry;
 mod request;
 mod state;
+mod stream_place;
 mod wait_queue;
 
 use std::fmt;
@@ -15,15 +17,17 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 pub use call::CallError;
+pub(crate) use change::{Change, Learned};
 pub use config::AdaptiveConfig;
 pub use controller::RefusalCause;
 pub(crate) use registry::HandlerRegistry;
 pub(crate) use request::{AcquireRequest, Acquired};
-pub(crate) use state::Change;
 pub use state::{Snapshot, Tries};
+pub(crate) use stream_place::StreamPlace;
 
 use crate::error::{Reason, Result};
 use crate::policy::backoff::RetryConfig;
+use crate::policy::concurrency::Reader;
 use crate::policy::outcome::{Admitted, Outcome};
 use crate::runtime::cancel::Cancel;
 use crate::runtime::clock::Clock;
@@ -43,7 +47,8 @@ const FULL_RETRY_INTERVAL: Duration = Duration::from_millis(100);
 ///
 /// * **Too many calls in flight.** The call was refused while more calls were in flight than with nearly all granted
 ///   ones. Their number becomes a cap. Now and then the cap is raised by one, and lowered again if that leads to a
-///   refusal. Timeouts lower it too.
+///   refusal. Timeouts lower it too. A call waits at the cap for half a minute at most. A stream of a client counts
+///   until its end, as long as it is read.
 /// * **Chance.** A limit that has just refused a call can't grant several calls a moment later; a server that refuses
 ///   at random can. If refusals don't depend on the rate, the handler sends a volley of four calls at once. After three
 ///   volleys without a failure it ignores such refusals and returns to the former rate. A failed volley costs up to
@@ -67,8 +72,10 @@ const FULL_RETRY_INTERVAL: Duration = Duration::from_millis(100);
 ///
 /// Limitations: each process learns on its own, and a faster one keeps its lead for some minutes. With 15 % random
 /// refusals, 60 % of the capacity is used. If half of all calls fail with a 503, the handler slows down to a third and
-/// needs two minutes to recover. [`snapshot`](AdaptiveHandler::snapshot) and the log show the assumed cause of the last
-/// refusals.
+/// needs two minutes to recover.
+///
+/// [`snapshot`](AdaptiveHandler::snapshot) shows the assumed cause of the last refusals, and what is limited because of
+/// it. A line of the log, of level `info`, shows the same whenever it changes.
 ///
 /// The handler also works without this crate's client: acquire a permit, make the call, record its outcome.
 ///
@@ -167,13 +174,17 @@ impl AdaptiveHandler {
     }
 
     /// Like [`record`](AdaptiveHandler::record), and returns what changed.
-    pub(crate) fn record_outcome(&self, now: Instant, mut permit: Permit, outcome: &Outcome) -> Change {
+    pub(crate) fn record_outcome(&self, now: Instant, permit: Permit, outcome: &Outcome) -> Change {
+        self.learn(now, permit, outcome, None)
+    }
+
+    fn learn(&self, now: Instant, mut permit: Permit, outcome: &Outcome, reader: Option<Reader>) -> Change {
         if !Arc::ptr_eq(&permit.shared, &self.shared) {
             return Change::default();
         }
         permit.recorded = true;
         let mut inner = lock(&self.shared.inner);
-        let change = inner.state.record(now, &permit.call, outcome);
+        let change = inner.state.record(now, &permit.call, outcome, reader);
         inner.queue.notify_head();
         drop(inner);
         if let Some(learned) = change.learned {
@@ -225,7 +236,10 @@ impl AdaptiveHandler {
 
     /// Returns the handler's counters and current limits.
     pub fn snapshot(&self) -> Snapshot {
-        let inner = lock(&self.shared.inner);
+        let mut inner = lock(&self.shared.inner);
+        if let Some(controller) = inner.state.controller() {
+            controller.concurrency.release_unread(self.shared.clock.now());
+        }
         inner.state.snapshot(inner.queue.len() + inner.waiting_in_batches)
     }
 
@@ -408,8 +422,38 @@ mod tests {
         assert_eq!(change.breaker, None);
         assert_eq!(change.rate_per_minute, handler.snapshot().rate_per_minute);
         assert!(change.rate_per_minute.is_some());
-        let learned = change.learned.unwrap().to_string();
-        assert_eq!(learned, "the last refusals are attributed to a rate limit; no limit on calls in flight");
+        let learned = change.learned.unwrap();
+        assert_eq!(learned.rate_per_minute, change.rate_per_minute);
+        assert_eq!(learned.refused_for, Some(RefusalCause::Rate));
+    }
+
+    #[test]
+    fn a_limit_that_is_lifted_on_admission_is_reported_with_the_next_outcome() {
+        let handler = AdaptiveHandler::new(AdaptiveConfig::default().seed(1));
+        let mut now = Clock::system().now();
+        let admit = |now: &mut Instant| loop {
+            match handler.admit(*now) {
+                Admission::Go(permit) => return permit,
+                Admission::Wait(wait) | Admission::Open { retry_in: wait } => *now += wait,
+            }
+        };
+        handler.record(now, admit(&mut now), Outcome::success());
+        handler.record(now, admit(&mut now), Outcome::throttled());
+        let is_limited = || handler.snapshot().rate_per_minute.is_some();
+        assert!(is_limited());
+        // Once more bare 503s came than are forgiven, a volley begins. It ends when a call asks for admission.
+        let change = (0..100).find_map(|_| {
+            handler.record(now, admit(&mut now), Outcome::failed().status(503));
+            let volley = [admit(&mut now), admit(&mut now)];
+            now += Duration::from_secs(1);
+            let last = admit(&mut now);
+            let is_lifted = !is_limited();
+            let change = handler.record_outcome(now, last, &Outcome::success());
+            volley.into_iter().for_each(|permit| handler.record(now, permit, Outcome::success()));
+            is_lifted.then_some(change)
+        });
+        let learned = change.unwrap().learned.unwrap();
+        assert_eq!((learned.refused_for, learned.rate_per_minute), (Some(RefusalCause::Chance), None));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The client: its calls, and clones of it with other options.
 
+mod answer;
 pub(crate) mod batch;
 mod call;
 mod call_key;
@@ -115,8 +116,7 @@ impl Client {
     pub fn chat(&self, request: &ChatRequest) -> Result<ChatResponse> {
         let mut call = self.begin_chat(request)?;
         let send = |sent: &HttpRequest<'_>| self.send_chat(request, sent);
-        let Attempt { result, meta } =
-            self.core.complete(&mut call, send, |response| response.usage.as_ref());
+        let Attempt { result, meta } = self.core.complete(&mut call, send);
         result.map(|response| response.with_meta(meta))
     }
 
@@ -144,8 +144,7 @@ impl Client {
     pub fn embeddings(&self, request: &EmbeddingRequest) -> Result<EmbeddingResponse> {
         let mut call = self.begin_embeddings(request)?;
         let send = |sent: &HttpRequest<'_>| self.send_embeddings(request, sent);
-        let Attempt { result, meta } =
-            self.core.complete(&mut call, send, |response| response.usage.as_ref());
+        let Attempt { result, meta } = self.core.complete(&mut call, send);
         result.map(|response| EmbeddingResponse { meta, ..*response })
     }
 
@@ -156,7 +155,7 @@ impl Client {
     pub fn models(&self) -> Result<Vec<Model>> {
         let decode = |response: &HttpResponse| self.options.decoder.decode_list(response, "data");
         let mut call = self.core.begin(self.spec(NO_MODEL, MODELS, None));
-        self.core.call(&mut call, decode).result.map(ModelList::into_vec)
+        self.core.call(&mut call, decode).map(ModelList::into_vec)
     }
 
     /// Checks whether the service accepts the key: requests the list of models, with one attempt and at most 5 s.
@@ -175,7 +174,7 @@ impl Client {
             self.options.deadline.map_or(VALIDATION_DEADLINE, |deadline| deadline.min(VALIDATION_DEADLINE));
         let once = self.with_retry(RetryConfig::default().max_retries(0)).with_deadline(Some(deadline));
         let check = |response: &HttpResponse| once.options.decoder.check(response);
-        once.core.call(&mut once.core.begin(once.spec(NO_MODEL, MODELS, None)), check).result
+        once.core.call(&mut once.core.begin(once.spec(NO_MODEL, MODELS, None)), check)
     }
 
     /// Sends a GET to a path below the base URL, for endpoints that have no method here.
@@ -303,7 +302,7 @@ impl Client {
     /// `path` begins with a slash and stays below the base URL.
     fn exchange<R: DeserializeOwned>(&self, path: &str, body: Option<Vec<u8>>) -> Result<R> {
         let decode = |response: &HttpResponse| self.options.decoder.decode_any(response);
-        self.core.call(&mut self.core.begin(self.spec(NO_MODEL, path, body)), decode).result
+        self.core.call(&mut self.core.begin(self.spec(NO_MODEL, path, body)), decode)
     }
 
     fn begin_chat<'a>(&self, request: &'a ChatRequest) -> Result<Call<'a>> {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 pub use self::function::{Retry, retry, retry_if};
 pub(crate) use self::retrier::{CallState, Failure, Retrier, Step};
-use crate::adaptive::{AcquireRequest, Acquired, AdaptiveHandler, Change, Permit, Tries};
+use crate::adaptive::{AcquireRequest, Acquired, AdaptiveHandler, Change, Permit, StreamPlace, Tries};
 use crate::error::{Error, Result};
 use crate::limits::RateLimits;
 use crate::meta::{Attempt, Meta};
@@ -27,6 +27,19 @@ pub(crate) trait Operation {
 
     /// Classifies a failure.
     fn classify(&mut self, error: &Self::Error) -> Classification;
+
+    /// The tokens that a success used, where the answer tells it.
+    fn tokens(&self, _output: &Self::Output) -> Option<u64> {
+        None
+    }
+
+    /// The inactivity timeout of a success whose answer is still arriving.
+    fn inactivity_timeout(&self, _output: &Self::Output) -> Option<Duration> {
+        None
+    }
+
+    /// Takes the place of such a call among those in flight.
+    fn hold(&self, _output: &mut Self::Output, _place: StreamPlace) {}
 
     /// Is called with what happens between attempts.
     fn observe(&mut self, _state: &CallState, _progress: Progress<'_, Self::Error>) {}
@@ -125,9 +138,8 @@ impl RetryLoop<'_> {
         let Attempt { result, mut meta } = operation.attempt(&call.state);
         let now = self.clock.now();
         let step = match result {
-            Ok(value) => {
-                let outcome = Outcome::success().limits(meta.rate_limits);
-                self.record(now, call, operation, Some(permit), Some(outcome));
+            Ok(mut value) => {
+                self.record_success(now, call, operation, permit, &mut value, meta.rate_limits);
                 Step::Done(Ok(value))
             }
             Err(error) => self.after_failure(now, call, operation, Some(permit), error, meta.rate_limits),
@@ -174,6 +186,25 @@ impl RetryLoop<'_> {
         }
     }
 
+    /// Records a success. The call stays in flight if its answer is still arriving.
+    fn record_success<O: Operation>(
+        &self,
+        now: Instant,
+        call: &Retrier<O::Error>,
+        operation: &mut O,
+        permit: Permit,
+        value: &mut O::Output,
+        limits: RateLimits,
+    ) {
+        let outcome = Outcome { limits, tokens: operation.tokens(value), ..Outcome::success() };
+        let Some(timeout) = operation.inactivity_timeout(value) else {
+            return self.record(now, call, operation, Some(permit), Some(outcome));
+        };
+        let (change, place) = self.handler.record_stream(now, permit, &outcome, timeout);
+        self.observe_change(call, operation, change);
+        operation.hold(value, place);
+    }
+
     /// Records the failure of the attempt, and decides on the next step.
     fn after_failure<O: Operation>(
         &self,
@@ -213,6 +244,10 @@ impl RetryLoop<'_> {
     ) {
         let (Some(permit), Some(outcome)) = (permit, outcome) else { return };
         let change = self.handler.record_outcome(now, permit, &outcome);
+        self.observe_change(call, operation, change);
+    }
+
+    fn observe_change<O: Operation>(&self, call: &Retrier<O::Error>, operation: &mut O, change: Change) {
         if change != Change::default() {
             operation.observe(&call.state, Progress::Learned(change));
         }

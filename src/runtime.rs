@@ -4,3 +4,4 @@ pub(crate) mod background;
 pub(crate) mod cancel;
 pub(crate) mod clock;
 pub(crate) mod sync;
+pub(crate) mod thread_number;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use holysheep::{
     AdaptiveConfig, Cancel, ChatRequest, ChatStream, Client, Clock, Config, EmbeddingRequest, Event, Jitter,
-    RetryConfig,
+    RefusalCause, RetryConfig,
 };
 use support::{Reply, Server, ok, reset, status};
 
@@ -228,7 +228,7 @@ fn every_event_names_the_call_and_the_model() {
         of_call.map(|event| format!("{event:?}").split(' ').next().unwrap().to_owned()).collect()
     };
     let first = all[0].call();
-    let expected = ["Attempt", "Answer", "Rate", "Retry", "Paced", "Attempt", "Answer", "End"];
+    let expected = ["Attempt", "Answer", "Rate", "Learned", "Retry", "Paced", "Attempt", "Answer", "End"];
     assert_eq!(kinds(first), expected);
 
     let (client, _, seen) = unpaced(&Server::script([]));
@@ -261,6 +261,50 @@ fn a_rate_is_reported_only_when_it_changed() {
         .collect();
     assert!(!rates.is_empty() && rates.len() <= 4, "{rates:?}");
     assert!(rates.windows(2).all(|pair| (pair[0] / pair[1] - 1.0).abs() > 0.001), "{rates:?}");
+}
+
+#[test]
+fn what_the_handler_learned_is_reported_when_it_changed_and_logged_in_one_line() {
+    keep_log();
+    let none_left = |reply: Reply| {
+        let limit = [("limit", "60"), ("remaining", "0"), ("reset", "1s")];
+        limit
+            .iter()
+            .fold(reply, |reply, (name, value)| reply.header(&format!("x-ratelimit-{name}-requests"), value))
+    };
+    let mut script = vec![status(429), status(429), ok("hi"), ok("hi")];
+    script.extend([none_left(ok("hi")), none_left(ok("hi")), none_left(ok("hi"))]);
+    let server = Server::script(script);
+    let (client, _, seen) = client(&server, paced());
+    for _ in 0..5 {
+        client.chat(&ChatRequest::new("learner").user("hi")).unwrap();
+    }
+    let learned: Vec<_> = seen
+        .events()
+        .into_iter()
+        .filter_map(|event| match event {
+            Event::Learned {
+                call, refused_for, rate_per_minute, max_in_flight, headers_believed, ..
+            } => {
+                let rate = rate_per_minute.unwrap();
+                Some((call, refused_for, rate, max_in_flight, headers_believed))
+            }
+            _ => None,
+        })
+        .collect();
+    let [refused, distrusted] = learned[..] else { panic!("{learned:?}") };
+    assert_eq!((refused.1, refused.3, refused.4), (Some(RefusalCause::Rate), None, true));
+    assert_eq!((distrusted.1, distrusted.3, distrusted.4), (Some(RefusalCause::Rate), None, false));
+    assert!(distrusted.0 > refused.0, "the call from which it was learned");
+    let text = |rate: f64| {
+        format!(
+            "INFO learner: the last refusals are attributed to a rate limit; at most {rate:.1} calls a minute; no limit on calls in flight"
+        )
+    };
+    let lines = LOGGED.lock().unwrap().clone();
+    let lines: Vec<_> = lines.iter().filter(|line| line.starts_with("INFO learner: ")).collect();
+    let distrust = text(distrusted.2) + "; the rate limit headers are ignored";
+    assert_eq!(lines, [&text(refused.2), &distrust]);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::adaptive::config::AdaptiveConfig;
 use crate::policy::circuit_breaker::{BreakerState, CircuitBreaker, Event};
-use crate::policy::concurrency::Concurrency;
+use crate::policy::concurrency::{Concurrency, Reader};
 use crate::policy::header_limits::HeaderLimit;
 use crate::policy::outcome::{Admitted, Kind, Outcome};
 use crate::policy::rate_limiter::{RateLimiter, Refusal, SavedRate};
@@ -128,17 +128,22 @@ impl Controller {
         Admitted { number: self.newest, at: now, others }
     }
 
-    /// Learns from the outcome of `call`. A failure without a status is a timeout if it `is_slow`.
+    /// Learns from the outcome of `call`. A failure without a status is a timeout if it `is_slow`. A success with a `reader`
+    /// is a stream, which stays in flight.
     pub(super) fn record(
         &mut self,
         now: Instant,
         call: &Admitted,
         outcome: &Outcome,
+        reader: Option<Reader>,
         is_slow: bool,
         random: f64,
     ) {
         self.random = random;
-        let others = self.concurrency.ended(now);
+        let others = match reader {
+            None => self.concurrency.ended(now),
+            Some(reader) => self.concurrency.began_stream(now, call.number, reader),
+        };
         let is_bare = outcome.is_bare_503();
         self.read_headers(call, outcome);
         match outcome.kind {

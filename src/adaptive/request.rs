@@ -14,6 +14,7 @@ use crate::policy::later;
 use crate::runtime::cancel::Cancel;
 use crate::runtime::clock::Clock;
 use crate::runtime::sync::lock;
+use crate::runtime::thread_number::thread_number;
 
 /// When a caller that can't block asks once more while others are ahead of it in the queue: short compared with the usual
 /// pace of calls, and long enough to cost nothing.
@@ -91,6 +92,16 @@ impl AdaptiveHandler {
             }
             if request.exceeds_deadline(now, wait.unwrap_or_default()) {
                 break Err(request.deadline_error(started));
+            }
+            // A thread that waits reads no stream, so that it must not wait for the places of its own.
+            if ticket.is_none()
+                && inner
+                    .state
+                    .controller()
+                    .is_some_and(|controller| controller.concurrency.release_of_thread(thread_number()))
+            {
+                inner.queue.notify_head();
+                continue;
             }
             let condvar = Arc::clone(&ticket.get_or_insert_with(|| inner.queue.join(request.retry)).condvar);
             inner = match wait.or(full) {

@@ -1,15 +1,16 @@
 //! The handler's state behind its lock: the policies, the retry budget and the counters. Reads no clock and takes no
 //! lock.
 
-use std::fmt;
 use std::time::{Duration, Instant};
 
+use crate::adaptive::change::{Change, Learned};
 use crate::adaptive::config::{AdaptiveConfig, Mode};
 use crate::adaptive::controller::{Controller, Decision, RefusalCause};
 use crate::adaptive::latencies::Latencies;
 use crate::error::Reason;
 use crate::policy::backoff::RetryConfig;
 use crate::policy::circuit_breaker::BreakerState;
+use crate::policy::concurrency::Reader;
 use crate::policy::outcome::{Admitted, Kind, Outcome};
 use crate::policy::published::{GIVE_UP_AFTER, PublishedRate};
 
@@ -56,7 +57,8 @@ pub struct Snapshot {
     pub consecutive_errors: u32,
     /// The current rate limit; `None` for no limit.
     pub rate_per_minute: Option<f64>,
-    /// Calls in flight: admitted, and neither recorded nor dropped yet.
+    /// Calls in flight: admitted, and neither recorded nor dropped yet; the streams of a client until their end, or until
+    /// they were not read for the client's timeout.
     pub in_flight: u32,
     /// The cap on calls in flight; `None` for no cap.
     pub max_in_flight: Option<u32>,
@@ -78,39 +80,6 @@ pub struct Snapshot {
     pub p99_latency: Option<Duration>,
 }
 
-/// What an outcome changed, for events.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub(crate) struct Change {
-    /// The new rate in calls a minute, if the outcome changed it.
-    pub(crate) rate_per_minute: Option<f64>,
-    /// The breaker's new state, if the outcome changed it.
-    pub(crate) breaker: Option<BreakerState>,
-    /// What the handler has learned, if that changed.
-    pub(crate) learned: Option<Learned>,
-}
-
-/// What a handler has learned, apart from the rate and the breaker's state.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Learned {
-    pub(crate) max_in_flight: Option<u32>,
-    pub(crate) refused_for: Option<RefusalCause>,
-    pub(crate) headers_believed: bool,
-}
-
-impl fmt::Display for Learned {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.refused_for {
-            Some(cause) => write!(f, "the last refusals are attributed to {cause}")?,
-            None => f.write_str("no call was refused yet")?,
-        }
-        match self.max_in_flight {
-            Some(cap) => write!(f, "; at most {cap} calls in flight")?,
-            None => f.write_str("; no limit on calls in flight")?,
-        }
-        f.write_str(if self.headers_believed { "" } else { "; the rate limit headers are ignored" })
-    }
-}
-
 /// The policy that admits calls.
 #[derive(Debug)]
 enum Policy {
@@ -130,6 +99,9 @@ pub(super) struct State {
     failures: u64,
     throttles: u64,
     latencies: Latencies,
+    /// The base rate and what was learned, as last reported. Admitting a call may also change them, because that may end a
+    /// volley; then the change is reported with the next outcome.
+    reported: (f64, Learned),
 }
 
 impl State {
@@ -141,6 +113,7 @@ impl State {
             }
             Mode::Off => Policy::Off,
         };
+        let reported = (policy.base_rate(), Learned::default());
         State {
             policy,
             budget: BUDGET,
@@ -151,6 +124,7 @@ impl State {
             failures: 0,
             throttles: 0,
             latencies: Latencies::new(config.window_size),
+            reported,
         }
     }
 
@@ -168,9 +142,15 @@ impl State {
         Decision::Go(Admitted { number: self.admitted, at: now, others: 0 })
     }
 
-    /// Learns from the outcome of `call`.
-    pub(super) fn record(&mut self, now: Instant, call: &Admitted, outcome: &Outcome) -> Change {
-        let before = (self.base_rate(), self.breaker(), self.learned());
+    /// Learns from the outcome of `call`, which stays in flight if there is a `reader`.
+    pub(super) fn record(
+        &mut self,
+        now: Instant,
+        call: &Admitted,
+        outcome: &Outcome,
+        reader: Option<Reader>,
+    ) -> Change {
+        let before = self.breaker();
         let took = now.saturating_duration_since(call.at);
         let is_slow = outcome.kind == Kind::Failed
             && took > SHORTEST_TIMEOUT.max(self.latencies.longest().mul_f64(0.9));
@@ -189,7 +169,7 @@ impl State {
         }
         match (&mut self.policy, outcome.kind) {
             (Policy::Adaptive(controller), _) => {
-                controller.record(now, call, outcome, is_slow, self.random.f64());
+                controller.record(now, call, outcome, reader, is_slow, self.random.f64());
             }
             (Policy::Published(rate), Kind::Success) => rate.succeeded(),
             (Policy::Published(rate), Kind::Throttled) => rate.throttled(),
@@ -201,8 +181,16 @@ impl State {
 
     /// Releases `call` without an outcome.
     pub(super) fn dropped(&mut self, call: &Admitted) {
-        if let Policy::Adaptive(controller) = &mut self.policy {
+        if let Some(controller) = self.controller() {
             controller.dropped(call);
+        }
+    }
+
+    /// The limit on calls in flight, and what else streams need to tell; `None` where nothing is limited by them.
+    pub(super) fn controller(&mut self) -> Option<&mut Controller> {
+        match &mut self.policy {
+            Policy::Adaptive(controller) => Some(controller),
+            Policy::Published(_) | Policy::Off => None,
         }
     }
 
@@ -276,7 +264,7 @@ impl State {
             failures: self.failures,
             throttles: self.throttles,
             consecutive_errors: self.consecutive_errors,
-            rate_per_minute: per_minute(self.rate()),
+            rate_per_minute: per_minute(self.policy.rate()),
             in_flight: controller.map_or(0, |controller| controller.concurrency.in_flight()),
             max_in_flight: learned.max_in_flight,
             refused_for: learned.refused_for,
@@ -297,8 +285,40 @@ impl State {
         }
     }
 
-    fn rate(&self) -> f64 {
+    /// What was learned apart from the rate.
+    fn learned(&self) -> Learned {
         match &self.policy {
+            Policy::Adaptive(controller) => Learned {
+                refused_for: controller.cause,
+                rate_per_minute: None,
+                max_in_flight: controller.concurrency.cap(),
+                headers_believed: controller.requests.is_believed() && controller.tokens.is_believed(),
+            },
+            Policy::Published(_) | Policy::Off => Learned::default(),
+        }
+    }
+
+    /// The difference from what was reported, and from the breaker's state before. Growth of the rate over time is not a
+    /// change.
+    fn change(&mut self, before: BreakerState) -> Change {
+        let (breaker, now) = (self.breaker(), (self.policy.base_rate(), self.learned()));
+        let mut change = Change { breaker: (breaker != before).then_some(breaker), ..Change::default() };
+        if now != self.reported {
+            let reported = std::mem::replace(&mut self.reported, now);
+            let (is_new_rate, rate_per_minute) = (now.0 != reported.0, per_minute(self.policy.rate()));
+            change.rate_per_minute = rate_per_minute.filter(|_| is_new_rate);
+            // That there is no limit any longer can't be reported as a rate.
+            let is_lifted = is_new_rate && rate_per_minute.is_none();
+            change.learned =
+                (now.1 != reported.1 || is_lifted).then_some(Learned { rate_per_minute, ..now.1 });
+        }
+        change
+    }
+}
+
+impl Policy {
+    fn rate(&self) -> f64 {
+        match self {
             Policy::Adaptive(controller) => controller.rate.rate(),
             Policy::Published(rate) => rate.rate(),
             Policy::Off => f64::INFINITY,
@@ -307,32 +327,9 @@ impl State {
 
     /// The rate without its growth since it was last set.
     fn base_rate(&self) -> f64 {
-        match &self.policy {
+        match self {
             Policy::Adaptive(controller) => controller.rate.base(),
             Policy::Published(_) | Policy::Off => self.rate(),
-        }
-    }
-
-    fn learned(&self) -> Learned {
-        match &self.policy {
-            Policy::Adaptive(controller) => Learned {
-                max_in_flight: controller.concurrency.cap(),
-                refused_for: controller.cause,
-                headers_believed: controller.requests.is_believed() && controller.tokens.is_believed(),
-            },
-            Policy::Published(_) | Policy::Off => {
-                Learned { max_in_flight: None, refused_for: None, headers_believed: true }
-            }
-        }
-    }
-
-    /// The difference from the state before. Growth of the rate over time is not a change.
-    fn change(&self, (rate, breaker, learned): (f64, BreakerState, Learned)) -> Change {
-        let now = (self.base_rate(), self.breaker(), self.learned());
-        Change {
-            rate_per_minute: if now.0 == rate { None } else { per_minute(self.rate()) },
-            breaker: (now.1 != breaker).then_some(now.1),
-            learned: (now.2 != learned).then_some(now.2),
         }
     }
 }

@@ -71,6 +71,15 @@ impl Price {
 }
 
 impl Usage {
+    /// All tokens of the call, which is what it takes from a limit on tokens.
+    pub(crate) fn tokens(&self) -> Option<u64> {
+        let sum = || match (self.prompt_tokens, self.completion_tokens) {
+            (None, None) => None,
+            (input, output) => Some(input.unwrap_or(0).saturating_add(output.unwrap_or(0))),
+        };
+        self.total_tokens.or_else(sum)
+    }
+
     /// The cost of the call at this price, in the price's currency.
     ///
     /// All tokens beyond those in the request are charged as output, because some services count reasoning tokens only in

@@ -4,8 +4,9 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::adaptive::{Acquired, AdaptiveHandler};
+use crate::adaptive::{Acquired, AdaptiveHandler, StreamPlace};
 use crate::api::Usage;
+use crate::client::answer::{Answer, Other};
 use crate::client::call_key::CallKey;
 use crate::client::cancellation::Cancellation;
 use crate::client::core::{Core, IdempotencyKeys};
@@ -121,19 +122,19 @@ impl Core {
         &self,
         call: &mut Call<'_>,
         decode: impl Fn(&HttpResponse) -> Result<T>,
-    ) -> Attempt<T> {
-        self.complete(call, |request| self.send_whole(request, &decode), |_| None)
+    ) -> Result<T> {
+        let decode = |response: &HttpResponse| decode(response).map(Other);
+        self.complete(call, |request| self.send_whole(request, decode)).result.map(|Other(value)| value)
     }
 
-    /// Makes a call and reports its end. `usage` finds the usage in what `send` returns.
-    pub(crate) fn complete<T>(
+    /// Makes a call and reports its end.
+    pub(crate) fn complete<T: Answer>(
         &self,
         call: &mut Call<'_>,
         send: impl Fn(&HttpRequest<'_>) -> Attempt<T>,
-        usage: fn(&T) -> Option<&Usage>,
     ) -> Attempt<T> {
         let attempt = self.run(call, None, send);
-        self.report_end(call.name(), &attempt.meta, attempt.result.as_ref().map(usage));
+        self.report_end(call.name(), &attempt.meta, attempt.result.as_ref().map(T::usage));
         attempt
     }
 
@@ -148,7 +149,7 @@ impl Core {
 
     /// Makes a call: repeats `send` as the retry loop decides. `failed` is the failure of an attempt that had succeeded
     /// at first, if the call is resumed after one.
-    pub(crate) fn run<T>(
+    pub(crate) fn run<T: Answer>(
         &self,
         call: &mut Call<'_>,
         failed: Option<Error>,
@@ -166,12 +167,11 @@ impl Core {
     }
 
     /// Makes one attempt of a call with an acquired permit, and reports the end of the call if it was the last.
-    pub(crate) fn attempt<T>(
+    pub(crate) fn attempt<T: Answer>(
         &self,
         call: &mut Call<'_>,
         acquired: Acquired,
         send: impl Fn(&HttpRequest<'_>) -> Attempt<T>,
-        usage: fn(&T) -> Option<&Usage>,
     ) -> Progressed<T> {
         let options = Arc::clone(&call.spec.options);
         let handler = self.handlers.get(&call.spec.model);
@@ -180,7 +180,7 @@ impl Core {
         match retry_loop.attempt(retrier, &mut sending, acquired) {
             (Step::Done(result), meta) => {
                 let attempt = self.ended(&options, &call.spec.model, result, meta);
-                self.report_end(call.name(), &attempt.meta, attempt.result.as_ref().map(usage));
+                self.report_end(call.name(), &attempt.meta, attempt.result.as_ref().map(T::usage));
                 Progressed::Done(attempt)
             }
             (Step::WaitUntil(at), _) => Progressed::WaitUntil(at),
@@ -259,7 +259,7 @@ impl<F> Sending<'_, '_, F> {
     }
 }
 
-impl<T, F: Fn(&HttpRequest<'_>) -> Attempt<T>> Operation for Sending<'_, '_, F> {
+impl<T: Answer, F: Fn(&HttpRequest<'_>) -> Attempt<T>> Operation for Sending<'_, '_, F> {
     type Output = T;
     type Error = Error;
 
@@ -310,6 +310,18 @@ impl<T, F: Fn(&HttpRequest<'_>) -> Attempt<T>> Operation for Sending<'_, '_, F> 
             return Classification { immediate: Some(Immediate::NewKey), ..failure };
         }
         failure
+    }
+
+    fn tokens(&self, answer: &T) -> Option<u64> {
+        answer.usage().and_then(Usage::tokens)
+    }
+
+    fn inactivity_timeout(&self, answer: &T) -> Option<Duration> {
+        answer.inactivity_timeout()
+    }
+
+    fn hold(&self, answer: &mut T, place: StreamPlace) {
+        answer.hold(place);
     }
 
     /// Reports what happens between attempts to the log and to the program.

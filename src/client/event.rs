@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::adaptive::RefusalCause;
 use crate::api::Usage;
 use crate::error::{Error, Reason};
 use crate::policy::circuit_breaker::BreakerState;
@@ -93,6 +94,22 @@ pub enum Event {
         /// The new rate, in calls a minute.
         per_minute: f64,
     },
+    /// The model's handler learned something else about the service: it explains why calls wait from now on.
+    #[non_exhaustive]
+    Learned {
+        /// The number of the call whose outcome it was learned from.
+        call: u64,
+        /// The model.
+        model: String,
+        /// The assumed cause of the last refusals; `None` before the first.
+        refused_for: Option<RefusalCause>,
+        /// The rate in calls a minute; `None` for no limit.
+        rate_per_minute: Option<f64>,
+        /// The cap on calls in flight; `None` for no cap.
+        max_in_flight: Option<u32>,
+        /// Whether the rate limit headers are used. They are ignored while calls are granted that they exclude.
+        headers_believed: bool,
+    },
     /// The model's circuit breaker opened, closed, or admitted this call as its probe.
     #[non_exhaustive]
     Breaker {
@@ -140,6 +157,7 @@ impl Event {
             | Event::Retry { call, .. }
             | Event::Paced { call, .. }
             | Event::Rate { call, .. }
+            | Event::Learned { call, .. }
             | Event::Breaker { call, .. }
             | Event::End { call, .. } => *call,
         }
@@ -153,6 +171,7 @@ impl Event {
             | Event::Retry { model, .. }
             | Event::Paced { model, .. }
             | Event::Rate { model, .. }
+            | Event::Learned { model, .. }
             | Event::Breaker { model, .. }
             | Event::End { model, .. } => model,
         }

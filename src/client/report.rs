@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::adaptive::Change;
+use crate::adaptive::{Change, Learned};
 use crate::api::Usage;
 use crate::client::core::Core;
 use crate::client::event::{Event, error_class};
@@ -54,10 +54,22 @@ impl Core {
                 log::debug!("{name}: attempt {attempt} waited {waited:?} for its turn");
                 self.emit(name, |call, model| Event::Paced { call, model, attempt, waited });
             }
-            Progress::Learned(Change { rate_per_minute, breaker, .. }) => {
+            Progress::Learned(Change { rate_per_minute, breaker, learned }) => {
                 if let Some(per_minute) = rate_per_minute {
                     log::debug!("{name}: the rate is limited to {per_minute:.1} calls a minute");
                     self.emit(name, |call, model| Event::Rate { call, model, per_minute });
+                }
+                // The handler logs it itself, because programs without this client need the line too.
+                if let Some(learned) = learned {
+                    let Learned { refused_for, rate_per_minute, max_in_flight, headers_believed } = learned;
+                    self.emit(name, |call, model| Event::Learned {
+                        call,
+                        model,
+                        refused_for,
+                        rate_per_minute,
+                        max_in_flight,
+                        headers_believed,
+                    });
                 }
                 if let Some(state) = breaker {
                     log::warn!("{name}: the circuit breaker is {state}");

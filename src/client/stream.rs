@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::adaptive::StreamPlace;
 use crate::api::{ChatChunk, ChatResponse};
 use crate::client::call::{Call, CallOptions, CallSpec};
 use crate::client::core::Core;
@@ -15,7 +16,7 @@ use crate::client::report::StreamReport;
 use crate::client::stream::receive::Received;
 use crate::error::{Error, Result, Source};
 use crate::http::body::ResponseBody;
-use crate::http::transport::{HttpResponse, ResponseHead};
+use crate::http::transport::ResponseHead;
 use crate::json::budget::Budget;
 use crate::meta::{Attempt, Meta};
 use crate::runtime::clock::Clock;
@@ -66,6 +67,8 @@ pub struct ChatStream {
     delivered: bool,
     /// It ended with an error, which was returned.
     failed: bool,
+    /// The place of the call among those in flight; `None` before the stream is opened and after the end.
+    place: Option<StreamPlace>,
     /// Reports the end of the call; `None` before the stream is opened and after the end.
     report: Option<Box<StreamReport>>,
 }
@@ -152,18 +155,9 @@ impl ChatStream {
             end_by: None,
             delivered: false,
             failed: false,
+            place: None,
             report: None,
         }
-    }
-
-    /// A stream with a single chunk, for a service that sends the whole answer at once.
-    fn of_whole(core: &Arc<Core>, options: &Arc<CallOptions>, response: &HttpResponse) -> Result<ChatStream> {
-        let mut chunk = options.decoder.decode_chunk(response)?;
-        let mut stream = ChatStream::new(core, options, None, response.headers.clone());
-        stream.accumulator.add(&mut chunk).map_err(too_large)?;
-        stream.accumulator.end();
-        stream.ready.push_back(chunk);
-        Ok(stream)
     }
 
     /// The text of the first choice so far, from the chunks that were returned; also available after an error.

@@ -2,9 +2,14 @@
 //!
 //! If a call is refused while more others are in flight than with nearly all granted calls, they are the cause, not the
 //! rate. Their number becomes the cap, and the rate stays as it is.
+//!
+//! A call is in flight until its answer has arrived. A stream may also be abandoned, or be held by the thread that waits
+//! for a place, so it keeps its place only while it is read.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use crate::policy::later;
 use crate::policy::outcome::Admitted;
 
 /// The granted calls that are remembered, each with the number of other calls in flight at its end.
@@ -27,14 +32,30 @@ const PROVEN: u32 = 3;
 /// The factor by which a timeout reduces the calls in flight. One half reacts no better and takes longer to recover.
 const AFTER_TIMEOUT: f64 = 0.7;
 
-/// The longest wait at the cap. After it one call is presumed lost, so that a thread that makes a call while it holds
-/// an unread stream doesn't wait for itself.
+/// The longest wait at the cap. After it one call is presumed lost, because a program may leak a permit, or wait for a
+/// permit while it holds another one.
 const MAX_WAIT: Duration = Duration::from_secs(30);
+
+/// The thread that reads a stream, and how long the stream keeps its place without being read.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Reader {
+    pub(crate) thread: u64,
+    pub(crate) timeout: Duration,
+}
+
+/// The place of a stream, which is released at the time `until` unless the stream is read before.
+#[derive(Debug)]
+struct StreamPlace {
+    thread: u64,
+    until: Instant,
+}
 
 /// The calls in flight, their cap, and the history from which it is learned.
 #[derive(Debug)]
 pub(crate) struct Concurrency {
     in_flight: u32,
+    /// Those that are streams whose success is known, by the number of the call.
+    streams: BTreeMap<u64, StreamPlace>,
     cap: Option<u32>,
     /// The newest call when the cap last changed, and when it last changed after a timeout.
     changed: u64,
@@ -52,6 +73,7 @@ impl Concurrency {
     pub(crate) fn new() -> Concurrency {
         Concurrency {
             in_flight: 0,
+            streams: BTreeMap::new(),
             cap: None,
             changed: 0,
             timed_out: 0,
@@ -74,16 +96,23 @@ impl Concurrency {
 
     /// The longest wait at the cap, or `None` if a call may be admitted now.
     pub(crate) fn wait(&mut self, now: Instant) -> Option<Duration> {
-        self.cap.filter(|cap| self.in_flight >= *cap)?;
+        let cap = self.cap.filter(|cap| self.in_flight >= *cap)?;
+        self.release_unread(now);
+        if self.in_flight < cap {
+            return None;
+        }
         // If the clock was set back, the wait starts again.
         self.moved = self.moved.min(Some(now));
         let waited = self.moved.map_or(Duration::ZERO, |moved| now.saturating_duration_since(moved));
-        Some(MAX_WAIT.saturating_sub(waited)).filter(|left| !left.is_zero())
+        let left = Some(MAX_WAIT.saturating_sub(waited)).filter(|left| !left.is_zero())?;
+        let released = self.streams.values().map(|place| place.until.saturating_duration_since(now)).min();
+        Some(released.map_or(left, |released| released.min(left)))
     }
 
     pub(crate) fn admitted(&mut self, now: Instant) {
-        // At the cap, the call replaces one that is presumed lost.
-        self.in_flight += u32::from(self.cap.is_none_or(|cap| self.in_flight < cap));
+        // At the cap, the call replaces one that is presumed lost. A stream that is read isn't.
+        let none_is_lost = self.in_flight as usize <= self.streams.len();
+        self.in_flight += u32::from(self.cap.is_none_or(|cap| self.in_flight < cap || none_is_lost));
         self.moved = Some(now);
     }
 
@@ -92,6 +121,44 @@ impl Concurrency {
         self.in_flight = self.in_flight.saturating_sub(1);
         self.moved = Some(now);
         self.in_flight
+    }
+
+    /// Records that the answer to `call` began to arrive. Returns how many others are in flight.
+    pub(crate) fn began_stream(&mut self, now: Instant, call: u64, reader: Reader) -> u32 {
+        self.release_unread(now); // also without a cap, so that streams that are never dropped don't accumulate
+        self.streams.insert(call, StreamPlace::of(now, reader));
+        self.in_flight.saturating_sub(1)
+    }
+
+    /// Records that a stream is read. It takes its place again if that was released.
+    pub(crate) fn read_stream(&mut self, now: Instant, call: u64, reader: Reader) {
+        let released = self.streams.insert(call, StreamPlace::of(now, reader)).is_none();
+        self.in_flight += u32::from(released);
+    }
+
+    /// Records that a stream ended or was dropped.
+    pub(crate) fn ended_stream(&mut self, call: u64) {
+        let held = self.streams.remove(&call).is_some();
+        self.in_flight = self.in_flight.saturating_sub(u32::from(held));
+    }
+
+    /// Releases the places of the streams of a thread that begins to wait, and so can't read them. Returns whether another
+    /// call may go because of that.
+    pub(crate) fn release_of_thread(&mut self, thread: u64) -> bool {
+        self.cap.is_some() && self.retain_streams(|place| place.thread != thread)
+    }
+
+    /// Releases the places of streams that weren't read for too long.
+    pub(crate) fn release_unread(&mut self, now: Instant) {
+        self.retain_streams(|place| now < place.until);
+    }
+
+    fn retain_streams(&mut self, keep: impl Fn(&StreamPlace) -> bool) -> bool {
+        let before = self.streams.len();
+        self.streams.retain(|_, place| keep(place));
+        let released = before - self.streams.len();
+        self.in_flight = self.in_flight.saturating_sub(released as u32);
+        released > 0
     }
 
     /// Records that `call` was granted, with this many others in flight at its end.
@@ -129,6 +196,9 @@ impl Concurrency {
             }
             return true;
         }
+        if call.others >= cap {
+            return true; // the call was one more than the cap allows
+        }
         let failed_trial = self.proven.is_some_and(|proven| proven < PROVEN) && call.others + 1 >= cap;
         if failed_trial {
             self.set((cap - 1).max(1), newest);
@@ -149,6 +219,12 @@ impl Concurrency {
 
     fn set(&mut self, cap: u32, newest: u64) {
         (self.cap, self.changed, self.at_cap, self.proven) = (Some(cap), newest, 0, None);
+    }
+}
+
+impl StreamPlace {
+    fn of(now: Instant, Reader { thread, timeout }: Reader) -> StreamPlace {
+        StreamPlace { thread, until: later(now, timeout) }
     }
 }
 
@@ -211,6 +287,95 @@ mod tests {
         assert_eq!(limiter.wait(now + MAX_WAIT), None, "one call is presumed lost");
         limiter.admitted(now + MAX_WAIT);
         assert_eq!(limiter.wait(now + MAX_WAIT), Some(MAX_WAIT));
+    }
+
+    /// A limiter with a cap of two calls in flight, and two streams: of thread 1 and of thread 2.
+    fn two_streams(now: Instant) -> Concurrency {
+        let mut limiter = Concurrency::new();
+        (0..3).for_each(|_| limiter.admitted(now));
+        let others = limiter.ended(now);
+        limiter.timed_out(&Admitted { number: 1, at: now, others: 2 }, 3, others);
+        assert_eq!((limiter.cap(), limiter.in_flight()), (Some(2), 2));
+        assert_eq!(limiter.began_stream(now, 2, reader(1)), 1);
+        assert_eq!(limiter.began_stream(now, 3, reader(2)), 1);
+        limiter
+    }
+
+    fn reader(thread: u64) -> Reader {
+        Reader { thread, timeout: 10 * SECOND }
+    }
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_stream_keeps_its_place_until_its_end_or_until_it_is_not_read_for_too_long() {
+        let now = Instant::now();
+        let mut limiter = two_streams(now);
+        assert_eq!(limiter.wait(now), Some(10 * SECOND), "until the first of them loses its place");
+        limiter.read_stream(now + 6 * SECOND, 2, reader(1));
+        assert_eq!(limiter.wait(now + 6 * SECOND), Some(4 * SECOND));
+        assert_eq!(limiter.wait(now + 10 * SECOND), None, "the other stream wasn't read");
+        limiter.ended_stream(3);
+        assert_eq!(limiter.in_flight(), 1, "its end frees no second place");
+        limiter.admitted(now + 10 * SECOND);
+        assert_eq!(limiter.wait(now + 10 * SECOND), Some(6 * SECOND));
+        limiter.ended_stream(2);
+        assert_eq!((limiter.in_flight(), limiter.wait(now + 10 * SECOND)), (1, None));
+    }
+
+    #[test]
+    fn a_stream_that_is_read_again_takes_its_place_again() {
+        let now = Instant::now();
+        let mut limiter = two_streams(now);
+        limiter.release_unread(now + 10 * SECOND);
+        assert_eq!(limiter.in_flight(), 0);
+        let late = now + 11 * SECOND;
+        limiter.read_stream(late, 3, reader(2));
+        limiter.read_stream(late, 3, reader(2));
+        assert_eq!(limiter.in_flight(), 1);
+        limiter.read_stream(late, 2, reader(2));
+        assert_eq!(limiter.wait(late), Some(10 * SECOND));
+    }
+
+    #[test]
+    fn a_thread_that_waits_gives_up_the_places_of_its_streams() {
+        let now = Instant::now();
+        let mut limiter = two_streams(now);
+        assert!(!limiter.release_of_thread(7), "it holds none");
+        assert_eq!(limiter.wait(now), Some(10 * SECOND));
+        assert!(limiter.release_of_thread(2) && !limiter.release_of_thread(2));
+        assert_eq!((limiter.in_flight(), limiter.wait(now)), (1, None));
+        limiter.read_stream(now, 2, reader(2));
+        assert!(limiter.release_of_thread(2), "a stream belongs to the thread that read it last");
+        assert_eq!(limiter.in_flight(), 0);
+    }
+
+    #[test]
+    fn without_a_cap_places_are_counted_and_nothing_is_given_up() {
+        let (mut limiter, now) = (Concurrency::new(), Instant::now());
+        for call in 1..=100 {
+            let then = now + call as u32 * SECOND;
+            limiter.admitted(then);
+            limiter.began_stream(then, call, reader(1));
+            assert_eq!(limiter.wait(then), None);
+        }
+        assert!(!limiter.release_of_thread(1));
+        assert_eq!(limiter.in_flight(), 10, "the others were not read for too long");
+    }
+
+    #[test]
+    fn a_call_that_is_let_through_while_streams_are_read_is_one_more_and_its_refusal_confirms_the_cap() {
+        let now = Instant::now();
+        let mut limiter = two_streams(now);
+        let late = now + MAX_WAIT;
+        (2..=3).for_each(|call| limiter.read_stream(late, call, reader(1)));
+        assert_eq!(limiter.wait(late), None, "the cap delays a call for half a minute at most");
+        let call = Admitted { number: 4, at: late, others: limiter.in_flight() };
+        limiter.admitted(late);
+        assert_eq!(limiter.in_flight(), 3);
+        let others = limiter.ended(late);
+        assert!(limiter.refused(&call, 4, others));
+        assert_eq!((limiter.cap(), limiter.in_flight()), (Some(2), 2));
     }
 
     #[test]

@@ -127,8 +127,11 @@ impl HeaderLimit {
             self.anchor = Some(*new);
             return;
         };
+        if (old.left - new.left).abs() < MIN_REMAINING.max(0.03 * new.limit) {
+            return;
+        }
         let passed = new.sent.saturating_duration_since(old.sent).as_secs_f64();
-        if passed < MIN_COMPARISON_GAP || (old.left - new.left).abs() < MIN_REMAINING.max(0.03 * new.limit) {
+        if passed < MIN_COMPARISON_GAP {
             return;
         }
         let away = |reading: Reading| reading.reset.saturating_duration_since(reading.sent).as_secs_f64();
@@ -167,13 +170,14 @@ impl HeaderLimit {
         last: Option<Instant>,
     ) -> Option<Instant> {
         let (latest, cost) = (self.latest.filter(|_| self.is_believed())?, self.cost?);
-        let left = latest.left / cost - newest.saturating_sub(latest.call) as f64;
+        let left = latest.left - newest.saturating_sub(latest.call) as f64 * cost;
+        if left >= (MIN_REMAINING * cost).max(PACED_FRACTION * latest.limit) {
+            return None; // nearly always, so that nothing else is computed
+        }
+        let left = left / cost;
         let away = latest.reset.saturating_duration_since(now);
         // A reset beyond the maximum or a last call in the future means that the clock was set back.
-        if away.is_zero()
-            || away > MAX_HOLD
-            || left >= MIN_REMAINING.max(PACED_FRACTION * latest.limit / cost)
-        {
+        if away.is_zero() || away > MAX_HOLD {
             return None;
         }
         let last = last.filter(|last| *last <= now);

@@ -221,14 +221,7 @@ where
     fn send(&self, mut task: Task<I::Item>, acquired: Acquired) -> bool {
         let core = &self.client.core;
         let Task { request, call, .. } = &mut task;
-        let attempt = || {
-            core.attempt(
-                call,
-                acquired,
-                |sent| request.send(&self.client, sent),
-                |answer| I::Item::usage(answer),
-            )
-        };
+        let attempt = || request.attempt(&self.client, call, acquired);
         let progressed = catch_unwind(AssertUnwindSafe(attempt));
         let (result, unpaced) = match progressed {
             Ok(Progressed::WaitForTurn) => {

@@ -4,12 +4,12 @@
     reason = "the trait is sealed: it can't be named or implemented outside of the crate"
 )]
 
-use crate::api::{ChatRequest, ChatResponse, EmbeddingRequest, EmbeddingResponse, Usage};
+use crate::adaptive::Acquired;
+use crate::api::{ChatRequest, ChatResponse, EmbeddingRequest, EmbeddingResponse};
 use crate::client::Client;
-use crate::client::call::Call;
+use crate::client::call::{Call, Progressed};
 use crate::error::Result;
-use crate::http::request::HttpRequest;
-use crate::meta::{Attempt, Meta};
+use crate::meta::Meta;
 
 /// A request of a batch.
 pub trait Sendable {
@@ -17,8 +17,12 @@ pub trait Sendable {
 
     fn begin(&self, client: &Client) -> Result<Call<'static>>;
     /// Makes one attempt.
-    fn send(&self, client: &Client, sent: &HttpRequest<'_>) -> Attempt<Box<Self::Answer>>;
-    fn usage(answer: &Self::Answer) -> Option<&Usage>;
+    fn attempt(
+        &self,
+        client: &Client,
+        call: &mut Call<'static>,
+        acquired: Acquired,
+    ) -> Progressed<Box<Self::Answer>>;
     fn with_meta(answer: Self::Answer, meta: Meta) -> Self::Answer;
 }
 
@@ -29,12 +33,13 @@ impl Sendable for ChatRequest {
         client.begin_chat(self).map(Call::into_owned)
     }
 
-    fn send(&self, client: &Client, sent: &HttpRequest<'_>) -> Attempt<Box<ChatResponse>> {
-        client.send_chat(self, sent)
-    }
-
-    fn usage(answer: &ChatResponse) -> Option<&Usage> {
-        answer.usage.as_ref()
+    fn attempt(
+        &self,
+        client: &Client,
+        call: &mut Call<'static>,
+        acquired: Acquired,
+    ) -> Progressed<Box<ChatResponse>> {
+        client.core.attempt(call, acquired, |sent| client.send_chat(self, sent))
     }
 
     fn with_meta(answer: ChatResponse, meta: Meta) -> ChatResponse {
@@ -49,12 +54,13 @@ impl Sendable for EmbeddingRequest {
         client.begin_embeddings(self).map(Call::into_owned)
     }
 
-    fn send(&self, client: &Client, sent: &HttpRequest<'_>) -> Attempt<Box<EmbeddingResponse>> {
-        client.send_embeddings(self, sent)
-    }
-
-    fn usage(answer: &EmbeddingResponse) -> Option<&Usage> {
-        answer.usage.as_ref()
+    fn attempt(
+        &self,
+        client: &Client,
+        call: &mut Call<'static>,
+        acquired: Acquired,
+    ) -> Progressed<Box<EmbeddingResponse>> {
+        client.core.attempt(call, acquired, |sent| client.send_embeddings(self, sent))
     }
 
     fn with_meta(answer: EmbeddingResponse, meta: Meta) -> EmbeddingResponse {

@@ -1,10 +1,14 @@
-//! The iterator over the chunks of a stream, and the report of its end.
+//! The stream as an iterator over its chunks and as the answer to a call, and its end.
 
 use std::fmt;
+use std::time::Duration;
 
-use crate::api::ChatChunk;
+use crate::adaptive::StreamPlace;
+use crate::api::{ChatChunk, Usage};
+use crate::client::answer::Answer;
 use crate::client::stream::ChatStream;
 use crate::error::{Error, Result};
+use crate::http::body::ResponseBody;
 
 impl Iterator for ChatStream {
     type Item = Result<ChatChunk>;
@@ -22,8 +26,12 @@ impl ChatStream {
         self.end_by.is_some() || self.body.is_none()
     }
 
-    /// Reports the end of the call, unless it was reported before or the caller doesn't hold this stream yet.
+    /// Ends the call: releases its place, and reports its end, unless it was reported before or the caller doesn't hold
+    /// this stream yet.
     pub(super) fn report_end(&mut self, error: Option<&Error>) {
+        if let Some(place) = self.place.take() {
+            place.end(self.accumulator.usage().and_then(Usage::tokens));
+        }
         if let Some(report) = self.report.take() {
             report.end(self.accumulator.usage(), error);
         }
@@ -31,6 +39,21 @@ impl ChatStream {
 }
 
 impl std::iter::FusedIterator for ChatStream {}
+
+impl Answer for ChatStream {
+    /// The usage of an answer that came as a whole. That of a stream comes at its end, and may be a running total before.
+    fn usage(&self) -> Option<&Usage> {
+        self.accumulator.usage().filter(|_| self.body.is_none())
+    }
+
+    fn inactivity_timeout(&self) -> Option<Duration> {
+        self.body.as_ref().map(ResponseBody::timeout)
+    }
+
+    fn hold(&mut self, place: StreamPlace) {
+        self.place = Some(place);
+    }
+}
 
 impl fmt::Debug for ChatStream {
     /// Omits the content, which must not be logged.

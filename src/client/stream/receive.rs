@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::api::ChatResponse;
 use crate::client::call::CallOptions;
 use crate::client::core::Core;
-use crate::client::decode::meta;
+use crate::client::decode::{meta, too_large};
 use crate::client::stream::ChatStream;
 use crate::error::{Error, Phase, Result};
 use crate::http::body::ResponseBody;
@@ -59,6 +59,20 @@ impl ChatStream {
         Attempt { result: received.and_then(|received| received.assemble(options)), meta }
     }
 
+    /// A stream with a single chunk, for a service that sends the whole answer at once.
+    pub(super) fn of_whole(
+        core: &Arc<Core>,
+        options: &Arc<CallOptions>,
+        response: &HttpResponse,
+    ) -> Result<ChatStream> {
+        let mut chunk = options.decoder.decode_chunk(response)?;
+        let mut stream = ChatStream::new(core, options, None, response.headers.clone());
+        stream.accumulator.add(&mut chunk).map_err(too_large)?;
+        stream.accumulator.end();
+        stream.ready.push_back(chunk);
+        Ok(stream)
+    }
+
     /// Reads as much of a response as determines its form.
     pub(super) fn receive(
         core: &Arc<Core>,
@@ -105,6 +119,9 @@ impl ChatStream {
             return Err(Error::Timeout { phase, after: timeout });
         }
         let asked = self.core.clock.now();
+        if let Some(place) = &self.place {
+            place.read(asked);
+        }
         let filled = match self.end_by {
             Some(end) => body.fill_within(end.saturating_duration_since(Clock::system().now())),
             None => body.fill(),
