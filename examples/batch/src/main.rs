@@ -6,6 +6,7 @@
 
 mod budget;
 mod dry_run;
+mod endpoint;
 mod help;
 mod input;
 mod job;

@@ -8,6 +8,7 @@ use lexopt::prelude::*;
 use serde_json::{Map, Value as Json};
 
 use crate::RunError;
+use crate::endpoint::Kind;
 use crate::input::template::Template;
 use crate::judge::{Flag, JsonExpected};
 
@@ -219,6 +220,21 @@ impl Options {
             _ => return Ok(false),
         }
         Ok(true)
+    }
+
+    /// Refuses options that mean nothing for the endpoint that the input is for.
+    pub(crate) fn check_kind(&self, kind: Kind) -> Result<(), RunError> {
+        let given = [
+            ("--system", self.defaults.system.is_some()),
+            ("--template", self.defaults.template.is_some()),
+            ("--expect-json", self.json_expected != JsonExpected::Nowhere),
+        ];
+        match given.into_iter().find(|(_, is_given)| *is_given && kind == Kind::Embeddings) {
+            Some((name, _)) => {
+                Err(format!("{name} is for chats, and the input is for embeddings; leave it out").into())
+            }
+            None => Ok(()),
+        }
     }
 
     /// Refuses options that contradict each other.

@@ -224,7 +224,7 @@ fn lines_of_openais_batch_format_are_read_and_written() {
     assert_eq!(written[3]["error"]["code"], "bad_line");
     assert_eq!(
         written[3]["error"]["message"],
-        "line 4 has another url than /v1/chat/completions, the only one that is supported"
+        "line 4 has another url than /v1/chat/completions and /v1/embeddings, the only ones that are supported"
     );
 
     call(&["--resume"], 1);
