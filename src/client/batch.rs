@@ -131,6 +131,8 @@ impl Client {
     /// - Their deadlines stand still while they wait for their turn.
     /// - A call that waits for its turn or for a retry occupies none of the calls in flight: others go on, also for another
     ///   model, up to eight waiting ones for each call in flight.
+    /// - A call that is refused twice goes behind the others, not before them: it may be larger than the quota, and then
+    ///   they would wait for it in vain.
     ///
     /// A server that asks for a longer wait than [`status_max_delay`](crate::RetryConfig::status_max_delay) allows fails the
     /// item at once, as it does for single calls. Raise that limit for jobs that have the time.

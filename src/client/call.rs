@@ -102,6 +102,11 @@ impl Call<'_> {
         self.retrier.state.attempts > 0
     }
 
+    /// How often it was refused for the rate or the load.
+    pub(crate) fn refusals(&self) -> u32 {
+        self.retrier.state.refusals
+    }
+
     /// The call without references to what it was made of, for an answer that outlives them.
     pub(crate) fn into_owned(self) -> Call<'static> {
         let CallSpec { options, model, path, body, asks_for_usage } = self.spec;

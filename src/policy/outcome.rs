@@ -102,6 +102,11 @@ impl Outcome {
         self
     }
 
+    /// Whether the call was refused for the rate or the load, by a service that isn't in trouble itself.
+    pub(crate) fn is_refusal(&self) -> bool {
+        self.kind == Kind::Throttled && !self.is_bare_503()
+    }
+
     /// Whether it is a 503 or 529 that asks for no wait, as servers in trouble send it and some rate limiters too.
     pub(crate) fn is_bare_503(&self) -> bool {
         let is_5xx = matches!(self.status, Some(503 | 529));
