@@ -80,6 +80,9 @@ impl Counts {
         out: &mut impl Write,
     ) -> std::io::Result<()> {
         let Counts { items, bad, tokens, images, duplicates } = self;
+        if *bad > BAD_LISTED {
+            writeln!(out, "{} more bad lines", bad - BAD_LISTED)?;
+        }
         write!(out, "{items} items, {bad} of them bad, about {tokens} tokens of text to send")?;
         if let Some(price) = &options.price {
             write!(out, " for ${:.2}", *tokens as f64 * price.input_per_mtok / 1e6)?;

@@ -84,6 +84,7 @@ What to report
                           dollars for a million tokens of input, output and cached input
       --summary FILE      write the summary as JSON, too; - for standard output
   -h, --help
+  -V, --version
 
 Overnight
   nohup batch prompts.jsonl -o answers.jsonl --model gpt-4.1 --resume > batch.log 2>&1 &

@@ -9,10 +9,14 @@ use serde_json::{Map, Value as Json};
 
 use crate::RunError;
 use crate::endpoint::Kind;
+use crate::help::HELP;
 use crate::input::template::Template;
 use crate::judge::{Flag, JsonExpected};
 
 mod values;
+
+/// What `--version` prints.
+const VERSION: &str = concat!("batch ", env!("CARGO_PKG_VERSION"));
 
 /// The lowest rate, in requests a minute.
 const LOWEST_RATE: f64 = 1.0 / 60.0;
@@ -138,15 +142,24 @@ impl Shard {
     }
 }
 
+/// What the command line asks for.
+#[expect(clippy::large_enum_variant, reason = "there is one, at the start")]
+pub(crate) enum Parsed {
+    Run(Options),
+    /// Help or version.
+    Print(&'static str),
+}
+
 impl Options {
-    /// Reads the command line; `None` where help was asked for.
-    pub(crate) fn parse(mut arguments: lexopt::Parser) -> Result<Option<Options>, RunError> {
+    /// Reads the command line.
+    pub(crate) fn parse(mut arguments: lexopt::Parser) -> Result<Parsed, RunError> {
         let (mut options, mut inputs, mut output) = (Options::default(), Vec::new(), None);
         while let Some(argument) = arguments.next()? {
             match argument {
                 Value(input) => inputs.push(input),
                 Short('o') | Long("output") => output = Some(arguments.value()?),
-                Short('h') | Long("help") => return Ok(None),
+                Short('h') | Long("help") => return Ok(Parsed::Print(HELP)),
+                Short('V') | Long("version") => return Ok(Parsed::Print(VERSION)),
                 Long(name) => {
                     let name = name.to_owned();
                     match options.set(&name, &mut arguments) {
@@ -178,7 +191,7 @@ impl Options {
             options.fail_on.push(Flag::NotJson);
         }
         options.check()?;
-        Ok(Some(options))
+        Ok(Parsed::Run(options))
     }
 
     /// Sets one option; `false` if there is none of this name.

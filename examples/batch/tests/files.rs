@@ -128,6 +128,28 @@ fn in_order_the_output_is_in_the_order_of_the_input() {
 }
 
 #[test]
+fn the_version_is_printed() {
+    for option in ["-V", "--version"] {
+        let mut command = Command::new(TOOL);
+        command.arg(option);
+        assert_eq!(ends(command, 0).0, concat!("batch ", env!("CARGO_PKG_VERSION"), "\n"));
+    }
+}
+
+#[test]
+fn a_dry_run_lists_the_first_bad_lines_and_counts_the_others() {
+    let folder = Folder::new("dry-many");
+    let mut command = Command::new(TOOL);
+    command.arg(folder.prompts(13)).arg("--dry-run");
+    let (out, _) = ends(command, 1);
+    assert_eq!(out.matches("names no model").count(), 10);
+    assert!(
+        out.contains("line 10 names no model; add --model NAME\n3 more bad lines\n13 items, 13 of them bad"),
+        "{out}"
+    );
+}
+
+#[test]
 fn a_dry_run_checks_everything_and_sends_nothing() {
     let folder = Folder::new("dry");
     let input = folder.file("in.jsonl");
