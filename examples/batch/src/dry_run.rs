@@ -83,7 +83,8 @@ impl Counts {
         if *bad > BAD_LISTED {
             writeln!(out, "{} more bad lines", bad - BAD_LISTED)?;
         }
-        write!(out, "{items} items, {bad} of them bad, about {tokens} tokens of text to send")?;
+        let what = if kind == Kind::Embeddings { " for embeddings" } else { "" };
+        write!(out, "{items} items{what}, {bad} of them bad, about {tokens} tokens of text to send")?;
         if let Some(price) = &options.price {
             write!(out, " for ${:.2}", *tokens as f64 * price.input_per_mtok / 1e6)?;
             if kind.has_output_tokens() {

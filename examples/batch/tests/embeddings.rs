@@ -230,7 +230,7 @@ fn a_dry_run_estimates_tokens_and_cost() {
     assert_eq!(
         out,
         "line 5 has an input that is neither text nor a list\n\
-         5 items, 1 of them bad, about 500 tokens of text to send for $0.50\n\
+         5 items for embeddings, 1 of them bad, about 500 tokens of text to send for $0.50\n\
          columns, which aren't sent and come back: label\n"
     );
 }
