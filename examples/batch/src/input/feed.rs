@@ -28,6 +28,8 @@ impl<R: Endpoint> Feed<R> {
         Feed { reader, earlier, job, options, left, sent: 0, requests: PhantomData }
     }
 
+    /// Not inlined into the worker, whose frame lies under each request in flight: 0.5 MB less for 512 of them.
+    #[inline(never)]
     fn pull(&mut self) -> Result<Option<R>, String> {
         let (defaults, shard): (&Defaults, Shard) = (&self.options.defaults, self.options.shard);
         while self.left > 0 {

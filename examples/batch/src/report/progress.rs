@@ -111,7 +111,7 @@ fn waiting(job: &Job) -> String {
     let because =
         || job.service.last_failure().map_or(String::new(), |why| format!(" (last failure: {why})"));
     if let Some(left) = job.service.hold() {
-        return format!("; the service asks to wait for {} more{}", HumanDuration(left), because());
+        return format!("; requests wait for up to {} more{}", HumanDuration(left), because());
     }
     let handler = job.handler();
     let waiting = handler.waiting;
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn the_time_left_includes_the_wait_that_the_service_asks_for() {
+    fn the_time_left_includes_a_long_wait() {
         let server = Server::always(status(429).retry_after(30_000));
         let (service, day) = (Service::default(), Duration::from_secs(24 * 60 * 60));
         let learn = service.clone();
@@ -183,6 +183,9 @@ mod tests {
         let budget = Budget::new(&Options::default(), Used::default());
         let job = Job::new(client, service, None, budget, tally);
         let text = message(&job, Some(1_000_001));
-        assert!(text.contains(", 8 hours left; the service asks to wait for 8 hours more"), "{text}");
+        assert!(
+            text.contains(", 8 hours left; requests wait for up to 8 hours more (last failure: status 429)"),
+            "{text}"
+        );
     }
 }
