@@ -1,8 +1,11 @@
 //! The error type of all calls: what failed, where, and what the server asked for.
 
 mod display;
+mod target;
 
 use std::time::Duration;
+
+pub use self::target::Target;
 
 /// A result whose error is [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -12,8 +15,8 @@ pub(crate) type Source = Box<dyn std::error::Error + Send + Sync + 'static>;
 
 /// Why a call failed.
 ///
-/// `Display` is one line that is enough to act on. After giving up it names model, host, attempts, time, reason and the last
-/// failure. [`source()`](std::error::Error::source) returns only causes that the line doesn't include. The methods
+/// `Display` is one line that is enough to act on. It names the model and the host of the call, and after giving up the
+/// attempts, the time, the reason and the last failure. [`source()`](std::error::Error::source) returns only causes that the line doesn't include. The methods
 /// ([`status`](Error::status), [`is_retryable`](Error::is_retryable) and so on) look through [`GaveUp`](Error::GaveUp).
 /// `Debug` shows no prompt, no answer and no body.
 ///
@@ -62,6 +65,8 @@ pub enum Error {
         should_retry: Option<bool>,
         /// The beginning of the body, at most [`EXCERPT`] bytes.
         body: String,
+        /// The service and the model, if the call ended with this error; [`GaveUp`](Error::GaveUp) names them itself.
+        target: Option<Box<Target>>,
     },
     /// Connecting failed: the request was never sent.
     #[non_exhaustive]
@@ -100,6 +105,8 @@ pub enum Error {
         request_id: Option<String>,
         /// The parser's error.
         source: Source,
+        /// The service and the model, if the call ended with this error; [`GaveUp`](Error::GaveUp) names them itself.
+        target: Option<Box<Target>>,
     },
     /// A success status without an answer: an empty body, no choices, or a stream that ends before its first choice. Retried.
     #[non_exhaustive]
@@ -368,6 +375,7 @@ mod tests {
             retry_after: Some(Duration::from_secs(7)),
             should_retry: None,
             body: "{}".to_owned(),
+            target: None,
         }
     }
 

@@ -1,7 +1,10 @@
 //! The HTTP transport, based on ureq: connections, requests, bodies. Retries are decided elsewhere.
 
+mod addresses;
 mod answer_headers;
 pub(crate) mod body;
+#[cfg(any(feature = "rustls", feature = "native-tls"))]
+mod client_cert;
 mod connection;
 mod connections;
 mod connector;

@@ -47,6 +47,7 @@ pub(crate) fn decode_error(
         excerpt: excerpt(&body[from..]),
         request_id: request_id.map(str::to_owned),
         source: error.into(),
+        target: None,
     }
 }
 

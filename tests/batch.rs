@@ -204,6 +204,39 @@ fn a_call_that_waits_for_its_retry_does_not_hold_up_others() {
 }
 
 #[test]
+fn a_call_that_is_refused_repeatedly_is_queued_behind_the_others() {
+    // One request is larger than the token quota, but the service doesn't say so. It answers once the previous item was taken,
+    // so that there is always room for others.
+    let (answers, taken) = (AtomicUsize::new(0), Arc::new(AtomicUsize::new(0)));
+    let seen = Arc::clone(&taken);
+    let server = Server::respond(move |sent| {
+        if sent.body.contains("\"20\"") {
+            return status(429);
+        }
+        while seen.load(Ordering::SeqCst) < answers.load(Ordering::SeqCst) {
+            thread::yield_now();
+        }
+        answers.fetch_add(1, Ordering::SeqCst);
+        ok("hi")
+    });
+    let clock = Clock::fake();
+    let config = config(&server).clock(clock.clone()).adaptive(AdaptiveConfig::default().seed(1));
+    let client = Client::new(config.build().unwrap()).unwrap();
+    let batch = client.batch((0..200).map(request)).concurrency(1).run();
+    let take = |item: &BatchItem| {
+        taken.fetch_add(item.result.is_ok().into(), Ordering::SeqCst);
+    };
+    let items: Vec<_> = batch.inspect(take).collect();
+    assert_complete(&items, 200);
+    assert_eq!(answered(&items), 199);
+    let place = items.iter().position(|item| item.result.is_err()).unwrap();
+    assert_eq!(items[place].result.as_ref().unwrap_err().attempts(), 11);
+    assert!(place > 80, "eight others go before each of its retries but the first: {place}");
+    let waited: Duration = clock.sleeps().iter().sum();
+    assert!(waited < Duration::from_secs(30), "{waited:?}"); // it was two minutes
+}
+
+#[test]
 fn embeddings_can_be_sent_in_a_batch() {
     let vector = |n: usize| serde_json::json!({"data": [{"index": 0, "embedding": [n]}], "model": "m"});
     let server = Server::script((0..3).map(|n| status(200).json(&vector(n))));

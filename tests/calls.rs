@@ -130,9 +130,15 @@ fn a_refused_request_is_not_retried() {
     }
 }
 
+/// The text of an error that ended a call, without the model and the host that it begins with.
+fn message(error: &Error) -> String {
+    let target = format!("{} at {}: ", error.model().unwrap(), error.host().unwrap());
+    error.to_string().strip_prefix(&target).unwrap_or_else(|| panic!("{error}")).to_owned()
+}
+
 #[test]
 fn the_errors_for_401_and_403_explain_what_is_wrong_with_the_key() {
-    let said = |code| fails_without_retry(status(code).body(r#"{"error":"no"}"#)).to_string();
+    let said = |code| message(&fails_without_retry(status(code).body(r#"{"error":"no"}"#)));
     let unknown =
         "the service answered 401: no; the key is missing, mistyped, revoked or for another service";
     assert_eq!(said(401), unknown);
@@ -347,7 +353,7 @@ fn an_error_inside_a_200_has_the_status_of_its_code() {
 fn a_redirect_is_reported_and_not_followed() {
     let error = fails_without_retry(status(307).header("location", "https://elsewhere.example/v1"));
     assert_eq!(
-        error.to_string(),
+        message(&error),
         "the service answered 307: redirected to https://elsewhere.example/v1; \
          the key is never sent to another address, so set base_url to it"
     );
@@ -359,13 +365,13 @@ fn an_unreadable_answer_is_an_error_with_an_excerpt() {
     assert!(matches!(error, Error::Decode { status: 200, .. }));
     let text = "can't read the answer (status 200) at byte 0 of 43, where an HTML page begins: \
                 `<html>Welcome to the hotel's network</html>`";
-    assert_eq!(error.to_string(), text);
+    assert_eq!(message(&error), text);
     let cause = "an HTML page in place of JSON; base_url may be that of a website: Welcome";
     assert!(error.source().unwrap().to_string().starts_with(cause.trim_end_matches(": Welcome")));
     let text = "can't read the answer (status 200) at byte 0 of 4: `oops`";
     for kind in ["application/json", "text/plain", "text/event-stream"] {
         let error = fails_without_retry(status(200).header("content-type", kind).body("oops"));
-        assert_eq!(error.to_string(), text, "{kind}");
+        assert_eq!(message(&error), text, "{kind}");
     }
     let garbage = fails_without_retry(status(200).body(vec![0xf5; 10_000_000]));
     assert!(garbage.to_string().len() < 2_000, "{} bytes", garbage.to_string().len());

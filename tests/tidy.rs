@@ -320,13 +320,28 @@ fn phrases_match_whole_words_across_lines_and_in_names() {
 
 #[test]
 fn there_are_five_runtime_dependencies() {
-    let manifest = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml")).unwrap();
-    let section = manifest.split("[dependencies]").nth(1).unwrap().split("\n[").next().unwrap();
-    let named =
-        section.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split_once(" = "));
-    let mut names: Vec<&str> = named.map(|(name, _)| name.trim()).collect();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let [manifest, lock] =
+        ["Cargo.toml", "Cargo.lock"].map(|file| fs::read_to_string(root.join(file)).unwrap());
+    let sections = manifest.split("\n[").filter_map(|section| section.split_once("]\n"));
+    let runtime = sections.filter(|(head, _)| *head == "dependencies" || head.ends_with(".dependencies"));
+    let lines = runtime.flat_map(|(_, section)| section.lines().filter(|line| !line.starts_with('#')));
+    let (mut optional, mut names): (Vec<_>, Vec<_>) =
+        lines.filter_map(|line| line.split_once(" = ")).partition(|(_, how)| how.contains("optional = true"));
     names.sort_unstable();
+    let names: Vec<&str> = names.into_iter().map(|(name, _)| name).collect();
     assert_eq!(names, ["fastrand", "log", "serde", "serde_json", "ureq"]);
+    // The TLS features may name what ureq's TLS features bring with them, and nothing else.
+    optional.sort_unstable();
+    let optional: Vec<&str> = optional.into_iter().map(|(name, _)| name).collect();
+    assert_eq!(optional, ["der", "native-tls", "openssl", "rustls"]);
+    let brought = lock.split("[[package]]").filter(|package| {
+        package.starts_with("\nname = \"ureq\"\n") || package.starts_with("\nname = \"native-tls\"\n")
+    });
+    let brought: Vec<&str> = brought.flat_map(str::lines).collect();
+    for name in optional {
+        assert!(brought.contains(&&*format!(" \"{name}\",")), "{name} is a dependency of its own");
+    }
 }
 
 /// A test that needs files from outside the repository must be ignored, so that it doesn't pass without them.
@@ -339,4 +354,22 @@ fn tests_that_need_files_from_outside_the_repository_are_ignored() {
         let ignores = source.whole.contains(&format!("#[ignore = \"needs {folder}"));
         assert_eq!(reads, ignores, "{} reads files from outside the repository", source.path);
     }
+}
+
+/// The limits page names constants and tests; they must exist where it says.
+#[test]
+fn the_limits_page_names_constants_and_tests_that_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = fs::read_to_string(root.join("docs/limits.md")).unwrap();
+    let all: String = ["src", "tests"].into_iter().flat_map(sources).map(|source| source.whole).collect();
+    let mut rows = 0;
+    for row in page.lines().filter(|line| line.contains("` in `")) {
+        let quoted: Vec<&str> = row.split('`').skip(1).step_by(2).collect();
+        let [.., constant, file, test] = quoted[..] else { panic!("incomplete row: {row}") };
+        let code = fs::read_to_string(root.join(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
+        assert!(code.contains(&format!("const {constant}:")), "{constant} is not in {file}");
+        assert!(all.contains(&format!("fn {test}(")), "there is no test {test}");
+        rows += 1;
+    }
+    assert!(rows > 20, "only {rows} rows were recognised");
 }

@@ -131,6 +131,8 @@ impl Client {
     /// - Their deadlines stand still while they wait for a permit.
     /// - A call that waits for a permit or for a retry doesn't count as in flight: others proceed, also for another
     ///   model. Up to eight calls may wait for each call in flight.
+    /// - A call that is refused twice is queued behind the others: it may be larger than the quota, and the others would
+    ///   wait for a call that never succeeds.
     ///
     /// A server that asks for a longer wait than [`status_max_delay`](crate::RetryConfig::status_max_delay) allows fails the
     /// item at once, as it does for single calls. Raise that limit for jobs that have the time.

@@ -103,6 +103,11 @@ impl Call<'_> {
         self.retrier.state.attempts > 0
     }
 
+    /// How often it was refused because of the rate or the load.
+    pub(crate) fn refusals(&self) -> u32 {
+        self.retrier.state.refusals
+    }
+
     /// The call without borrowed data, for a stream that outlives the request.
     pub(crate) fn into_owned(self) -> Call<'static> {
         let CallSpec { options, model, path, body, asks_for_usage } = self.spec;

@@ -13,7 +13,7 @@ use crate::client::config::api_key::Origin;
 use crate::client::event::Event;
 use crate::client::key_provider::KeyFunction;
 use crate::error::{Error, Result};
-use crate::http::options::{Endpoint, HttpOptions, ProxyChoice};
+use crate::http::options::{ClientCertFiles, Endpoint, HttpOptions, ProxyChoice};
 use crate::policy::backoff::RetryConfig;
 use crate::runtime::clock::Clock;
 
@@ -236,6 +236,31 @@ impl ConfigBuilder {
         self
     }
 
+    /// The client certificate for a service that requires one (mutual TLS): the file of the certificate chain and the file of
+    /// the private key, both in PEM form. One file may contain both.
+    ///
+    /// The chain begins with the client certificate, followed by the intermediate certificates. The key is unencrypted, in PKCS#8,
+    /// PKCS#1 or SEC1 form. [`build`](ConfigBuilder::build) reads the files once, and fails if the key doesn't match the
+    /// certificate; after a renewal, build a new client. If the service refuses the certificate, calls fail with
+    /// [`Error::Config`] and aren't retried.
+    ///
+    /// ```no_run
+    /// use holysheep::{Client, Config};
+    ///
+    /// let config = Config::builder()
+    ///     .base_url("https://llm.internal.example/v1")
+    ///     .api_key("sk-…")
+    ///     .client_cert("/etc/ssl/client.pem", "/etc/ssl/private/client.key")
+    ///     .ca_file("/etc/ssl/company-ca.pem"); // if a private CA issued the service's certificate
+    /// let client = Client::new(config.build()?)?;
+    /// # Ok::<_, holysheep::Error>(())
+    /// ```
+    pub fn client_cert(mut self, chain: impl AsRef<Path>, key: impl AsRef<Path>) -> Self {
+        let [chain, key] = [chain.as_ref(), key.as_ref()].map(Path::to_owned);
+        self.http.client_cert = Some(ClientCertFiles { chain, key });
+        self
+    }
+
     /// The maximum number of idle connections in the pool: should be at least the number of calling threads. 0 keeps
     /// none.
     pub fn max_idle_connections(mut self, count: usize) -> Self {
@@ -388,10 +413,24 @@ mod tests {
                 "proxy: is not a valid proxy address, such as http://proxy.example:3128",
             ),
             (built(|b| b.ca_file("/nowhere/ca.pem")), "ca_file: /nowhere/ca.pem can't be read"),
+            (
+                built(|b| b.client_cert("/nowhere/client.pem", "/nowhere/client.key")),
+                "client_cert: /nowhere/client.pem can't be read",
+            ),
         ];
         for (said, expected) in cases {
             assert_eq!(said, expected);
         }
+    }
+
+    #[cfg(not(any(feature = "rustls", feature = "native-tls")))]
+    #[test]
+    fn certificates_need_tls() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+        let local = "http://localhost:8080/v1";
+        let expected = "has no effect, because this build has no TLS; enable the feature rustls";
+        assert_eq!(built(|b| b.base_url(local).ca_file(file)), format!("ca_file: {expected}"));
+        assert_eq!(built(|b| b.base_url(local).client_cert(file, file)), format!("client_cert: {expected}"));
     }
 
     #[cfg(not(feature = "socks-proxy"))]

@@ -115,6 +115,7 @@ impl ResponseDecoder {
                 excerpt: String::new(),
                 request_id: response.headers.request_id.clone(),
                 source: "the vectors don't match the texts of the request".into(),
+                target: None,
             }),
         }
     }
@@ -268,6 +269,7 @@ impl ResponseDecoder {
             retry_after: headers.retry_after.or(body.retry_delay).filter(|_| !response.is_success()),
             should_retry: headers.should_retry,
             body: excerpt(&response.body),
+            target: None,
         }
     }
 }
@@ -307,6 +309,7 @@ fn undecodable(response: &HttpResponse, error: serde_json::Error) -> Error {
         excerpt: excerpt(document),
         request_id: headers.request_id.clone(),
         source: format!("an HTML page in place of JSON; base_url may be that of a website: {page}").into(),
+        target: None,
     }
 }
 

@@ -27,7 +27,7 @@ pub(super) fn final_error(
         Failure::GaveUp { reason: Reason::NotRetryable | Reason::RetriesSpent, last, .. }
             if meta.attempts == 1 =>
         {
-            return last;
+            return last.of_call(host, model);
         }
         // The previous failure says more than that the deadline passed.
         Failure::GaveUp { last: last @ Error::Deadline { .. }, previous, .. } => {

@@ -159,6 +159,10 @@ impl StreamReport {
         }
     }
 
+    pub(super) fn model(&self) -> &str {
+        &self.model
+    }
+
     /// Records that the stream was opened, and whether it has finished already, or that the call ended with this error.
     pub(super) fn opened(&mut self, meta: &Meta, result: Result<bool, &Error>) {
         let Meta { attempts, waited, status, .. } = *meta;

@@ -238,7 +238,10 @@ impl ChatStream {
                 return None;
             }
             Error::Transport { source, .. } => self.truncated(Some(source)),
-            error => error,
+            error => {
+                let model = self.report.as_deref().map_or("", StreamReport::model);
+                error.of_call(self.core.transport.host(), model)
+            }
         };
         self.failed = true;
         self.report_end(Some(&error));

@@ -2,10 +2,13 @@
 
 use std::fmt;
 
-use super::{Error, Phase, Reason, incompleteness, is_name};
+use super::{Error, Phase, Reason, Target, incompleteness, is_name};
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(target) = self.target() {
+            write!(f, "{target}: ")?;
+        }
         match self {
             Error::Config { setting, message, .. } => write!(f, "{setting}: {message}"),
             Error::Api { status, code: Some(code), message, .. } => {
@@ -60,16 +63,24 @@ impl fmt::Display for Error {
             Error::Shutdown => write!(f, "the client was shut down"),
             Error::Panicked => write!(f, "the program panicked during the call"),
             Error::GaveUp { host, model, reason, attempts, elapsed, last } => {
-                let at = if model.is_empty() { "" } else { " at " };
+                write_target(f, host, model)?;
                 let s = if *attempts == 1 { "" } else { "s" };
                 let seconds = elapsed.as_secs_f64();
-                write!(
-                    f,
-                    "{model}{at}{host}: gave up after {attempts} attempt{s} in {seconds:.1} s: {reason}: {last}"
-                )
+                write!(f, ": gave up after {attempts} attempt{s} in {seconds:.1} s: {reason}: {last}")
             }
         }
     }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_target(f, &self.host, &self.model)
+    }
+}
+
+fn write_target(f: &mut fmt::Formatter<'_>, host: &str, model: &str) -> fmt::Result {
+    let at = if model.is_empty() { "" } else { " at " };
+    write!(f, "{model}{at}{host}")
 }
 
 impl fmt::Debug for Error {
@@ -82,16 +93,7 @@ impl fmt::Debug for Error {
                 .field("message", message)
                 .field("source", source)
                 .finish(),
-            Error::Api { status, code, kind, param, request_id, retry_after, should_retry, .. } => f
-                .debug_struct("Api")
-                .field("status", status)
-                .field("code", &code.as_deref().filter(|code| is_name(code)))
-                .field("kind", &kind.as_deref().filter(|kind| is_name(kind)))
-                .field("param", &param.as_deref().filter(|param| is_name(param)))
-                .field("request_id", request_id)
-                .field("retry_after", retry_after)
-                .field("should_retry", should_retry)
-                .finish_non_exhaustive(),
+            Error::Api { .. } => self.debug_api(f),
             Error::Connect { host, source } => {
                 f.debug_struct("Connect").field("host", host).field("source", source).finish()
             }
@@ -101,11 +103,12 @@ impl fmt::Debug for Error {
             Error::Transport { answered, source } => {
                 f.debug_struct("Transport").field("answered", answered).field("source", source).finish()
             }
-            Error::Decode { status, at, request_id, .. } => f
+            Error::Decode { status, at, request_id, target, .. } => f
                 .debug_struct("Decode")
                 .field("status", status)
                 .field("at", at)
                 .field("request_id", request_id)
+                .field("target", target)
                 .finish_non_exhaustive(),
             Error::NoAnswer { status, missing, request_id, .. } => f
                 .debug_struct("NoAnswer")
@@ -143,6 +146,27 @@ impl fmt::Debug for Error {
                 .field("last", last)
                 .finish(),
         }
+    }
+}
+
+impl Error {
+    fn debug_api(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Error::Api { status, code, kind, param, request_id, retry_after, should_retry, target, .. } =
+            self
+        else {
+            return Ok(());
+        };
+        let name = |text: &Option<String>| text.clone().filter(|text| is_name(text));
+        f.debug_struct("Api")
+            .field("status", status)
+            .field("code", &name(code))
+            .field("kind", &name(kind))
+            .field("param", &name(param))
+            .field("request_id", request_id)
+            .field("retry_after", retry_after)
+            .field("should_retry", should_retry)
+            .field("target", target)
+            .finish_non_exhaustive()
     }
 }
 
@@ -320,6 +344,7 @@ mod tests {
                 retry_after,
                 should_retry,
                 body: text(),
+                target: None,
             },
             other => other,
         };
@@ -329,6 +354,7 @@ mod tests {
             excerpt: text(),
             request_id: None,
             source: text().into(),
+            target: None,
         };
         let truncated =
             Error::StreamTruncated { received: text(), delivered: true, source: Some(text().into()) };

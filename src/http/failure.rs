@@ -19,6 +19,8 @@ pub(super) struct FailureContext {
     /// Host and port of the service.
     pub(super) host: Arc<str>,
     pub(super) connect_timeout: Duration,
+    /// The client has a client certificate.
+    pub(super) has_client_cert: bool,
     /// Cancelled when the client is shut down.
     pub(super) cancel: Cancel,
 }
@@ -34,6 +36,10 @@ impl FailureContext {
     pub(super) fn error(&self, error: ureq::Error, phase: Phase, limits: &Limits) -> Error {
         if let Some(ended) = self.ended(limits) {
             return ended;
+        }
+        // With TLS 1.3 the server refuses a client certificate after the handshake, when the client waits for the answer.
+        if let Some(message) = self.client_cert_problem(&error) {
+            return Error::Config { setting: "client_cert", message, source: Some(error.into()) };
         }
         match error {
             ureq::Error::Timeout(Timeout::Global) => limits.deadline_passed(),
@@ -69,6 +75,9 @@ impl FailureContext {
     /// Maps the error of an exchange that failed before anything was sent.
     fn not_sent(&self, error: ureq::Error, limits: &Limits) -> Error {
         let after = self.connect_timeout;
+        if let Some(message) = self.client_cert_problem(&error) {
+            return Error::Config { setting: "client_cert", message, source: Some(error.into()) };
+        }
         match error {
             ureq::Error::Timeout(Timeout::Global) => limits.deadline_passed(),
             // ureq rounds the deadline's share of an address down, and then reports a connect timeout.
@@ -89,12 +98,55 @@ impl FailureContext {
             other => Error::Connect { host: self.host.to_string(), source: other.into() },
         }
     }
+
+    /// The problem with the client certificate, if that is why the server closed the connection.
+    fn client_cert_problem(&self, error: &ureq::Error) -> Option<String> {
+        if !matches!(error, ureq::Error::Io(_)) && !is_tls(error) {
+            return None;
+        }
+        let (alert, hint) = client_cert_alert(&error.to_string())?;
+        let host = &self.host;
+        if self.has_client_cert {
+            return Some(format!("{host} refused the certificate: {hint}"));
+        }
+        // The other alerts can't be about a client certificate, because none was sent.
+        let is_missing = ["CertificateRequired", "BadCertificate"].contains(&alert);
+        is_missing.then(|| {
+            format!("is not set, but {host} requires a client certificate; set it to the files of the certificate chain and the key")
+        })
+    }
+}
+
+const USE: &str = "use one for clients (extended key usage clientAuth) that the server accepts";
+const ISSUER: &str = "its issuer is unknown there; use one of a CA that the server trusts, with the intermediate certificates in the chain";
+
+/// The alerts by which servers refuse a client's certificate (RFC 8446, section 6.2), and what to change. rustls prints the name,
+/// OpenSSL the number.
+const CLIENT_CERT_ALERTS: [(&str, &str, &str); 9] = [
+    ("BadCertificate", "42", USE),
+    ("UnsupportedCertificate", "43", USE),
+    ("CertificateRevoked", "44", "it was revoked; use a new one"),
+    ("CertificateExpired", "45", "it has expired; renew it"),
+    ("CertificateUnknown", "46", USE),
+    ("UnknownCA", "48", ISSUER),
+    ("AccessDenied", "49", USE),
+    ("DecryptError", "51", ISSUER), // of another CA of the same name
+    ("CertificateRequired", "116", USE),
+];
+
+/// The name of the alert by which the server refused the client's certificate, and what to change.
+fn client_cert_alert(error: &str) -> Option<(&'static str, &'static str)> {
+    let words = ["received fatal alert: ", "SSL alert number "];
+    let (_, alert) = words.iter().find_map(|words| error.split_once(words))?;
+    let alert = alert.split(|c: char| !c.is_alphanumeric()).next()?;
+    let known = CLIENT_CERT_ALERTS.into_iter().find(|(name, number, _)| [*name, *number].contains(&alert));
+    known.map(|(name, _, hint)| (name, hint))
 }
 
 /// The remedy for a rejected certificate, chosen by the text of the TLS library's error, because its errors reach this crate
 /// only as text. tests/tls.rs and tests/proxies_and_certificates.rs check the texts.
 fn tls_hint(error: &str) -> &'static str {
-    const HINTS: [(&[&str], &str); 5] = [
+    const HINTS: [(&[&str], &str); 6] = [
         (
             &["CaUsedAsEndEntity"],
             "the server uses a CA certificate as its own; make a server certificate with basicConstraints=CA:FALSE (openssl \
@@ -105,6 +157,10 @@ fn tls_hint(error: &str) -> &'static str {
         (
             &["NotValidForName", "not valid for", "mismatch"],
             "the certificate is for another host; use the name that it was issued for in base_url",
+        ),
+        (
+            &["HandshakeFailure", "alert number 40"], // from OpenSSL, TLS 1.2: also where it wants a certificate
+            "the server refused it; check the address and the port, and set client_cert if it requires a client certificate",
         ),
         (&["UnknownIssuer"], "the certificate's issuer is unknown; name the CA to trust with ca_file"),
     ];
@@ -150,6 +206,30 @@ mod tests {
     use std::io;
 
     use super::*;
+
+    #[test]
+    fn alerts_have_the_names_of_rustls_and_the_numbers_of_the_standard() {
+        for (name, number, hint) in CLIENT_CERT_ALERTS {
+            let alert = rustls::AlertDescription::from(number.parse::<u8>().unwrap());
+            for error in [
+                rustls::Error::AlertReceived(alert).to_string(),
+                format!(
+                    "error:0A000412:SSL routines:ssl3_read_bytes:alert:rec_layer_s3.c:1601:SSL alert number {number}"
+                ),
+            ] {
+                assert_eq!(client_cert_alert(&error), Some((name, hint)), "{error}");
+            }
+        }
+        for other in [
+            "received fatal alert: HandshakeFailure",
+            "SSL alert number 4",
+            "SSL alert number 40",
+            "invalid peer certificate: UnknownCA",
+            "CertificateRequired",
+        ] {
+            assert_eq!(client_cert_alert(other), None, "{other}");
+        }
+    }
 
     #[test]
     fn errors_of_ureq_get_the_same_verdicts() {

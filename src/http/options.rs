@@ -34,6 +34,7 @@ pub(crate) struct HttpOptions {
     pub(crate) proxy: ProxyChoice,
     /// A file of certificates in PEM form to trust instead of the built-in ones.
     pub(crate) ca_file: Option<PathBuf>,
+    pub(crate) client_cert: Option<ClientCertFiles<PathBuf>>,
     pub(crate) max_idle_connections: usize,
     pub(crate) max_response_bytes: u64,
 }
@@ -46,6 +47,7 @@ impl Default for HttpOptions {
             timeout: Duration::from_secs(60),
             proxy: ProxyChoice::Environment,
             ca_file: None,
+            client_cert: None,
             max_idle_connections: MAX_IDLE,
             max_response_bytes: MAX_RESPONSE,
         }
@@ -61,6 +63,24 @@ pub(crate) enum ProxyChoice {
     Url(String),
 }
 
+/// The two files of a client certificate: their paths or their contents.
+#[derive(Clone)]
+pub(crate) struct ClientCertFiles<T> {
+    pub(crate) chain: T,
+    pub(crate) key: T,
+}
+
+/// A file in PEM form. It has no `Debug`, because it may contain a private key.
+#[derive(Clone)]
+#[cfg_attr(
+    not(any(feature = "rustls", feature = "native-tls")),
+    expect(dead_code, reason = "without TLS a client certificate is refused unread")
+)]
+pub(crate) struct PemFile {
+    pub(crate) path: PathBuf,
+    pub(crate) pem: Vec<u8>,
+}
+
 /// The validated settings of a service.
 #[derive(Clone)]
 pub(crate) struct Endpoint {
@@ -71,19 +91,23 @@ pub(crate) struct Endpoint {
     pub(crate) headers: RequestHeaders,
     /// Certificates in PEM form to trust instead of the built-in ones.
     pub(crate) roots: Option<Vec<u8>>,
+    /// The client's own certificate.
+    pub(crate) client_cert: Option<ClientCertFiles<PemFile>>,
 }
 
 impl Endpoint {
     /// Reports settings that ureq would reject later.
     pub(crate) fn check(&self, options: &HttpOptions) -> Result<()> {
         #[cfg(any(feature = "rustls", feature = "native-tls"))]
-        crate::http::tls::config(self.roots.as_deref())?;
+        crate::http::tls::config(self)?;
         #[cfg(not(any(feature = "rustls", feature = "native-tls")))]
-        if self.roots.is_some() {
-            return Err(Error::config(
-                "ca_file",
-                "has no effect, because this build has no TLS; enable the feature rustls",
-            ));
+        for (setting, is_set) in
+            [("ca_file", self.roots.is_some()), ("client_cert", self.client_cert.is_some())]
+        {
+            if is_set {
+                let message = "has no effect, because this build has no TLS; enable the feature rustls";
+                return Err(Error::config(setting, message));
+            }
         }
         self.uri()?;
         self.proxy(options).map(|_| ())

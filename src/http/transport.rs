@@ -1,14 +1,14 @@
 //! Sends one request through ureq, which is configured not to treat statuses as errors, follow redirects or retry.
 
 use std::io::Read;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
-use ureq::http::uri::{PathAndQuery, Uri};
 use ureq::http::{self, HeaderMap, HeaderName, HeaderValue};
 use ureq::{Agent, Body, RequestBuilder};
 
 use crate::error::{Error, Phase, Result, excerpt};
+use crate::http::addresses::Addresses;
 use crate::http::answer_headers;
 use crate::http::connections::Connections;
 use crate::http::connector::HttpConnector;
@@ -20,8 +20,6 @@ use crate::http::request::{HttpRequest, Limits, RequestHeaders};
 use crate::runtime::background::Background;
 use crate::runtime::cancel::{Cancel, Subscription};
 use crate::runtime::clock::Clock;
-use crate::runtime::sync::lock;
-use crate::wire::base_url::with_query;
 use crate::wire::headers::Headers;
 use crate::wire::raw_head;
 use crate::wire::secrets::Secrets;
@@ -77,11 +75,7 @@ impl ResponseHead {
 /// The connections to one service.
 pub(crate) struct Transport {
     connections: Arc<Connections>,
-    base: Uri,
-    /// The query that every request has, with placeholders for its values.
-    query: String,
-    /// The last path that was requested, and its address: most clients request the same path again and again.
-    last_uri: Mutex<Option<(String, Uri)>>,
+    addresses: Arc<Addresses>,
     secrets: Arc<Secrets>,
     timeout: Duration,
     max_response_bytes: u64,
@@ -120,8 +114,9 @@ impl Transport {
             .max_idle_age(MAX_IDLE_AGE)
             .proxy(endpoint.proxy(options)?);
         #[cfg(any(feature = "rustls", feature = "native-tls"))]
-        let config = config.tls_config(crate::http::tls::config(endpoint.roots.as_deref())?);
-        let base = endpoint.uri()?;
+        let config = config.tls_config(crate::http::tls::config(&endpoint)?);
+        let uri = endpoint.uri()?;
+        let has_client_cert = endpoint.client_cert.is_some();
         let Endpoint { base: address, query, headers: RequestHeaders { secrets, .. }, .. } = endpoint;
         let dns = DnsCache::new(clock.clone(), cancel.clone(), options.connect_timeout);
         let connector = HttpConnector::new(dns, Arc::clone(&secrets));
@@ -129,9 +124,7 @@ impl Transport {
         Ok(Transport {
             _shutdown: shut_down_with(&cancel, &connections),
             connections,
-            base,
-            query,
-            last_uri: Mutex::default(),
+            addresses: Arc::new(Addresses::new(uri, query)),
             secrets,
             timeout: options.timeout,
             max_response_bytes: options.max_response_bytes,
@@ -140,6 +133,7 @@ impl Transport {
             failures: FailureContext {
                 host: Arc::from(address.authority),
                 connect_timeout: options.connect_timeout,
+                has_client_cert,
                 cancel,
             },
         })
@@ -153,9 +147,7 @@ impl Transport {
             _shutdown: shut_down_with(&cancel, &connections),
             connections,
             drains: self.drains.clone(),
-            base: self.base.clone(),
-            query: self.query.clone(),
-            last_uri: Mutex::default(),
+            addresses: Arc::clone(&self.addresses),
             secrets: Arc::clone(&self.secrets),
             clock: self.clock.clone(),
             failures: FailureContext { cancel, ..self.failures.clone() },
@@ -210,6 +202,7 @@ impl Transport {
                 excerpt: String::new(),
                 request_id: headers.request_id,
                 source: source.into(),
+                target: None,
             }),
             (_, error) => Err(self.failures.error(error, Phase::Waiting, limits)),
         }
@@ -252,7 +245,7 @@ impl Transport {
     }
 
     fn run(&self, request: &HttpRequest<'_>) -> Result<http::Response<Body>, ureq::Error> {
-        let uri = self.uri(request.path)?;
+        let uri = self.addresses.of(request.path)?;
         let agent = self.connections.agent();
         let mut fields = request.headers.fields.clone();
         let Some(body) = request.body else {
@@ -292,25 +285,6 @@ impl Transport {
         if request.fresh_connection { config.max_idle_age(Duration::ZERO).build() } else { config.build() }
     }
 
-    /// The address of a path.
-    fn uri(&self, path: &str) -> Result<Uri, http::Error> {
-        let mut last = lock(&self.last_uri);
-        match &*last {
-            Some((known, uri)) if known == path => return Ok(uri.clone()),
-            _ => {}
-        }
-        let mut parts = self.base.clone().into_parts();
-        let base = parts.path_and_query.as_ref().map_or("", |base| base.path().trim_end_matches('/'));
-        let target = match self.query.as_str() {
-            "" => [base, path].concat(),
-            query => [base, &with_query(path, query)].concat(),
-        };
-        parts.path_and_query = Some(PathAndQuery::try_from(target)?);
-        let uri = Uri::from_parts(parts)?;
-        *last = Some((path.to_owned(), uri.clone()));
-        Ok(uri)
-    }
-
     /// Reads the body of a success, which must be complete.
     fn read_to_end(&self, body: Body) -> Result<Vec<u8>, ureq::Error> {
         let limit = self.max_response_bytes;
@@ -341,6 +315,7 @@ fn unrequested_coding(status: u16, headers: &Headers, coding: &str) -> Result<Ht
         request_id: headers.request_id.clone(),
         source: format!("the server compressed the answer although compression was not requested; {remedy}")
             .into(),
+        target: None,
     })
 }
 

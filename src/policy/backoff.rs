@@ -18,6 +18,10 @@ const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
 /// over 15 s, and none waits much longer than asked.
 const SPREAD: f64 = 0.25;
 
+/// The maximum jitter on top of a `Retry-After`: it is enough to spread many clients, and a wait of hours isn't extended by
+/// hours.
+const MAX_SPREAD: Duration = Duration::from_secs(30);
+
 /// The maximum number of retries. At the default cap they take nine hours; beyond that a deadline is the better limit.
 const MAX_RETRIES: u32 = 1000;
 const MANY_RETRIES: u32 = MAX_RETRIES + 1;
@@ -207,7 +211,10 @@ impl RetryConfig {
         }
         let later = match self.jitter {
             Jitter::None => Duration::ZERO,
-            _ => self.grown(attempt, cap).max(retry_after.mul_f64(SPREAD)).mul_f64(unit(random)),
+            _ => {
+                let spread = self.grown(attempt, cap).max(retry_after.mul_f64(SPREAD));
+                spread.min(MAX_SPREAD).mul_f64(unit(random))
+            }
         };
         Some((retry_after + later).max(backoff).min(longest.max(cap)))
     }
@@ -398,6 +405,28 @@ mod tests {
         let exact = retry.jitter(Jitter::None);
         assert_eq!(exact.wait(0, Some(429), Some(secs(20)), 0.9), Some(secs(20)));
         assert_eq!(exact.wait(5, Some(429), Some(secs(20)), 0.9), Some(secs(32)), "the longer of the two");
+    }
+
+    #[test]
+    fn a_long_retry_after_is_spread_by_thirty_seconds_at_most() {
+        let day = RetryConfig::default().status_max_delay(429, MAX_TIME);
+        for (attempt, asked, most) in [
+            (0, 20, 25),
+            (0, 100, 125),
+            (0, 120, 150),
+            (0, 200, 230),
+            (0, 30_000, 30_030),
+            (10, 30_000, 30_030),
+        ] {
+            let wait = |random| day.wait(attempt, Some(429), Some(secs(asked)), random);
+            assert_eq!((wait(0.0), wait(1.0)), (Some(secs(asked)), Some(secs(most))), "{asked} s");
+            assert_eq!(wait(0.5), Some((secs(asked) + secs(most)) / 2), "{asked} s");
+        }
+        assert_eq!(
+            day.wait(0, Some(429), Some(secs(86_390)), 1.0),
+            Some(MAX_TIME),
+            "the longest wait allowed"
+        );
     }
 
     #[test]

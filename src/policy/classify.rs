@@ -223,19 +223,22 @@ mod tests {
     use crate::policy::outcome::Kind;
 
     fn api(status: u16) -> Error {
-        let (code, kind, param, request_id) = (None, None, None, None);
+        let (code, kind, param, request_id, target) = (None, None, None, None, None);
+        let (retry_after, should_retry) = (None, None);
         let (message, body) = (String::new(), String::new());
-        Error::Api {
-            status,
-            code,
-            kind,
-            message,
-            param,
-            request_id,
-            retry_after: None,
-            should_retry: None,
-            body,
+        Error::Api { status, code, kind, message, param, request_id, retry_after, should_retry, body, target }
+    }
+
+    /// [`api`] with one field changed.
+    fn api_with(
+        status: u16,
+        change: impl FnOnce(&mut Option<String>, &mut String, &mut Option<bool>),
+    ) -> Error {
+        let mut error = api(status);
+        if let Error::Api { code, message, should_retry, .. } = &mut error {
+            change(code, message, should_retry);
         }
+        error
     }
 
     #[test]
@@ -252,15 +255,7 @@ mod tests {
             let classification = classify(&error, &RetryConfig::default());
             (classification.feedback, classification.outcome.kind)
         };
-        let quota = match api(429) {
-            Error::Api {
-                status, kind, message, param, request_id, retry_after, should_retry, body, ..
-            } => {
-                let code = Some("insufficient_quota".to_owned());
-                Error::Api { status, code, kind, message, param, request_id, retry_after, should_retry, body }
-            }
-            other => other,
-        };
+        let quota = api_with(429, |code, _, _| *code = Some("insufficient_quota".to_owned()));
         assert_eq!(learns(api(429)), (Feedback::Outcome, Kind::Throttled));
         assert_eq!(learns(api(529)), (Feedback::Outcome, Kind::Throttled));
         assert_eq!(learns(api(503)), (Feedback::Outcome, Kind::Failed));
@@ -279,13 +274,7 @@ mod tests {
 
     #[test]
     fn a_request_larger_than_the_limit_is_not_retried_and_does_not_affect_the_handler() {
-        let said = |text: &str| match api(429) {
-            Error::Api { status, code, kind, param, request_id, retry_after, should_retry, body, .. } => {
-                let message = text.to_owned();
-                Error::Api { status, code, kind, message, param, request_id, retry_after, should_retry, body }
-            }
-            other => other,
-        };
+        let said = |text: &str| api_with(429, |_, message, _| *message = text.to_owned());
         for (message, refused) in [
             (
                 "Request too large for m in organization o on tokens per min (TPM): Limit 30000, Requested 41251.",
@@ -309,13 +298,7 @@ mod tests {
 
     #[test]
     fn a_rejected_request_that_the_server_wants_retried_restores_no_retry_budget() {
-        let wanted = match api(400) {
-            Error::Api { status, code, kind, message, param, request_id, retry_after, body, .. } => {
-                let should_retry = Some(true);
-                Error::Api { status, code, kind, message, param, request_id, retry_after, should_retry, body }
-            }
-            other => other,
-        };
+        let wanted = api_with(400, |_, _, should_retry| *should_retry = Some(true));
         let failure = classify(&wanted, &RetryConfig::default());
         assert_eq!((failure.verdict, failure.learned()), (Verdict::Retry, None));
         assert_eq!(classify(&api(400), &RetryConfig::default()).feedback, Feedback::ServiceUp);

@@ -102,6 +102,11 @@ impl Outcome {
         self
     }
 
+    /// Whether the call was refused because of the rate or the load, by a service that is up.
+    pub(crate) fn is_refusal(&self) -> bool {
+        self.kind == Kind::Throttled && !self.is_bare_503()
+    }
+
     /// Whether this is a 503 or 529 without a Retry-After, as sent by overloaded servers and by some rate limiters.
     pub(crate) fn is_bare_503(&self) -> bool {
         let is_5xx = matches!(self.status, Some(503 | 529));

@@ -57,6 +57,8 @@ pub(crate) struct CallState {
     pub(crate) is_unannounced: bool,
     /// The service rejected the key, and the call was retried with a new one.
     pub(crate) new_key: bool,
+    /// Attempts that were refused because of the rate or the load.
+    pub(crate) refusals: u32,
 }
 
 /// One call: its state, its limits and its last failure.
@@ -114,6 +116,7 @@ impl<E> Retrier<E> {
             fallback: false,
             is_unannounced: false,
             new_key: false,
+            refusals: 0,
         };
         let (immediate_retry_used, is_probe, probes) = (false, false, 0);
         let tries = Tries::default();
@@ -172,6 +175,7 @@ impl<E> Retrier<E> {
         };
         self.last = Some(error);
         self.state.is_unannounced = true;
+        self.state.refusals += u32::from(failure.outcome.is_refusal());
         if wait.is_zero() {
             return Step::WaitForTurn;
         }

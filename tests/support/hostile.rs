@@ -166,7 +166,8 @@ impl RawServer {
         RawServer::start(Some(Arc::clone(&identity.config)), serve)
     }
 
-    fn start(
+    /// A server that speaks TLS with these settings, where there are any.
+    pub(crate) fn start(
         tls: Option<Arc<ServerConfig>>,
         serve: impl Fn(&mut Connection) + Send + Sync + 'static,
     ) -> RawServer {

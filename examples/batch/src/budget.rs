@@ -2,6 +2,7 @@
 
 use holysheep::{Price, Usage};
 
+use crate::endpoint::Kind;
 use crate::job::total;
 use crate::options::Options;
 
@@ -13,6 +14,28 @@ pub(crate) struct Budget {
     max_cost: Option<f64>,
     earlier: Used,
     now: Used,
+}
+
+/// The tokens that a request will probably use.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Guess {
+    input: u64,
+    output: u64,
+}
+
+impl Guess {
+    /// For a request with this many tokens: a chat has as many again in its answer.
+    pub(crate) fn new(input: u64, kind: Kind) -> Guess {
+        Guess { input, output: if kind.has_output_tokens() { input } else { 0 } }
+    }
+
+    pub(crate) fn total(self) -> u64 {
+        self.input.saturating_add(self.output)
+    }
+
+    fn cost(self, price: &Price) -> f64 {
+        (self.input as f64 * price.input_per_mtok + self.output as f64 * price.output_per_mtok) / 1e6
+    }
 }
 
 /// What answers used.
@@ -30,13 +53,13 @@ pub(crate) struct Used {
 }
 
 impl Used {
-    /// Adds an answer; `guess` is how many tokens it probably used.
-    pub(crate) fn add(&mut self, usage: Option<&Usage>, guess: u64, price: Option<&Price>) {
+    /// Adds an answer; `guess` counts where it doesn't tell.
+    pub(crate) fn add(&mut self, usage: Option<&Usage>, guess: Guess, price: Option<&Price>) {
         self.answers += 1;
         let Some(usage) = usage else {
             self.unknown += 1;
-            self.guessed += guess;
-            self.cost += price.map_or(0.0, |price| guessed_cost(guess, price));
+            self.guessed += guess.total();
+            self.cost += price.map_or(0.0, |price| guess.cost(price));
             return;
         };
         let input = usage.prompt_tokens.unwrap_or_default();
@@ -58,7 +81,7 @@ impl Budget {
     }
 
     /// Adds an answer of this run.
-    pub(crate) fn spend(&mut self, usage: Option<&Usage>, guess: u64) {
+    pub(crate) fn spend(&mut self, usage: Option<&Usage>, guess: Guess) {
         self.now.add(usage, guess, self.price.as_ref());
     }
 
@@ -93,11 +116,6 @@ impl Budget {
     }
 }
 
-/// The cost of this many tokens, half of them input, for an answer without usage.
-fn guessed_cost(tokens: u64, price: &Price) -> f64 {
-    tokens as f64 / 2.0 * (price.input_per_mtok + price.output_per_mtok) / 1e6
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -110,11 +128,13 @@ mod tests {
         let earlier = Used { answers: 9, cost: 1.0, ..Used::default() };
         let mut budget = Budget::new(&options, earlier);
         assert_eq!(budget.projected_cost(10), None);
-        budget.spend(Some(&usage), 0);
-        budget.spend(None, 1500); // a guess: 750 of each
+        budget.spend(Some(&usage), Guess::default());
+        budget.spend(None, Guess::new(750, Kind::Chat));
         let now = 0.002 + 0.004 + 0.0015 + 0.006;
         assert!((budget.cost().unwrap() - (1.0 + now)).abs() < 1e-9);
         assert!((budget.projected_cost(10).unwrap() - (1.0 + now + 5.0 * now)).abs() < 1e-9);
         assert_eq!(Budget::new(&Options::default(), earlier).cost(), None);
+        let embeddings = Guess::new(750, Kind::Embeddings);
+        assert_eq!((embeddings.total(), embeddings.cost(&Price::new(2.0, 8.0))), (750, 0.0015));
     }
 }

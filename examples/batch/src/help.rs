@@ -1,8 +1,8 @@
 //! The text of `--help`.
 
 pub(crate) const HELP: &str = "\
-Sends each line of a file to a chat API, through rate limits and outages, and resumes where it was
-stopped.
+Sends each line of a file to a chat or embeddings API, through rate limits and outages, and resumes
+where it was stopped.
 
 usage: batch IN.jsonl -o OUT.jsonl [options]        - stands for standard input or output
 
@@ -13,17 +13,21 @@ Lines of IN, one JSON object each
   {\"prompt\": \"…\"} or {\"messages\": […]}
       Request parameters beside it (temperature, max_tokens, …) are sent. All other fields are
       columns: they are never sent, and come back in OUT.
+  {\"input\": \"…\"} or {\"input\": [\"…\", …]}
+      The same for embeddings, with their parameters (dimensions, …).
   {\"id\": …, \"request\": {…}}
       All of the request is sent as it is. Fields beside it are columns.
   {\"custom_id\": …, \"method\": \"POST\", \"url\": \"/v1/chat/completions\", \"body\": {…}}
-      OpenAI's Batch format. Anthropic's, with params, is read where the params fit.
+      OpenAI's Batch format; or with the url /v1/embeddings. Anthropic's, with params, is read where
+      the params fit.
+All lines are for chats, or all for embeddings: what the first line asks for.
 An id (or custom_id) of any type comes back byte for byte.
 
 Lines of OUT, one for each item, as they are finished
   id, index (of the item, from 0), crc32 (of the line of IN), settings (a checksum of --model,
-  --system, --set and --template), answer, finish_reason, model, usage, response (if it has more
-  than the text), flags (length, empty, filter, refusal, not_json), error (kind, message, status,
-  retryable), columns, attempts, seconds
+  --system, --set and --template), answer, embeddings (a vector of numbers for each text),
+  finish_reason, model, usage, response (if it has more than the text), flags (length, empty, filter,
+  refusal, not_json), error (kind, message, status, retryable), columns, attempts, seconds
 
 What to send
       --model NAME        model of the lines that name none
@@ -80,6 +84,7 @@ What to report
                           dollars for a million tokens of input, output and cached input
       --summary FILE      write the summary as JSON, too; - for standard output
   -h, --help
+  -V, --version
 
 Overnight
   nohup batch prompts.jsonl -o answers.jsonl --model gpt-4.1 --resume > batch.log 2>&1 &

@@ -1,19 +1,26 @@
 //! Reads the items of the input, one line at a time and in bounded memory.
 
+mod chat;
+mod embeddings;
 pub(crate) mod feed;
 mod first_bytes;
-mod line;
+pub(crate) mod line;
 pub(crate) mod request;
 pub(crate) mod template;
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Cursor, Read};
 
 use crate::RunError;
-use crate::options::Place;
+use crate::endpoint::Kind;
+use crate::options::{Defaults, Place};
 
 /// The longest line: an image or a book fits.
 const LONGEST_LINE: u64 = 64 * 1024 * 1024;
+
+/// Bytes that are looked at for a line that says which endpoint the input is for: more than a service accepts in a request
+/// for embeddings.
+const MOST_PEEKED: usize = 4 * 1024 * 1024;
 
 /// Bytes that are read at once.
 const BUFFER: usize = 64 * 1024;
@@ -69,6 +76,28 @@ impl Reader {
         let file = if *place == Place::Standard { "FILE" } else { &name };
         first_bytes::check(first, file).map_err(|why| format!("{name} {why}"))?;
         Ok(Reader { lines, name, line: 0, index: 0, buffer: Vec::new() })
+    }
+
+    /// Which endpoint the input is for: that of the first line that says so, or chats. To be asked before the first item.
+    ///
+    /// # Errors
+    /// Where the input can't be read.
+    pub(crate) fn kind(&mut self, defaults: &Defaults) -> Result<Kind, String> {
+        let mut peeked = Vec::new();
+        let kind = loop {
+            let from = peeked.len();
+            let limited = (&mut self.lines).take((MOST_PEEKED - from) as u64).read_until(b'\n', &mut peeked);
+            if limited.map_err(|error| format!("can't read {}: {error}", self.name))? == 0 {
+                break Kind::Chat;
+            }
+            let line = &peeked[from..];
+            if let Some(kind) = request::kind_of(line.strip_prefix(BOM).unwrap_or(line), defaults) {
+                break kind;
+            }
+        };
+        let rest = std::mem::replace(&mut self.lines, Box::new(io::empty()));
+        self.lines = Box::new(Cursor::new(peeked).chain(rest));
+        Ok(kind)
     }
 
     /// The next item; `None` at the end.

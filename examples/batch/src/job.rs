@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use holysheep::{ChatResponse, Client, Error, Snapshot, Usage};
+use holysheep::{Client, Error, Snapshot, Usage};
 use serde_json::value::RawValue;
 
-use crate::budget::Budget;
+use crate::budget::{Budget, Guess};
+use crate::endpoint::Answer;
 use crate::report::service::Service;
 use crate::report::tally::Tally;
 use crate::tokens::TokenBucket;
@@ -43,8 +44,10 @@ pub(crate) struct Pending {
     /// What is wrong with its line.
     pub(crate) bad: Option<String>,
     pub(crate) wants_json: bool,
-    /// What it will probably use; 0 if nothing is sent.
-    pub(crate) tokens: u64,
+    /// What it will probably use; nothing if it isn't sent.
+    pub(crate) guess: Guess,
+    /// What was taken from `--tpm` for it.
+    pub(crate) taken: u64,
 }
 
 /// Why no further item is sent.
@@ -90,7 +93,7 @@ impl Job {
             }
             let Some(wait) = state.tokens.as_mut().and_then(|bucket| bucket.wait(Instant::now())) else {
                 if let Some(bucket) = &mut state.tokens {
-                    pending.tokens = bucket.take(pending.tokens);
+                    pending.taken = bucket.take(pending.guess.total());
                 }
                 state.in_flight.insert(number, pending);
                 if state.model != model && !model.is_empty() {
@@ -104,20 +107,20 @@ impl Job {
     }
 
     /// Takes an item out whose result is there.
-    pub(crate) fn finish(&self, number: usize, result: &Result<ChatResponse, Error>) -> Option<Pending> {
+    pub(crate) fn finish(&self, number: usize, result: &Result<Answer, Error>) -> Option<Pending> {
         let mut state = self.lock();
         let pending = state.in_flight.remove(&number)?;
-        let usage = result.as_ref().map(|answer| answer.usage.as_ref());
+        let usage = result.as_ref().map(Answer::usage);
         if let Some(bucket) = &mut state.tokens {
             match usage.map(|usage| usage.and_then(total)) {
-                Ok(Some(used)) => bucket.settle(pending.tokens, used),
+                Ok(Some(used)) => bucket.settle(pending.taken, used),
                 Ok(None) => {} // the guess stands
-                Err(_) => bucket.give_back(pending.tokens),
+                Err(_) => bucket.give_back(pending.taken),
             }
             self.changed.notify_all();
         }
         if let Ok(usage) = usage {
-            state.budget.spend(usage, pending.tokens);
+            state.budget.spend(usage, pending.guess);
         }
         Some(pending)
     }

@@ -4,6 +4,7 @@ use holysheep::{ChatResponse, Choice, Error};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
+use crate::endpoint::Answer;
 use crate::job::Pending;
 use crate::options::Options;
 
@@ -59,10 +60,11 @@ pub(crate) enum Scope {
     Account,
 }
 
-pub(crate) fn judge(pending: &Pending, result: &Result<ChatResponse, Error>, options: &Options) -> Verdict {
+pub(crate) fn judge(pending: &Pending, result: &Result<Answer, Error>, options: &Options) -> Verdict {
     let (flags, failure) = match (&pending.bad, result) {
         (Some(bad), _) => (Vec::new(), Some(ItemFailure::of_item("bad line", bad.clone()))),
-        (None, Ok(response)) => {
+        (None, Ok(Answer::Embeddings(_))) => (Vec::new(), None), // the client has checked them
+        (None, Ok(Answer::Chat(response))) => {
             let everywhere = options.json_expected == JsonExpected::Everywhere;
             let flags = flags(response, everywhere || pending.wants_json);
             let failure = flags.iter().find(|flag| options.fail_on.contains(flag));

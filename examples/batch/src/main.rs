@@ -6,6 +6,7 @@
 
 mod budget;
 mod dry_run;
+mod endpoint;
 mod help;
 mod input;
 mod job;
@@ -24,7 +25,7 @@ mod writer;
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use options::Options;
+use options::{Options, Parsed};
 
 pub(crate) type RunError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -34,9 +35,9 @@ const BROKEN: u8 = 2;
 fn main() -> ExitCode {
     env_logger::init();
     let ended = match Options::parse(lexopt::Parser::from_env()) {
-        Ok(Some(options)) if options.dry_run => dry_run::check(&options),
-        Ok(Some(options)) => run::run(options),
-        Ok(None) => writeln!(std::io::stdout(), "{}", help::HELP).map(|()| 0).map_err(RunError::from),
+        Ok(Parsed::Run(options)) if options.dry_run => dry_run::check(&options),
+        Ok(Parsed::Run(options)) => run::run(options),
+        Ok(Parsed::Print(text)) => writeln!(std::io::stdout(), "{text}").map(|()| 0).map_err(RunError::from),
         Err(error) => Err(error),
     };
     ExitCode::from(ended.unwrap_or_else(|error| {

@@ -8,10 +8,15 @@ use lexopt::prelude::*;
 use serde_json::{Map, Value as Json};
 
 use crate::RunError;
+use crate::endpoint::Kind;
+use crate::help::HELP;
 use crate::input::template::Template;
 use crate::judge::{Flag, JsonExpected};
 
 mod values;
+
+/// What `--version` prints.
+const VERSION: &str = concat!("batch ", env!("CARGO_PKG_VERSION"));
 
 /// The lowest rate, in requests a minute.
 const LOWEST_RATE: f64 = 1.0 / 60.0;
@@ -137,15 +142,24 @@ impl Shard {
     }
 }
 
+/// What the command line asks for.
+#[expect(clippy::large_enum_variant, reason = "there is one, at the start")]
+pub(crate) enum Parsed {
+    Run(Options),
+    /// Help or version.
+    Print(&'static str),
+}
+
 impl Options {
-    /// Reads the command line; `None` where help was asked for.
-    pub(crate) fn parse(mut arguments: lexopt::Parser) -> Result<Option<Options>, RunError> {
+    /// Reads the command line.
+    pub(crate) fn parse(mut arguments: lexopt::Parser) -> Result<Parsed, RunError> {
         let (mut options, mut inputs, mut output) = (Options::default(), Vec::new(), None);
         while let Some(argument) = arguments.next()? {
             match argument {
                 Value(input) => inputs.push(input),
                 Short('o') | Long("output") => output = Some(arguments.value()?),
-                Short('h') | Long("help") => return Ok(None),
+                Short('h') | Long("help") => return Ok(Parsed::Print(HELP)),
+                Short('V') | Long("version") => return Ok(Parsed::Print(VERSION)),
                 Long(name) => {
                     let name = name.to_owned();
                     match options.set(&name, &mut arguments) {
@@ -177,7 +191,7 @@ impl Options {
             options.fail_on.push(Flag::NotJson);
         }
         options.check()?;
-        Ok(Some(options))
+        Ok(Parsed::Run(options))
     }
 
     /// Sets one option; `false` if there is none of this name.
@@ -219,6 +233,21 @@ impl Options {
             _ => return Ok(false),
         }
         Ok(true)
+    }
+
+    /// Refuses options that mean nothing for the endpoint that the input is for.
+    pub(crate) fn check_kind(&self, kind: Kind) -> Result<(), RunError> {
+        let given = [
+            ("--system", self.defaults.system.is_some()),
+            ("--template", self.defaults.template.is_some()),
+            ("--expect-json", self.json_expected != JsonExpected::Nowhere),
+        ];
+        match given.into_iter().find(|(_, is_given)| *is_given && kind == Kind::Embeddings) {
+            Some((name, _)) => {
+                Err(format!("{name} is for chats, and the input is for embeddings; leave it out").into())
+            }
+            None => Ok(()),
+        }
     }
 
     /// Refuses options that contradict each other.

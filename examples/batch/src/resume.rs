@@ -10,7 +10,7 @@ use std::path::Path;
 use holysheep::Price;
 
 use crate::RunError;
-use crate::budget::Used;
+use crate::budget::{Guess, Used};
 use crate::input::Item;
 use crate::judge::Flag;
 use crate::options::{Format, Options};
@@ -172,7 +172,7 @@ impl<'a> Reading<'a> {
         let mut earlier = EarlierRun { name: self.name.to_owned(), ..EarlierRun::default() };
         let end = self.lines(file, |seen, _| {
             if seen.answered {
-                earlier.used.add(seen.usage.as_ref(), 0, self.price);
+                earlier.used.add(seen.usage.as_ref(), Guess::default(), self.price);
             }
             let failed = self.has_failed(seen);
             if !(failed && self.retry_failed) {

@@ -3,9 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use holysheep::{AdaptiveConfig, AdaptiveHandler, Client, ConfigBuilder, RetryConfig};
+use holysheep::{
+    AdaptiveConfig, AdaptiveHandler, ChatRequest, Client, ConfigBuilder, EmbeddingRequest, RetryConfig,
+};
 
 use crate::budget::Budget;
+use crate::endpoint::{Endpoint, Kind};
 use crate::input::feed::Feed;
 use crate::input::{self, Reader};
 use crate::job::{Job, Stop};
@@ -30,10 +33,23 @@ const INTERRUPTED: u8 = 130;
 
 /// Returns the exit status.
 pub(crate) fn run(options: Options) -> Result<u8, RunError> {
-    let options = Arc::new(options);
     let service = Service::default();
     let client = client(&options, &service)?;
-    let reader = Reader::open(&options.input)?;
+    let mut reader = Reader::open(&options.input)?;
+    match reader.kind(&options.defaults)? {
+        Kind::Chat => send_all::<ChatRequest>(options, &client, service, reader),
+        Kind::Embeddings => send_all::<EmbeddingRequest>(options, &client, service, reader),
+    }
+}
+
+fn send_all<R: Endpoint>(
+    options: Options,
+    client: &Client,
+    service: Service,
+    reader: Reader,
+) -> Result<u8, RunError> {
+    options.check_kind(R::KIND)?;
+    let options = Arc::new(options);
     let items = input::count(&options.input);
     let (output, earlier) = Output::open(&options)?;
     if let Some(items) = items {
@@ -56,7 +72,7 @@ pub(crate) fn run(options: Options) -> Result<u8, RunError> {
     let budget = Budget::new(&options, earlier.used());
     let job = Arc::new(Job::new(client.clone(), service, options.tokens_per_minute, budget, Tally::new()?));
     stop_on_signals(&job)?;
-    let feed = Feed::new(&options, reader, earlier, &job);
+    let feed = Feed::<R>::new(&options, reader, earlier, &job);
     let progress = Progress::start(&job, total, options.first_answer);
     let batch = client.batch(feed).concurrency(options.concurrency).in_order(options.in_order);
     let mut writer = Writer::new(&options, &job, output, ever_answered);

@@ -3,6 +3,7 @@
 use holysheep::{BatchItem, Error};
 
 use crate::RunError;
+use crate::endpoint::Endpoint;
 use crate::job::{Job, Stop};
 use crate::judge::{ItemFailure, JsonExpected, Scope, judge};
 use crate::options::Options;
@@ -42,8 +43,8 @@ impl<'a> Writer<'a> {
         }
     }
 
-    pub(crate) fn take(&mut self, item: BatchItem) -> Result<(), RunError> {
-        let result = item.result;
+    pub(crate) fn take<R: Endpoint>(&mut self, item: BatchItem<R>) -> Result<(), RunError> {
+        let result = item.result.map(R::answer);
         let Some(pending) = self.job.finish(item.index, &result) else { return Ok(()) };
         if matches!(result, Err(Error::Shutdown)) {
             return Ok(()); // it isn't done

@@ -128,6 +128,28 @@ fn in_order_writes_the_output_in_input_order() {
 }
 
 #[test]
+fn the_version_is_printed() {
+    for option in ["-V", "--version"] {
+        let mut command = Command::new(TOOL);
+        command.arg(option);
+        assert_eq!(ends(command, 0).0, concat!("batch ", env!("CARGO_PKG_VERSION"), "\n"));
+    }
+}
+
+#[test]
+fn a_dry_run_lists_the_first_bad_lines_and_counts_the_others() {
+    let folder = Folder::new("dry-many");
+    let mut command = Command::new(TOOL);
+    command.arg(folder.prompts(13)).arg("--dry-run");
+    let (out, _) = ends(command, 1);
+    assert_eq!(out.matches("names no model").count(), 10);
+    assert!(
+        out.contains("line 10 names no model; add --model NAME\n3 more bad lines\n13 items, 13 of them bad"),
+        "{out}"
+    );
+}
+
+#[test]
 fn a_dry_run_checks_everything_and_sends_nothing() {
     let folder = Folder::new("dry");
     let input = folder.file("in.jsonl");
@@ -224,7 +246,7 @@ fn lines_of_openais_batch_format_are_read_and_written() {
     assert_eq!(written[3]["error"]["code"], "bad_line");
     assert_eq!(
         written[3]["error"]["message"],
-        "line 4 has another url than /v1/chat/completions, the only one that is supported"
+        "line 4 has another url than /v1/chat/completions and /v1/embeddings, the only ones that are supported"
     );
 
     call(&["--resume"], 1);

@@ -7,6 +7,10 @@ use std::time::{Duration, Instant};
 use crate::adaptive::{Acquired, AdaptiveHandler, HandlerRegistry, Wake};
 use crate::client::call::Call;
 
+/// The number of refusals after which a call is queued behind the others. It may be larger than the limit, and would then
+/// be refused even if all others waited for it.
+const MAX_FIRST_REFUSALS: u32 = 2;
+
 /// A call of a batch.
 pub(super) struct Task<R> {
     pub(super) index: usize,
@@ -123,7 +127,8 @@ impl<R> WaitingCalls<R> {
 
     fn queue(&mut self, task: Task<R>) {
         if let Some(queue) = self.models.get_mut(task.call.model()) {
-            let lane = if task.call.is_retry() { &mut queue.retries } else { &mut queue.firsts };
+            let goes_first = task.call.is_retry() && task.call.refusals() < MAX_FIRST_REFUSALS;
+            let lane = if goes_first { &mut queue.retries } else { &mut queue.firsts };
             lane.push_back(task);
             queue.handler.count_waiting(true);
         }

@@ -1,6 +1,6 @@
 //! Validation of the configuration and of the environment variables. Each error says what to change.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use std::{env, fs};
@@ -8,7 +8,7 @@ use std::{env, fs};
 use crate::client::config::api_key::{self, Origin};
 use crate::client::config::{Config, ConfigBuilder, KEY_VARIABLE, URL_VARIABLE};
 use crate::error::{Error, Result};
-use crate::http::options::{self, Endpoint, headers};
+use crate::http::options::{self, ClientCertFiles, Endpoint, PemFile, headers};
 use crate::http::request::RequestHeaders;
 use crate::policy::backoff::MAX_TIME;
 use crate::wire::base_url::{BaseUrl, unquoted};
@@ -59,14 +59,15 @@ impl ConfigBuilder {
         let fields =
             fields(std::mem::take(&mut self.headers), authorization, &http.user_agent, &mut secrets)?;
         let roots = match (&http.ca_file, env::var_os(CA_VARIABLE)) {
-            (Some(path), _) => Some(read_ca_file("ca_file", path)?),
+            (Some(path), _) => Some(read_file("ca_file", path)?),
             (None, Some(path)) if base.https && !path.is_empty() => {
-                Some(read_ca_file(CA_VARIABLE, Path::new(&path))?)
+                Some(read_file(CA_VARIABLE, Path::new(&path))?)
             }
             (None, _) => None,
         };
+        let client_cert = http.client_cert.as_ref().map(read_client_cert).transpose()?;
         let headers = RequestHeaders { fields: headers(&fields)?, secrets: Arc::new(secrets) };
-        let endpoint = Endpoint { base, query, headers, roots };
+        let endpoint = Endpoint { base, query, headers, roots, client_cert };
         endpoint.check(http)?;
         Ok(Config { settings: self, endpoint })
     }
@@ -221,12 +222,18 @@ fn refuse_own_header(name: &str) -> Result<()> {
     Ok(())
 }
 
-fn read_ca_file(setting: &'static str, path: &Path) -> Result<Vec<u8>> {
+fn read_file(setting: &'static str, path: &Path) -> Result<Vec<u8>> {
     fs::read(path).map_err(|source| Error::Config {
         setting,
         message: format!("{} can't be read", path.display()),
         source: Some(source.into()),
     })
+}
+
+fn read_client_cert(paths: &ClientCertFiles<PathBuf>) -> Result<ClientCertFiles<PemFile>> {
+    let read =
+        |path: &PathBuf| Ok::<_, Error>(PemFile { path: path.clone(), pem: read_file("client_cert", path)? });
+    Ok(ClientCertFiles { chain: read(&paths.chain)?, key: read(&paths.key)? })
 }
 
 #[cfg(test)]

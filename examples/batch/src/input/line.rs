@@ -4,8 +4,8 @@ use std::borrow::Cow;
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
-use serde_json::Value;
 use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 
 /// The fields of a JSON object, in their order.
 pub(crate) struct Fields(Vec<(String, Box<RawValue>)>);
@@ -36,6 +36,18 @@ impl Fields {
             }
             !found
         });
+        taken
+    }
+
+    /// Takes the values of these fields out, where there are any.
+    pub(crate) fn take_all(&mut self, names: &[&str]) -> Map<String, Value> {
+        let mut taken = Map::new();
+        for name in names {
+            match self.take(name).map(|raw| value(&raw)) {
+                None | Some(Value::Null) => {}
+                Some(value) => drop(taken.insert((*name).to_owned(), value)),
+            }
+        }
         taken
     }
 

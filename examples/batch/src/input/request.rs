@@ -1,38 +1,28 @@
 //! Turns a line of the input into a request. What is wrong with a line is said without repeating what it holds.
 
-use holysheep::{ChatRequest, Error};
+use holysheep::Error;
 use serde_json::value::RawValue;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
+use crate::endpoint::{Endpoint, Kind};
 use crate::input::Item;
+use crate::input::chat::check_anthropic;
 use crate::input::line::{Fields, value};
 use crate::options::Defaults;
 
 /// The parameters that are integers. Data frames write 42 as 42.0 where a column has gaps.
-const INTEGERS: [&str; 5] = ["max_tokens", "max_completion_tokens", "n", "seed", "top_logprobs"];
-
-/// Anthropic's parameters that have another name or place in a chat request.
-const ANTHROPIC: [(&str, &str); 6] = [
-    ("system", "make it the first of the messages, with the role system"),
-    ("stop_sequences", "rename it to stop"),
-    ("thinking", "replace it by reasoning_effort"),
-    ("top_k", "remove it"),
-    ("metadata", "remove it, or rename its user_id to user"),
-    ("input_schema", "rename it to parameters"),
-];
-
-/// The only endpoint that the tool calls, as the end of a `url`.
-const CHAT: &str = "/chat/completions";
+const INTEGERS: [&str; 6] =
+    ["max_tokens", "max_completion_tokens", "n", "seed", "top_logprobs", "dimensions"];
 
 /// What a line asks for, and what comes back with the answer.
-pub(crate) struct Parsed {
+pub(crate) struct Parsed<R> {
     pub(crate) id: Option<Box<RawValue>>,
     pub(crate) columns: Vec<(String, Box<RawValue>)>,
-    pub(crate) request: Result<Request, String>,
+    pub(crate) request: Result<Request<R>, String>,
 }
 
-pub(crate) struct Request {
-    pub(crate) chat: ChatRequest,
+pub(crate) struct Request<R> {
+    pub(crate) sent: R,
     pub(crate) wants_json: bool,
     pub(crate) size: Size,
 }
@@ -47,8 +37,8 @@ pub(crate) struct Size {
 }
 
 impl Item<'_> {
-    /// Reads what the line asks for.
-    pub(crate) fn parse(&self, defaults: &Defaults) -> Parsed {
+    /// Reads what the line asks for, in an input for this endpoint.
+    pub(crate) fn parse<R: Endpoint>(&self, defaults: &Defaults) -> Parsed<R> {
         let bad = |why: &str| Parsed { id: None, columns: Vec::new(), request: Err(why.to_owned()) };
         let Some(text) = self.text else { return bad("is longer than 64 MiB; is it JSON Lines?") };
         let Ok(text) = std::str::from_utf8(text.trim_ascii()) else {
@@ -59,119 +49,96 @@ impl Item<'_> {
             Err(why) => return bad(&why),
         };
         let id = if fields.get("id").is_some() { fields.take("id") } else { fields.take("custom_id") };
-        let request = parameters(&mut fields, defaults).and_then(|request| finish(request, defaults));
+        let request = parameters::<R>(&mut fields, defaults).and_then(|request| finish(request, defaults));
         Parsed { id, columns: fields.into_vec(), request }
     }
 }
 
-/// Takes the parameters of the request out of a line.
-fn parameters(fields: &mut Fields, defaults: &Defaults) -> Result<Map<String, Value>, String> {
-    let short = ["prompt", "messages"].iter().find(|name| fields.get(name).is_some());
-    let Some(envelope) = ["request", "body", "params"].into_iter().find(|name| fields.has_object(name))
-    else {
-        return beside_prompt(fields, defaults);
+/// The endpoint that a line is for, if it says so.
+pub(super) fn kind_of(line: &[u8], defaults: &Defaults) -> Option<Kind> {
+    let fields = Fields::parse(std::str::from_utf8(line.trim_ascii()).ok()?).ok()?;
+    let Some(envelope) = envelope(&fields) else {
+        return kind_beside(&fields, defaults);
     };
-    match (envelope, short) {
-        ("params", Some(_)) => return beside_prompt(fields, defaults),
-        (_, Some(short)) => return Err(format!("has both a {envelope} and {short}; keep one of them")),
-        _ => {}
+    if let Some(url) = fields.get("url") {
+        return Kind::of_url(value(url).as_str()?);
     }
-    if envelope == "body" {
-        check_endpoint(fields)?;
+    let request = fields.get(envelope).map(value)?;
+    Kind::of_fields(|name| request.get(name).is_some())
+}
+
+/// The field that holds the whole request, if there is one.
+fn envelope(fields: &Fields) -> Option<&'static str> {
+    let found = ["request", "body", "params"].into_iter().find(|name| fields.has_object(name))?;
+    // Beside a prompt, params is a column.
+    let is_column = found == "params" && ["prompt", "messages"].iter().any(|name| fields.get(name).is_some());
+    (!is_column).then_some(found)
+}
+
+/// The endpoint of a line without an envelope. A template makes a chat of any columns, also of one named input.
+fn kind_beside(fields: &Fields, defaults: &Defaults) -> Option<Kind> {
+    if defaults.template.is_some() {
+        return Some(Kind::Chat);
     }
+    Kind::of_fields(|name| fields.get(name).is_some())
+}
+
+/// Takes the parameters of the request out of a line.
+fn parameters<R: Endpoint>(fields: &mut Fields, defaults: &Defaults) -> Result<Map<String, Value>, String> {
+    let Some(envelope) = envelope(fields) else {
+        check_kind::<R>(kind_beside(fields, defaults))?;
+        return R::take_parameters(fields, defaults);
+    };
+    if let Some(short) = ["prompt", "messages"].iter().find(|name| fields.get(name).is_some()) {
+        return Err(format!("has both a {envelope} and {short}; keep one of them"));
+    }
+    let has_url = envelope == "body" && check_url::<R>(fields)?;
     let Some(Value::Object(request)) = fields.take(envelope).map(|raw| value(&raw)) else {
         return Err(format!("has a {envelope} that isn't an object"));
     };
+    if !has_url {
+        check_kind::<R>(Kind::of_fields(|name| request.contains_key(name)))?;
+    }
     if envelope == "params" {
         check_anthropic(&request)?;
     }
     Ok(request)
 }
 
-/// Takes the parameters beside a prompt or messages: the fields that [`ChatRequest`] names. What stays are columns.
-fn beside_prompt(fields: &mut Fields, defaults: &Defaults) -> Result<Map<String, Value>, String> {
-    let has_messages = fields.get("messages").is_some();
-    let prompt = match &defaults.template {
-        Some(template) if !has_messages => Some(Value::String(template.fill(fields)?)),
-        _ => fields.get("prompt").map(value),
-    };
-    fields.take("prompt");
-    let mut request = Map::new();
-    for name in ChatRequest::FIELDS {
-        match fields.take(name).map(|raw| value(&raw)) {
-            None | Some(Value::Null) => {}
-            Some(value) => drop(request.insert((*name).to_owned(), value)),
+/// Refuses a line for another endpoint than the input's.
+fn check_kind<R: Endpoint>(kind: Option<Kind>) -> Result<(), String> {
+    match kind {
+        Some(other) if other != R::KIND => {
+            let (asked, of_input) = (other.name(), R::KIND.name());
+            Err(format!("asks for {asked}, and the lines before it for {of_input}; put it into another file"))
         }
-    }
-    match prompt {
-        Some(_) if has_messages => Err("has both a prompt and messages; keep one of them".to_owned()),
-        Some(Value::String(prompt)) => {
-            request.insert("messages".to_owned(), json!([{"role": "user", "content": prompt}]));
-            Ok(request)
-        }
-        Some(_) => Err("has a prompt that isn't text".to_owned()),
-        None if has_messages => Ok(request),
-        None if fields.get("request").is_some() => Err("has a request that isn't an object".to_owned()),
-        None => Err("has neither request nor messages nor prompt".to_owned()),
+        _ => Ok(()),
     }
 }
 
-/// Checks what a line of OpenAI's Batch format says besides its body.
-fn check_endpoint(fields: &mut Fields) -> Result<(), String> {
-    let is = |field: Option<Box<RawValue>>, fits: &dyn Fn(&str) -> bool| {
-        field.is_none_or(|raw| value(&raw).as_str().is_some_and(fits))
-    };
-    if !is(fields.take("method"), &|method| method == "POST") {
+/// Checks what a line of OpenAI's Batch format says besides its body. Returns whether it has a URL.
+fn check_url<R: Endpoint>(fields: &mut Fields) -> Result<bool, String> {
+    let text = |raw: Box<RawValue>| value(&raw).as_str().map(str::to_owned);
+    if fields.take("method").is_some_and(|method| text(method).is_none_or(|method| method != "POST")) {
         return Err("has a method other than POST".to_owned());
     }
-    if !is(fields.take("url"), &|url| url.ends_with(CHAT)) {
-        return Err(format!("has another url than /v1{CHAT}, the only one that is supported"));
-    }
-    Ok(())
-}
-
-/// Refuses what Anthropic's format says otherwise, and says how to write it.
-fn check_anthropic(request: &Map<String, Value>) -> Result<(), String> {
-    let tools = request.get("tools").and_then(Value::as_array).into_iter().flatten();
-    let keys = tools.filter_map(Value::as_object).flat_map(Map::keys).chain(request.keys());
-    let renamed = keys.filter_map(|key| ANTHROPIC.iter().find(|(name, _)| name == key)).next();
-    if let Some((name, what)) = renamed {
-        return Err(format!("has Anthropic's {name} in its params: {what}"));
-    }
-    let contents = request.get("messages").and_then(Value::as_array).into_iter().flatten();
-    let mut parts = contents.filter_map(|message| message["content"].as_array()).flatten();
-    if parts.any(|part| !["text", "image_url"].contains(&part["type"].as_str().unwrap_or_default())) {
-        return Err(
-            "has content in Anthropic's form: write an image as image_url, a tool's result as a message \
-                    with the role tool"
-                .to_owned(),
-        );
-    }
-    Ok(())
+    let Some(url) = fields.take("url") else { return Ok(false) };
+    let kind = text(url).and_then(|url| Kind::of_url(&url)).ok_or_else(|| {
+        let [chat, embeddings] = [Kind::Chat, Kind::Embeddings].map(Kind::path);
+        format!("has another url than /v1{chat} and /v1{embeddings}, the only ones that are supported")
+    })?;
+    check_kind::<R>(Some(kind)).map(|()| true)
 }
 
 /// Completes a request by the defaults, and refuses what no service would answer.
-fn finish(mut request: Map<String, Value>, defaults: &Defaults) -> Result<Request, String> {
+fn finish<R: Endpoint>(mut request: Map<String, Value>, defaults: &Defaults) -> Result<Request<R>, String> {
     for (name, value) in &defaults.parameters {
         request.entry(name.as_str()).or_insert_with(|| value.clone());
     }
     if let Some(model) = &defaults.model {
         request.entry("model").or_insert_with(|| model.as_str().into());
     }
-    let Some(Value::Array(messages)) = request.get_mut("messages") else {
-        return Err("has no list of messages".to_owned());
-    };
-    if messages.is_empty() {
-        return Err("has no messages".to_owned());
-    }
-    if !messages.iter().all(Value::is_object) {
-        return Err("has a message that isn't an object".to_owned());
-    }
-    let has_system =
-        messages.iter().any(|message| message["role"] == "system" || message["role"] == "developer");
-    if let Some(system) = defaults.system.as_ref().filter(|_| !has_system) {
-        messages.insert(0, json!({"role": "system", "content": system}));
-    }
+    R::complete(&mut request, defaults)?;
     for name in INTEGERS {
         if let Some(value) = request.get_mut(name) {
             let integral = value.as_f64().filter(|number| number.fract() == 0.0 && number.abs() < 1e15);
@@ -182,15 +149,23 @@ fn finish(mut request: Map<String, Value>, defaults: &Defaults) -> Result<Reques
     }
     let kind = &request.get("response_format").unwrap_or(&Value::Null)["type"];
     let wants_json = kind == "json_object" || kind == "json_schema";
-    let text = request.values().map(text_of).fold(Text::default(), Text::plus);
-    let size = Size { tokens: text.bytes.div_ceil(4), images: text.images };
-    let chat = serde_json::from_value::<ChatRequest>(Value::Object(request));
-    let chat = chat.map_err(|_| "isn't a chat request".to_owned())?;
-    match chat.check() {
-        Ok(()) => Ok(Request { chat, wants_json, size }),
+    let size = size_of(&request, R::KIND);
+    let sent = serde_json::from_value::<R>(Value::Object(request));
+    let sent = sent.map_err(|_| format!("isn't a request for {}", R::KIND.name()))?;
+    match sent.check() {
+        Ok(()) => Ok(Request { sent, wants_json, size }),
         Err(Error::Config { setting: "model", .. }) => Err("names no model; add --model NAME".to_owned()),
         Err(error) => Err(format!("can't be sent: {error}")),
     }
+}
+
+/// The size of a request: of all of a chat, because roles and names cost tokens, too; of embeddings only the input.
+fn size_of(request: &Map<String, Value>, kind: Kind) -> Size {
+    let (text, token_ids) = match (kind, request.get("input")) {
+        (Kind::Embeddings, input) => (input.map(text_of).unwrap_or_default(), input.map_or(0, token_ids)),
+        (Kind::Chat, _) => (request.values().map(text_of).fold(Text::default(), Text::plus), 0),
+    };
+    Size { tokens: text.bytes.div_ceil(4) + token_ids, images: text.images }
 }
 
 /// The text and the images in a value.
@@ -213,5 +188,14 @@ fn text_of(value: &Value) -> Text {
         Value::Array(list) => list.iter().map(text_of).fold(Text::default(), Text::plus),
         Value::Object(object) => object.values().map(text_of).fold(Text::default(), Text::plus),
         _ => Text::default(),
+    }
+}
+
+/// How many tokens an input has that is given in tokens.
+fn token_ids(input: &Value) -> u64 {
+    match input {
+        Value::Number(_) => 1,
+        Value::Array(list) => list.iter().map(token_ids).sum(),
+        _ => 0,
     }
 }

@@ -2,23 +2,25 @@
 
 use std::borrow::Cow;
 
-use holysheep::{ChatResponse, Error, Usage};
+use holysheep::{ChatResponse, EmbeddingResponse, Error, Usage};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use crate::endpoint::Answer;
 use crate::job::Pending;
 use crate::judge::{Flag, ItemFailure, Verdict};
 use crate::options::{Defaults, Format};
 
 /// The keys of a line, in both formats.
-pub(crate) const KEYS: [&str; 15] = [
+pub(crate) const KEYS: [&str; 16] = [
     "id",
     "index",
     "crc32",
     "settings",
     "answer",
+    "embeddings",
     "finish_reason",
     "model",
     "usage",
@@ -34,7 +36,7 @@ pub(crate) const KEYS: [&str; 15] = [
 /// A result and all that is written of it.
 pub(crate) struct Line<'a> {
     pub(crate) pending: &'a Pending,
-    pub(crate) result: &'a Result<ChatResponse, Error>,
+    pub(crate) result: &'a Result<Answer, Error>,
     pub(crate) verdict: &'a Verdict,
     pub(crate) settings: u32,
 }
@@ -60,10 +62,10 @@ impl Line<'_> {
     }
 
     fn native(&self) -> Native<'_> {
-        let answer = self.answer();
+        let (answer, chat) = (self.answer(), self.answer().and_then(Answer::chat));
         let (attempts, seconds) = match self.result {
             _ if self.pending.bad.is_some() => (0, None),
-            Ok(response) => (response.meta().attempts, Some(response.meta().elapsed)),
+            Ok(answer) => (answer.meta().attempts, Some(answer.meta().elapsed)),
             Err(error) => (error.attempts(), error.elapsed()),
         };
         Native {
@@ -71,11 +73,12 @@ impl Line<'_> {
             index: self.pending.index,
             crc32: self.pending.crc32,
             settings: self.settings,
-            answer: answer.map(ChatResponse::text),
-            finish_reason: answer.and_then(ChatResponse::finish_reason),
-            model: answer.map(|answer| &*answer.model),
-            usage: answer.and_then(|answer| answer.usage.as_ref()),
-            response: answer.filter(|answer| has_more_than_text(answer)),
+            answer: chat.map(ChatResponse::text),
+            embeddings: answer.and_then(Answer::embeddings),
+            finish_reason: chat.and_then(ChatResponse::finish_reason),
+            model: answer.map(Answer::model),
+            usage: answer.and_then(Answer::usage),
+            response: chat.filter(|chat| has_more_than_text(chat)),
             flags: &self.verdict.flags,
             error: self.verdict.failure.as_ref().map(NativeError::from),
             columns: Columns(&self.pending.columns),
@@ -93,7 +96,7 @@ impl Line<'_> {
             (Some(answer), _) => Some(OpenAiResponse {
                 status_code: 200,
                 request_id: answer.meta().request_id.as_deref().unwrap_or_default(),
-                body: OpenAiBody::Answer(answer),
+                body: answer.into(),
             }),
             (None, Some((failure, status_code))) => {
                 let request_id = self.result.as_ref().err().and_then(Error::request_id).unwrap_or_default();
@@ -116,7 +119,7 @@ impl Line<'_> {
         }
     }
 
-    fn answer(&self) -> Option<&ChatResponse> {
+    fn answer(&self) -> Option<&Answer> {
         self.result.as_ref().ok().filter(|_| self.pending.bad.is_none())
     }
 
@@ -148,6 +151,8 @@ struct Native<'a> {
     settings: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     answer: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    embeddings: Option<Vec<&'a [f32]>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     finish_reason: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -206,8 +211,18 @@ struct OpenAiResponse<'a> {
 #[derive(Serialize)]
 #[serde(untagged)]
 enum OpenAiBody<'a> {
-    Answer(&'a ChatResponse),
+    Chat(&'a ChatResponse),
+    Embeddings(&'a EmbeddingResponse),
     Refused { error: ServiceError<'a> },
+}
+
+impl<'a> From<&'a Answer> for OpenAiBody<'a> {
+    fn from(answer: &'a Answer) -> Self {
+        match answer {
+            Answer::Chat(response) => OpenAiBody::Chat(response),
+            Answer::Embeddings(response) => OpenAiBody::Embeddings(response),
+        }
+    }
 }
 
 #[derive(Serialize)]

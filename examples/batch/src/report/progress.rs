@@ -97,6 +97,7 @@ fn message(job: &Job, total: Option<usize>) -> String {
         let _ = write!(text, " of about ${cost:.2}");
     }
     if let Some(time) = time {
+        let time = time.saturating_add(job.service.hold().unwrap_or_default());
         let _ = write!(text, ", {} left", HumanDuration(time));
     }
     text + &waiting(job)
@@ -110,7 +111,7 @@ fn waiting(job: &Job) -> String {
     let because =
         || job.service.last_failure().map_or(String::new(), |why| format!(" (last failure: {why})"));
     if let Some(left) = job.service.hold() {
-        return format!("; the service asks to wait for {} more{}", HumanDuration(left), because());
+        return format!("; requests wait for up to {} more{}", HumanDuration(left), because());
     }
     let handler = job.handler();
     let waiting = handler.waiting;
@@ -134,7 +135,8 @@ mod tests {
     use crate::options::Options;
     use crate::report::service::Service;
     use crate::report::tally::Tally;
-    use holysheep::{ChatRequest, Client, Config, RetryConfig};
+    use holysheep::test_server::{Server, status};
+    use holysheep::{ChatRequest, Client, Clock, Config, RetryConfig};
 
     #[test]
     fn it_says_why_requests_wait() {
@@ -164,5 +166,26 @@ mod tests {
         assert_eq!(job.stopped(), None);
         watch(&job, Duration::ZERO);
         assert!(matches!(job.stopped(), Some(Stop::Hopeless(why)) if why.contains("can't connect")));
+    }
+
+    #[test]
+    fn the_time_left_includes_a_long_wait() {
+        let server = Server::always(status(429).retry_after(30_000));
+        let (service, day) = (Service::default(), Duration::from_secs(24 * 60 * 60));
+        let learn = service.clone();
+        let retry = RetryConfig::default().max_retries(1).status_max_delay(429, day);
+        let config = Config::builder().api_key("sk-test-0123456789abcdef").base_url(server.url());
+        let config = config.retry(retry).clock(Clock::fake()).on_event(move |event| learn.learn(event));
+        let client = Client::new(config.build().unwrap()).unwrap();
+        client.chat(&ChatRequest::new("m").user("hi")).unwrap_err();
+        let mut tally = Tally::new().unwrap();
+        tally.answered = 1_000_000; // so many a minute that the last item takes no time
+        let budget = Budget::new(&Options::default(), Used::default());
+        let job = Job::new(client, service, None, budget, tally);
+        let text = message(&job, Some(1_000_001));
+        assert!(
+            text.contains(", 8 hours left; requests wait for up to 8 hours more (last failure: status 429)"),
+            "{text}"
+        );
     }
 }

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use holysheep::Event;
 
-/// A wait longer than this exceeds any backoff, so the service must have requested it.
-const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
+/// Longer waits are reported: the service requested them, or refused so many requests that the next one has to wait.
+const LONG_WAIT: Duration = Duration::from_secs(60);
 
 /// Clones share their state.
 #[derive(Clone, Default)]
@@ -17,7 +17,7 @@ struct State {
     attempts: u64,
     retries: u64,
     last_failure: Option<String>,
-    /// The service asked not to be called before.
+    /// Until when a request waits.
     held_until: Option<Instant>,
     /// It answered something that isn't a fault of its own, a refusal included.
     has_answered: bool,
@@ -42,7 +42,7 @@ impl Service {
                 let (mut state, now) = (self.lock(), Instant::now());
                 state.last_failure = Some(why.clone());
                 state.failing_since.get_or_insert(now);
-                if *wait > LONGEST_BACKOFF {
+                if *wait > LONG_WAIT {
                     state.held_until = state.held_until.max(now.checked_add(*wait));
                 }
             }
@@ -61,7 +61,7 @@ impl Service {
         self.lock().last_failure.clone()
     }
 
-    /// How much longer the service asks to wait.
+    /// How much longer a request waits, if that is long.
     pub(crate) fn hold(&self) -> Option<Duration> {
         self.lock().held_until?.checked_duration_since(Instant::now())
     }

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
-use holysheep::{ChatResponse, Error};
+use holysheep::Error;
 
+use crate::endpoint::Answer;
 use crate::judge::{Flag, Verdict};
 
 /// The longest time of an item that the percentiles know, in milliseconds: a day.
@@ -42,7 +43,7 @@ impl Tally {
     }
 
     /// Counts a result.
-    pub(crate) fn add(&mut self, result: &Result<ChatResponse, Error>, verdict: &Verdict) {
+    pub(crate) fn add(&mut self, result: &Result<Answer, Error>, verdict: &Verdict) {
         match &verdict.failure {
             Some(failure) => {
                 self.failed += 1;
@@ -53,8 +54,8 @@ impl Tally {
         for flag in &verdict.flags {
             *self.flags.entry(*flag).or_default() += 1;
         }
-        if let Ok(response) = result {
-            let time = response.meta().elapsed.as_millis().try_into().unwrap_or(u64::MAX);
+        if let Ok(answer) = result {
+            let time = answer.meta().elapsed.as_millis().try_into().unwrap_or(u64::MAX);
             self.milliseconds.saturating_record(time);
         }
     }

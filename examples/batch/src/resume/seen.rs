@@ -40,6 +40,7 @@ struct Native {
     flags: Vec<Flag>,
     usage: Option<Usage>,
     answer: Option<IgnoredAny>,
+    embeddings: Option<IgnoredAny>,
     /// In each line, so that another kind of file is noticed.
     #[serde(rename = "attempts")]
     _attempts: u32,
@@ -92,7 +93,7 @@ impl From<Native> for Seen {
             failed: native.error.is_some(),
             flags: native.flags,
             usage: native.usage,
-            answered: native.answer.is_some(),
+            answered: native.answer.or(native.embeddings).is_some(),
         }
     }
 }
