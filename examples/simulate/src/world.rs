@@ -7,6 +7,11 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 use holysheep::{AdaptiveConfig, AdaptiveHandler, Admission, Outcome, Permit, RetryConfig, Tries};
 
+/// The longest answer and the longest refusal in seconds, and the part of that which the shortest takes.
+const LONGEST_ANSWER: f64 = 1.2;
+const LONGEST_REFUSAL: f64 = 0.1;
+const SHORTEST: f64 = 0.3;
+
 /// The parameters of a simulation.
 #[derive(Debug, Clone)]
 pub(crate) struct Scenario {
@@ -17,6 +22,10 @@ pub(crate) struct Scenario {
     /// Calls a second that the service accepts, and how many at once after a pause.
     pub(crate) quota: f64,
     pub(crate) burst: f64,
+    /// Calls that the service answers at the same time.
+    pub(crate) slots: usize,
+    /// The part of the calls that it refuses at random.
+    pub(crate) chance: f64,
     pub(crate) trouble: Option<Trouble>,
     pub(crate) length: Duration,
     /// The longest delay with which a sleeping thread wakes.
@@ -56,6 +65,18 @@ pub(crate) struct Report {
     pub(crate) times: Vec<Duration>,
     /// Successes by client.
     pub(crate) shares: Vec<u64>,
+}
+
+impl Scenario {
+    /// The calls a second that are possible while there is no trouble.
+    pub(crate) fn capacity(&self) -> f64 {
+        let answer = LONGEST_ANSWER * (1.0 + SHORTEST) / 2.0;
+        let refusal = LONGEST_REFUSAL * (1.0 + SHORTEST) / 2.0;
+        let by_threads = (self.clients * self.threads) as f64;
+        let refusals = self.chance / (1.0 - self.chance);
+        let by_clients = by_threads / (answer + refusals * refusal);
+        by_clients.min(self.slots as f64 / answer).min(self.quota)
+    }
 }
 
 impl Report {
@@ -115,6 +136,8 @@ struct World<'a> {
     scheduled: u64,
     /// The service's token bucket: its level, and the time of that level.
     bucket: (f64, Duration),
+    /// Calls that the service is answering.
+    serving: usize,
     report: Report,
 }
 
@@ -136,6 +159,7 @@ pub(crate) fn run(scenario: &Scenario, policy: &Policy) -> Report {
         due: BinaryHeap::new(),
         scheduled: 0,
         bucket: (scenario.burst, Duration::ZERO),
+        serving: 0,
         report: Report {
             sent: vec![0; seconds],
             done: vec![0; seconds],
@@ -199,29 +223,35 @@ impl World<'_> {
         self.report.sent[self.now.as_secs() as usize] += 1;
         let answer = self.serve();
         // A success takes as long as a short answer of a model; refusals and failures are quick.
-        let longest = if answer == Answer::Success { 1.2 } else { 0.1 };
-        let takes = Duration::from_secs_f64(longest * (0.3 + 0.7 * self.random.f64()));
+        let longest = if answer == Answer::Success { LONGEST_ANSWER } else { LONGEST_REFUSAL };
+        let takes = Duration::from_secs_f64(longest * (SHORTEST + (1.0 - SHORTEST) * self.random.f64()));
         self.schedule(takes, client, Event::Answer(call, permit, answer));
     }
 
-    /// The service: a token bucket, and a time of trouble.
+    /// The service: a time of trouble, refusals at random, a number of slots, and a token bucket.
     fn serve(&mut self) -> Answer {
         if let Some(trouble) = self.scenario.trouble {
             if (trouble.from..trouble.to).contains(&self.now) {
                 return trouble.asks.map_or(Answer::Failure, |asked| Answer::Refusal(Some(asked)));
             }
         }
+        let is_random = self.scenario.chance > 0.0 && self.random.f64() < self.scenario.chance;
+        if is_random || self.serving >= self.scenario.slots {
+            return Answer::Refusal(None);
+        }
         let (level, at) = self.bucket;
         let refilled = level + (self.now - at).as_secs_f64() * self.scenario.quota;
         let level = refilled.min(self.scenario.burst);
         let granted = level >= 1.0;
         self.bucket = (if granted { level - 1.0 } else { level }, self.now);
+        self.serving += usize::from(granted);
         if granted { Answer::Success } else { Answer::Refusal(None) }
     }
 
     fn learn(&mut self, client: usize, mut call: Call, permit: Permit, answer: Answer) {
         let outcome = match answer {
             Answer::Success => {
+                self.serving -= 1;
                 self.report.done[self.now.as_secs() as usize] += 1;
                 self.report.shares[client] += 1;
                 self.report.times.push(self.now - call.born);
@@ -229,11 +259,12 @@ impl World<'_> {
             }
             Answer::Refusal(asked) => {
                 self.report.refused += 1;
-                asked.map_or(Outcome::throttled(), |asked| Outcome::throttled().retry_after(asked))
+                let outcome = Outcome::throttled().status(429);
+                asked.map_or(outcome, |asked| outcome.retry_after(asked))
             }
             Answer::Failure => {
                 self.report.failed += 1;
-                Outcome::failed()
+                Outcome::failed().status(503)
             }
         };
         let handler = &self.clients[client].handler;

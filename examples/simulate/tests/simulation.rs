@@ -27,6 +27,8 @@ fn saturated(seed: u64) -> Scenario {
         threads: 8,
         quota: 1.0,
         burst: 10.0,
+        slots: usize::MAX,
+        chance: 0.0,
         trouble: None,
         length: secs(1800),
         late: Duration::ZERO,
@@ -69,6 +71,35 @@ fn of_two_processes_on_one_quota_neither_starves() {
         assert!(1.0 / (2.0 * squares) >= 0.8, "seed {seed}: {:?}", report.shares);
         assert!(part(report.refused, report.successes()) <= 0.03 && report.lost == 0);
     }
+}
+
+/// One client with eight threads, and no quota that they reach.
+fn unlimited() -> Scenario {
+    Scenario { quota: 1e9, burst: 1e9, ..saturated(1) }
+}
+
+/// The part of what is possible that succeeds, on average over several seeds, without a lost call.
+fn efficiency(scenario: &Scenario, most_refused: f64) -> f64 {
+    let seeds = 1..=8;
+    let efficiencies = seeds.clone().map(|seed| {
+        let report = simulate(&Scenario { seed, length: secs(600), ..scenario.clone() });
+        let refused = part(report.refused, report.requests());
+        assert!(report.lost == 0 && refused <= most_refused, "seed {seed}: {refused:.3}");
+        report.successes() as f64 / (600.0 * scenario.capacity())
+    });
+    efficiencies.sum::<f64>() / seeds.count() as f64
+}
+
+#[test]
+fn a_limit_on_calls_in_flight_is_used_and_rarely_exceeded() {
+    let used = efficiency(&Scenario { threads: 32, slots: 8, ..unlimited() }, 0.05);
+    assert!(used >= 0.9, "{used:.3}");
+}
+
+#[test]
+fn refusals_at_random_barely_slow_the_calls_down() {
+    let used = efficiency(&Scenario { chance: 0.05, ..unlimited() }, 0.065);
+    assert!(used >= 0.9, "{used:.3}");
 }
 
 #[test]
