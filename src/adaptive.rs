@@ -21,7 +21,7 @@ pub(crate) use change::{Change, Learned};
 pub use config::AdaptiveConfig;
 pub use controller::RefusalCause;
 pub(crate) use registry::HandlerRegistry;
-pub(crate) use request::{AcquireRequest, Acquired};
+pub(crate) use request::{AcquireRequest, Acquired, Wake};
 pub use state::{Snapshot, Tries};
 pub(crate) use stream_place::StreamPlace;
 
@@ -113,6 +113,8 @@ struct Shared {
 struct Inner {
     /// Calls of batches that wait for a permit without blocking a thread.
     waiting_in_batches: usize,
+    /// Wakes the batches that were refused a permit since the last outcome.
+    batches: Vec<Wake>,
     state: State,
     queue: WaitQueue,
 }
@@ -151,7 +153,8 @@ impl AdaptiveHandler {
 
     fn named(name: String, config: AdaptiveConfig) -> AdaptiveHandler {
         let config = config.clamped();
-        let inner = Inner { waiting_in_batches: 0, state: State::new(&config), queue: WaitQueue::default() };
+        let (state, queue) = (State::new(&config), WaitQueue::default());
+        let inner = Inner { waiting_in_batches: 0, batches: Vec::new(), state, queue };
         let AdaptiveConfig { wait_when_open, clock, .. } = config;
         AdaptiveHandler { shared: Arc::new(Shared { inner: Mutex::new(inner), name, wait_when_open, clock }) }
     }
@@ -183,10 +186,7 @@ impl AdaptiveHandler {
             return Change::default();
         }
         permit.recorded = true;
-        let mut inner = lock(&self.shared.inner);
-        let change = inner.state.record(now, &permit.call, outcome, reader);
-        inner.queue.notify_head();
-        drop(inner);
+        let change = self.shared.change(|state| state.record(now, &permit.call, outcome, reader));
         if let Some(learned) = change.learned {
             log::info!("{}{learned}", self.shared.name);
         }
@@ -270,12 +270,23 @@ impl AdaptiveHandler {
     }
 }
 
+impl Shared {
+    /// Changes the state, and wakes whoever may be admitted because of that.
+    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let mut inner = lock(&self.inner);
+        let result = change(&mut inner.state);
+        inner.queue.notify_head();
+        let batches = std::mem::take(&mut inner.batches);
+        drop(inner); // a batch asks for permits while it holds its own lock
+        batches.iter().for_each(|wake| wake());
+        result
+    }
+}
+
 impl Drop for Permit {
     fn drop(&mut self) {
         if !self.recorded {
-            let mut inner = lock(&self.shared.inner);
-            inner.state.dropped(&self.call);
-            inner.queue.notify_head();
+            self.shared.change(|state| state.dropped(&self.call));
         }
     }
 }

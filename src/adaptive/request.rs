@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::adaptive::controller::Decision;
 use crate::adaptive::state::State;
 use crate::adaptive::wait_queue::Ticket;
-use crate::adaptive::{AdaptiveHandler, FULL_RETRY_INTERVAL, Permit};
+use crate::adaptive::{AdaptiveHandler, FULL_RETRY_INTERVAL, Inner, Permit};
 use crate::error::{Error, Result};
 use crate::policy::circuit_breaker::BreakerState;
 use crate::policy::later;
@@ -19,6 +19,9 @@ use crate::runtime::thread_number::thread_number;
 /// When a caller that can't block asks once more while others are ahead of it in the queue: short compared with the usual
 /// pace of calls, and long enough to cost nothing.
 const QUEUED_RETRY_INTERVAL: Duration = Duration::from_millis(20);
+
+/// Wakes a batch. Called without the handler's lock.
+pub(crate) type Wake = Arc<dyn Fn() + Send + Sync>;
 
 /// A request for a permit.
 pub(crate) struct AcquireRequest<'a> {
@@ -143,9 +146,18 @@ impl AdaptiveHandler {
         }
     }
 
-    /// Takes a permit if one is available, for a caller that can't block; otherwise returns when to try again.
-    pub(crate) fn try_enter(&self, now: Instant, retry: bool) -> StdResult<Acquired, Instant> {
+    /// Takes a permit if one is available, for a batch; otherwise returns when to try again. Because each outcome may change
+    /// that, `wake` is then called after the next one.
+    pub(crate) fn try_enter(&self, now: Instant, retry: bool, wake: &Wake) -> StdResult<Acquired, Instant> {
         let mut inner = lock(&self.shared.inner);
+        let result = self.try_enter_locked(&mut inner, now, retry);
+        if result.is_err() && !inner.batches.iter().any(|known| Arc::ptr_eq(known, wake)) {
+            inner.batches.push(Arc::clone(wake));
+        }
+        result
+    }
+
+    fn try_enter_locked(&self, inner: &mut Inner, now: Instant, retry: bool) -> StdResult<Acquired, Instant> {
         if !inner.queue.is_first(None, retry) {
             return Err(later(now, QUEUED_RETRY_INTERVAL));
         }

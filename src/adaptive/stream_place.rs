@@ -51,11 +51,11 @@ impl StreamPlace {
 
 impl Drop for StreamPlace {
     fn drop(&mut self) {
-        let mut inner = lock(&self.shared.inner);
-        if let Some(controller) = inner.state.controller() {
-            controller.concurrency.ended_stream(self.call);
-        }
-        inner.queue.notify_head();
+        self.shared.change(|state| {
+            if let Some(controller) = state.controller() {
+                controller.concurrency.ended_stream(self.call);
+            }
+        });
     }
 }
 

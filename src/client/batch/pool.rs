@@ -1,7 +1,7 @@
 //! The workers of a batch: they pull requests, send calls that have a permit, and queue results.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -45,6 +45,20 @@ impl<R: BatchRequest> Shared<R> {
         self.workers.notify_all();
         self.consumer.notify_all();
     }
+
+    /// Lets a worker look for work, because a handler may admit a call earlier than it said.
+    fn reconsider(&self) {
+        let mut state = lock(&self.state);
+        state.waiting.reconsider();
+        self.wake_worker(&state);
+    }
+
+    /// Wakes an idle worker, if there is one.
+    fn wake_worker(&self, state: &State<R>) {
+        if state.idle > 0 {
+            self.workers.notify_one();
+        }
+    }
 }
 
 /// What a worker does next.
@@ -63,8 +77,16 @@ where
 {
     /// A pool that sends requests with this client, within these limits.
     pub(super) fn new(client: &Client, requests: I, limits: Limits, in_order: bool) -> Arc<Self> {
-        let state = Mutex::new(State::new(limits, in_order));
-        let shared = Arc::new(Shared { state, workers: Condvar::new(), consumer: Condvar::new() });
+        let shared = Arc::new_cyclic(|shared: &Weak<Shared<I::Item>>| {
+            let shared = Weak::clone(shared);
+            let wake = move || {
+                if let Some(shared) = shared.upgrade() {
+                    shared.reconsider();
+                }
+            };
+            let state = Mutex::new(State::new(limits, in_order, Arc::new(wake)));
+            Shared { state, workers: Condvar::new(), consumer: Condvar::new() }
+        });
         let ended = {
             let shared = Arc::clone(&shared);
             move || shared.wake_all()
@@ -138,10 +160,17 @@ where
             match next {
                 Next::Admitted(task, acquired) => {
                     state.running += 1;
+                    // Another call may also go now. If none may, the woken worker waits until one may.
+                    if state.waiting.len() > 0 {
+                        self.shared.wake_worker(&state);
+                    }
                     return Work::Send(task, acquired);
                 }
                 _ if !state.input_ended && state.has_room() => {
                     state.pulling += 1; // reserves the room until the input returns
+                    if state.waiting.len() > 0 && state.timekeeper.is_none() {
+                        self.shared.wake_worker(&state);
+                    }
                     return Work::Pull;
                 }
                 Next::Empty if state.input_ended && state.running + state.pulling == 0 => {
@@ -150,27 +179,30 @@ where
                     return Work::Nothing;
                 }
                 Next::Empty => state = self.idle(state, None),
-                Next::NotBefore(_) if state.has_timekeeper => state = self.idle(state, None),
-                Next::NotBefore(at) => state = self.idle(state, Some(at.saturating_duration_since(now))),
+                Next::NotBefore(at) if state.timekeeper.is_some_and(|kept| kept <= at) => {
+                    state = self.idle(state, None);
+                }
+                Next::NotBefore(at) => {
+                    state = self.idle(state, Some((at, at.saturating_duration_since(now))));
+                }
             }
         }
     }
 
-    /// Waits for a notification, or at most for this time.
+    /// Waits for a notification, or until this moment, which is this far away.
     fn idle<'a>(
         &self,
         mut state: MutexGuard<'a, State<I::Item>>,
-        time: Option<Duration>,
+        until: Option<(Instant, Duration)>,
     ) -> MutexGuard<'a, State<I::Item>> {
         state.idle += 1;
-        let mut state = match time {
+        let mut state = match until {
             None => wait(&self.shared.workers, state),
-            Some(time) => {
-                state.has_timekeeper = true;
+            Some((at, time)) => {
+                state.timekeeper = Some(at);
                 let mut state = self.client.core.clock.wait(&self.shared.workers, state, time);
-                state.has_timekeeper = false;
-                // Another worker takes over the timed wait while this one works.
-                self.shared.workers.notify_one();
+                // Unless another worker keeps an earlier time.
+                state.timekeeper = state.timekeeper.filter(|kept| *kept != at);
                 state
             }
         };
@@ -247,9 +279,8 @@ where
     fn wait(&self, task: Task<I::Item>, until: Option<Instant>) {
         let mut state = lock(&self.shared.state);
         state.running -= 1;
-        state.waiting.reconsider();
         state.waiting.push(task, until, &self.client.core.handlers);
-        self.wake_worker(&state);
+        self.shared.wake_worker(&state);
     }
 
     /// Queues a finished item.
@@ -259,7 +290,6 @@ where
         state.results.insert(place, item);
         state.count += 1;
         state.running -= 1;
-        state.waiting.reconsider();
         let awaited = state.consumer_waits && place == state.next;
         let over = state.is_over(self.client.is_drained());
         drop(state); // before the consumer is woken, so that it finds the lock free
@@ -271,13 +301,6 @@ where
         }
     }
 
-    /// Wakes an idle worker, if there is one.
-    fn wake_worker(&self, state: &State<I::Item>) {
-        if state.idle > 0 {
-            self.shared.workers.notify_one();
-        }
-    }
-
     /// Takes the next item, or waits for it. `None` at the end.
     pub(super) fn take(&self) -> Option<BatchItem<I::Item>> {
         let mut state = lock(&self.shared.state);
@@ -285,7 +308,7 @@ where
             let place = state.next;
             if let Some(item) = state.results.remove(&place) {
                 state.next += 1;
-                self.wake_worker(&state);
+                self.shared.wake_worker(&state);
                 return Some(item);
             }
             if state.is_over(self.client.is_drained()) {

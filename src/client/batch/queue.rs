@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use crate::adaptive::{Acquired, AdaptiveHandler, HandlerRegistry};
+use crate::adaptive::{Acquired, AdaptiveHandler, HandlerRegistry, Wake};
 use crate::client::call::Call;
 
 /// The number of refusals after which a call is queued behind the others. It may be larger than the limit, and would then
@@ -41,6 +41,7 @@ pub(super) struct WaitingCalls<R> {
     timers: BTreeMap<(Instant, u64), Task<R>>,
     last_timer: u64,
     count: usize,
+    wake: Wake,
 }
 
 /// The calls that wait for a permit of one model.
@@ -54,13 +55,12 @@ struct ModelQueue<R> {
     refused: Option<Instant>,
 }
 
-impl<R> Default for WaitingCalls<R> {
-    fn default() -> WaitingCalls<R> {
-        WaitingCalls { models: BTreeMap::new(), timers: BTreeMap::new(), last_timer: 0, count: 0 }
-    }
-}
-
 impl<R> WaitingCalls<R> {
+    /// An empty queue. Handlers call `wake` when they may have changed their decision.
+    pub(super) fn new(wake: Wake) -> WaitingCalls<R> {
+        WaitingCalls { models: BTreeMap::new(), timers: BTreeMap::new(), last_timer: 0, count: 0, wake }
+    }
+
     pub(super) fn len(&self) -> usize {
         self.count
     }
@@ -103,7 +103,7 @@ impl<R> WaitingCalls<R> {
             let ready = |queue: &&mut ModelQueue<R>| queue.not_before.is_none_or(|at| at <= now);
             let waiting = self.models.values_mut().filter(|queue| queue.head().is_some()).filter(ready);
             let Some(queue) = waiting.min_by_key(|queue| queue.head()) else { break };
-            if let Some((task, acquired)) = queue.admit(now) {
+            if let Some((task, acquired)) = queue.admit(now, &self.wake) {
                 self.count -= 1;
                 return Next::Admitted(task, acquired);
             }
@@ -150,8 +150,8 @@ impl<R> ModelQueue<R> {
     }
 
     /// The first call with its permit, if the handler grants one now.
-    fn admit(&mut self, now: Instant) -> Option<(Task<R>, Acquired)> {
-        match self.handler.try_enter(now, !self.retries.is_empty()) {
+    fn admit(&mut self, now: Instant, wake: &Wake) -> Option<(Task<R>, Acquired)> {
+        match self.handler.try_enter(now, !self.retries.is_empty(), wake) {
             Ok(acquired) => {
                 let task = self.pop()?;
                 let has_waited = self.refused.is_some_and(|refused| refused >= task.since);

@@ -2,9 +2,11 @@
 
 use std::any::Any;
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use super::queue::WaitingCalls;
 use super::{BatchItem, BatchRequest};
+use crate::adaptive::Wake;
 
 pub(super) struct State<R: BatchRequest> {
     /// Finished items by their position in the output.
@@ -23,8 +25,8 @@ pub(super) struct State<R: BatchRequest> {
     pub(super) threads: usize,
     /// Workers that wait for work.
     pub(super) idle: usize,
-    /// One of them waits until the next call is due; the others wait only for notifications.
-    pub(super) has_timekeeper: bool,
+    /// When one of them looks for work without being notified; the others wait only for notifications.
+    pub(super) timekeeper: Option<Instant>,
     pub(super) consumer_waits: bool,
     pub(super) input_ended: bool,
     pub(super) panic: Option<Box<dyn Any + Send>>,
@@ -41,19 +43,19 @@ pub(super) struct Limits {
 }
 
 impl<R: BatchRequest> State<R> {
-    pub(super) fn new(limits: Limits, in_order: bool) -> State<R> {
+    pub(super) fn new(limits: Limits, in_order: bool, wake: Wake) -> State<R> {
         State {
             results: BTreeMap::new(),
             next: 0,
             count: 0,
             running: 0,
             pulling: 0,
-            waiting: WaitingCalls::default(),
+            waiting: WaitingCalls::new(wake),
             limits,
             in_order,
             threads: 0,
             idle: 0,
-            has_timekeeper: false,
+            timekeeper: None,
             consumer_waits: false,
             input_ended: false,
             panic: None,
