@@ -354,6 +354,22 @@ fn a_redirect_is_reported_and_not_followed() {
 }
 
 #[test]
+fn a_404_without_a_path_in_base_url_hints_at_v1() {
+    let not_found = || status(404).body(r#"{"error":{"message":"no such route"}}"#);
+    let server = Server::always(not_found());
+    let clock = Clock::fake();
+    for (base_url, hint) in [
+        (format!("http://{}", server.address()), "; base_url has no path, and most services need /v1 there"),
+        (format!("http://{}/", server.address()), "; base_url has no path, and most services need /v1 there"),
+        (server.url(), ""),
+    ] {
+        let client = Client::new(config(&server, &clock).base_url(&base_url).build().unwrap()).unwrap();
+        let text = format!("the service answered 404: no such route{hint}");
+        assert_eq!(ask(&client).unwrap_err().to_string(), text, "{base_url}");
+    }
+}
+
+#[test]
 fn an_unreadable_answer_is_an_error_with_an_excerpt() {
     let error = fails_without_retry(status(200).body("<html>Welcome to the hotel's network</html>"));
     assert!(matches!(error, Error::Decode { status: 200, .. }));
