@@ -354,6 +354,39 @@ fn a_redirect_is_reported_and_not_followed() {
 }
 
 #[test]
+fn a_status_without_a_message_has_its_usual_name() {
+    let retry = RetryConfig::default().max_retries(0);
+    for (code, name) in [
+        (304, "a redirect without an address"),
+        (399, "a redirect without an address"),
+        (400, "bad request"),
+        (401, "unauthorized; the key is missing, mistyped, revoked or for another service"),
+        (402, "payment required"),
+        (403, "forbidden; the key is valid but lacks permission"),
+        (404, "not found"),
+        (408, "request timeout"),
+        (409, "conflict"),
+        (413, "the request is too large"),
+        (418, "the request was refused"),
+        (422, "the request can't be processed"),
+        (429, "too many requests"),
+        (499, "the request was refused"),
+        (500, "internal server error"),
+        (501, "the server failed"),
+        (502, "bad gateway"),
+        (503, "service unavailable"),
+        (504, "gateway timeout"),
+        (529, "overloaded"),
+        (599, "the server failed"),
+    ] {
+        let server = Server::script([status(code)]);
+        let client = client(&server).0.with_retry(retry.clone());
+        let text = format!("the service answered {code}: {name}");
+        assert_eq!(ask(&client).unwrap_err().to_string(), text);
+    }
+}
+
+#[test]
 fn a_404_without_a_path_in_base_url_hints_at_v1() {
     let not_found = || status(404).body(r#"{"error":{"message":"no such route"}}"#);
     let server = Server::always(not_found());
