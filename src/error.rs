@@ -415,10 +415,8 @@ mod tests {
     fn an_excerpt_is_short_clean_and_cut_between_characters() {
         assert_eq!(excerpt(b"a\nb\x1b[31m"), "a b [31m");
         let long = excerpt("é".repeat(1000).as_bytes());
-        assert_eq!(long, format!("{}…", "é".repeat(EXCERPT / 2)));
-        assert_eq!(
-            excerpt(&[b"x".as_slice(), "é".repeat(1000).as_bytes()].concat()).chars().count(),
-            EXCERPT / 2 + 1
-        );
+        assert_eq!(long, format!("{}…", "é".repeat(256)));
+        assert_eq!(excerpt(&[b"x".as_slice(), "é".repeat(1000).as_bytes()].concat()).chars().count(), 257);
+        assert_eq!(excerpt("é".repeat(256).as_bytes()), "é".repeat(256), "512 bytes fit");
     }
 }

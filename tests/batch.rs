@@ -6,7 +6,7 @@ mod support;
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 use std::{iter, thread};
 
@@ -106,6 +106,25 @@ fn the_input_is_not_read_further_ahead_than_the_buffer() {
         drop(items);
         assert!(pulled.load(Ordering::SeqCst) < 300);
     }
+}
+
+#[test]
+fn a_slow_call_does_not_block_the_eight_results_queued_for_each_call() {
+    let (arrived, others) = mpsc::channel();
+    let others = Mutex::new(others);
+    let server = Server::respond(move |request| {
+        if request.json()["messages"][0]["content"] != "0" {
+            arrived.send(()).unwrap();
+            return ok("hi");
+        }
+        let others = others.lock().unwrap();
+        let answered = (0..35).take_while(|_| others.recv_timeout(Duration::from_secs(10)).is_ok());
+        ok(&answered.count().to_string())
+    });
+    let batch = client(&server).batch((0..100).map(request)).concurrency(4).in_order(true);
+    let items: Vec<_> = batch.run().collect();
+    assert_complete(&items, 100);
+    assert_eq!(items[0].result.as_ref().unwrap().text(), "35", "calls answered before the first one");
 }
 
 #[test]

@@ -360,6 +360,55 @@ fn a_redirect_is_reported_and_not_followed() {
 }
 
 #[test]
+fn a_status_without_a_message_has_its_usual_name() {
+    let retry = RetryConfig::default().max_retries(0);
+    for (code, name) in [
+        (304, "a redirect without an address"),
+        (399, "a redirect without an address"),
+        (400, "bad request"),
+        (401, "unauthorized; the key is missing, mistyped, revoked or for another service"),
+        (402, "payment required"),
+        (403, "forbidden; the key is valid but lacks permission"),
+        (404, "not found"),
+        (408, "request timeout"),
+        (409, "conflict"),
+        (413, "the request is too large"),
+        (418, "the request was refused"),
+        (422, "the request can't be processed"),
+        (429, "too many requests"),
+        (499, "the request was refused"),
+        (500, "internal server error"),
+        (501, "the server failed"),
+        (502, "bad gateway"),
+        (503, "service unavailable"),
+        (504, "gateway timeout"),
+        (529, "overloaded"),
+        (599, "the server failed"),
+    ] {
+        let server = Server::script([status(code)]);
+        let client = client(&server).0.with_retry(retry.clone());
+        let text = format!("the service answered {code}: {name}");
+        assert_eq!(ask(&client).unwrap_err().to_string(), text);
+    }
+}
+
+#[test]
+fn a_404_without_a_path_in_base_url_hints_at_v1() {
+    let not_found = || status(404).body(r#"{"error":{"message":"no such route"}}"#);
+    let server = Server::always(not_found());
+    let clock = Clock::fake();
+    for (base_url, hint) in [
+        (format!("http://{}", server.address()), "; base_url has no path, and most services need /v1 there"),
+        (format!("http://{}/", server.address()), "; base_url has no path, and most services need /v1 there"),
+        (server.url(), ""),
+    ] {
+        let client = Client::new(config(&server, &clock).base_url(&base_url).build().unwrap()).unwrap();
+        let text = format!("the service answered 404: no such route{hint}");
+        assert_eq!(ask(&client).unwrap_err().to_string(), text, "{base_url}");
+    }
+}
+
+#[test]
 fn an_unreadable_answer_is_an_error_with_an_excerpt() {
     let error = fails_without_retry(status(200).body("<html>Welcome to the hotel's network</html>"));
     assert!(matches!(error, Error::Decode { status: 200, .. }));

@@ -55,6 +55,16 @@ fn vectors_that_do_not_match_the_texts_are_an_error() {
 }
 
 #[test]
+fn no_vectors_are_a_missing_answer_and_wrong_ones_an_unreadable_answer() {
+    let none = embed_four(&json!([])).unwrap_err();
+    let is_missing = |error: &Error| matches!(error, Error::NoAnswer { .. });
+    assert!(matches!(&none, Error::GaveUp { last, .. } if is_missing(last)), "{none:?}");
+    let three = embed_four(&vectors(&[json!(0), json!(1), json!(2)])).unwrap_err();
+    assert!(matches!(three, Error::Decode { .. }), "{three:?}");
+    assert_eq!(three.attempts(), 1);
+}
+
+#[test]
 fn the_error_names_the_numbers_of_vectors_and_texts() {
     let text = full_message(&embed_four(&vectors(&[json!(0), json!(1), json!(3)])).unwrap_err());
     assert!(text.contains('3') && text.contains('4'), "{text}");

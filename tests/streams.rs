@@ -328,6 +328,20 @@ fn empty_chunks_count_as_inactivity_and_the_callers_own_time_does_not() {
 }
 
 #[test]
+fn each_chunk_with_content_restarts_the_inactivity_timeout() {
+    // A chunk takes about a third of a second, and all of them longer than the timeout.
+    let timeout = Duration::from_secs(1);
+    let body = delta("Hello").repeat(4) + DONE;
+    let server = Server::script([events(&body).trickle(Duration::from_millis(4))]);
+    let retry = RetryConfig::default().max_retries(0);
+    let client = Client::new(config(&server).retry(retry).timeout(timeout).build().unwrap()).unwrap();
+    let start = Instant::now();
+    let response = ask(&client).unwrap().into_response().unwrap();
+    assert_eq!(response.text(), "Hello".repeat(4));
+    assert!(start.elapsed() > timeout, "{:?}", start.elapsed());
+}
+
+#[test]
 fn a_shutdown_ends_open_streams_and_spares_complete_ones() {
     let server = Server::script([events(&whole()), events(&whole()).stall_after_events(1)]);
     let client = Client::new(config(&server).build().unwrap()).unwrap();

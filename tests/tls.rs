@@ -10,8 +10,9 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
+use std::time::{Duration, Instant};
 
-use holysheep::{ChatRequest, Client, Clock, Config, Error};
+use holysheep::{ChatRequest, Client, Clock, Config, Error, Phase, RetryConfig};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::{ServerConfig, ServerConnection, Stream};
 use support::ok;
@@ -82,6 +83,23 @@ fn a_server_without_tls_is_a_configuration_error() {
     let (refused, waits) = ask(url, None);
     assert!(matches!(refused, Err(Error::Config { setting: "base_url", .. })), "{refused:?}");
     assert_eq!(waits, 0);
+}
+
+#[test]
+fn a_handshake_has_the_connect_timeout_and_not_the_inactivity_timeout() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap(); // the system accepts, and no one answers
+    let connect_timeout = Duration::from_millis(400);
+    let config = Config::builder().api_key("sk-test").clock(Clock::fake()).no_proxy();
+    let config = config.base_url(format!("https://{}/v1", listener.local_addr().unwrap()));
+    let config = config.connect_timeout(connect_timeout).timeout(Duration::from_millis(50));
+    let client = Client::new(config.retry(RetryConfig::default().max_retries(0)).build().unwrap()).unwrap();
+    let start = Instant::now();
+    let error = client.chat(&ChatRequest::new("gpt-4.1").user("hi")).unwrap_err();
+    assert!(start.elapsed() >= connect_timeout, "{error} after {:?}", start.elapsed());
+    assert!(
+        matches!(error, Error::Timeout { phase: Phase::Connect, after, .. } if after == connect_timeout),
+        "{error:?}"
+    );
 }
 
 #[test]

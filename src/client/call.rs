@@ -345,3 +345,22 @@ fn grown_timeout(timeout: Duration, timeouts: u32) -> Duration {
     let factor = 1u32.checked_shl(timeouts).unwrap_or(u32::MAX);
     timeout.saturating_mul(factor).min(MAX_GROWN_TIMEOUT).max(timeout)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_timeout_doubles_up_to_ten_minutes_and_never_shrinks() {
+        let grown = |timeout, timeouts| grown_timeout(Duration::from_secs(timeout), timeouts).as_secs();
+        assert_eq!(
+            [0, 1, 2, 3, 4, 31, 32, 1000].map(|n| grown(60, n)),
+            [60, 120, 240, 480, 600, 600, 600, 600]
+        );
+        assert_eq!(
+            [0, 1, 32].map(|n| grown(1200, n)),
+            [1200; 3],
+            "a longer timeout of the caller's own stays"
+        );
+    }
+}

@@ -100,3 +100,88 @@ impl Resolver for DnsCache {
         Ok(addresses)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use ureq::Agent;
+
+    use super::*;
+    use crate::http::connector::HttpConnector;
+    use crate::test_server::{Server, ok};
+
+    fn cache(clock: &Clock) -> DnsCache {
+        DnsCache::new(clock.clone(), Cancel::default(), Duration::from_secs(10))
+    }
+
+    fn addresses(address: SocketAddr) -> Addresses {
+        let mut addresses = ArrayVec::from_fn(|_| address);
+        addresses.push(address);
+        addresses
+    }
+
+    fn found(cache: &DnsCache, uri: &str) -> Option<SocketAddr> {
+        cache.get(&uri.parse().unwrap()).map(|addresses| addresses[0])
+    }
+
+    #[test]
+    fn addresses_are_cached_for_a_minute() {
+        let clock = Clock::fake();
+        let cache = cache(&clock);
+        let uri = "https://llm.example/v1";
+        let (old, new) = (([192, 0, 2, 1], 443).into(), ([192, 0, 2, 2], 443).into());
+        cache.insert(&uri.parse().unwrap(), &addresses(old));
+        clock.advance(Duration::from_millis(59_999));
+        assert_eq!(found(&cache, uri), Some(old));
+        clock.advance(Duration::from_millis(1));
+        assert_eq!(found(&cache, uri), None);
+        cache.insert(&uri.parse().unwrap(), &addresses(new));
+        assert_eq!(found(&cache, uri), Some(new));
+    }
+
+    #[test]
+    fn each_scheme_host_and_port_has_addresses_of_its_own() {
+        let cache = cache(&Clock::fake());
+        let address = ([192, 0, 2, 1], 443).into();
+        cache.insert(&"https://llm.example/v1".parse().unwrap(), &addresses(address));
+        assert_eq!(found(&cache, "https://llm.example/v2/models"), Some(address));
+        for other in ["http://llm.example/v1", "https://llm.example:444/v1", "https://example/v1"] {
+            assert_eq!(found(&cache, other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn the_oldest_name_gives_way_to_a_fifth() {
+        let cache = cache(&Clock::fake());
+        let names: Vec<String> = (0..=MAX_NAMES).map(|number| format!("https://{number}.example/")).collect();
+        let address = ([192, 0, 2, 1], 443).into();
+        for name in [&names[..4], &names[..4]].concat() {
+            cache.insert(&name.parse().unwrap(), &addresses(address));
+        }
+        assert!(names[..4].iter().all(|name| found(&cache, name).is_some()));
+        cache.insert(&names[4].parse().unwrap(), &addresses(address));
+        let kept: Vec<bool> = names.iter().map(|name| found(&cache, name).is_some()).collect();
+        assert_eq!(kept, [false, true, true, true, true]);
+    }
+
+    #[test]
+    fn addresses_are_looked_up_again_after_a_failed_connect() {
+        let server = Server::always(ok("hi"));
+        let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let cache = cache(&Clock::fake());
+        let connector = HttpConnector::new(cache.clone(), Arc::default());
+        let config = Agent::config_builder().proxy(None).build();
+        let agent = Agent::with_parts(config, connector, cache.clone());
+
+        let unknown = format!("http://unknown.example:{}/", server.address().port());
+        cache.insert(&unknown.parse().unwrap(), &addresses(server.address()));
+        assert_eq!(agent.get(&unknown).call().unwrap().status(), 200, "the cached address is used");
+
+        let moved = format!("http://localhost:{}/", server.address().port());
+        cache.insert(&moved.parse().unwrap(), &addresses(closed));
+        assert!(agent.get(&moved).call().is_err());
+        assert_eq!(agent.get(&moved).call().unwrap().status(), 200);
+        assert_eq!(found(&cache, &moved).map(|address| address.port()), Some(server.address().port()));
+    }
+}

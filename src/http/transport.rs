@@ -331,3 +331,25 @@ fn read_excerpt(body: Body, limit: Duration) -> Vec<u8> {
     let _ = body.into_reader().take(MAX_ERROR_BODY).read_to_end(&mut bytes);
     bytes
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::base_url::BaseUrl;
+
+    fn transport() -> Transport {
+        let base = BaseUrl::parse("http://127.0.0.1:1/v1").unwrap();
+        let headers = RequestHeaders { fields: HeaderMap::new(), secrets: Arc::default() };
+        let endpoint = Endpoint { base, query: String::new(), headers, roots: None };
+        Transport::new(&HttpOptions::default(), endpoint, Clock::fake(), Cancel::default()).unwrap()
+    }
+
+    #[test]
+    fn idle_connections_are_closed_before_load_balancers_close_them() {
+        let transport = transport();
+        for transport in [transport.child(Cancel::default()), transport] {
+            let age = transport.connections.agent().config().max_idle_age();
+            assert!((30..60).contains(&age.as_secs()), "{age:?}");
+        }
+    }
+}

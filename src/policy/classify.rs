@@ -273,6 +273,21 @@ mod tests {
     }
 
     #[test]
+    fn a_503_with_retry_after_throttles() {
+        let busy = match api(503) {
+            Error::Api { status, code, kind, message, param, request_id, should_retry, body, .. } => {
+                let retry_after = Some(Duration::from_secs(7));
+                Error::Api { status, code, kind, message, param, request_id, retry_after, should_retry, body }
+            }
+            other => other,
+        };
+        let failure = classify(&busy, &RetryConfig::default());
+        let outcome = Outcome::throttled().retry_after(Duration::from_secs(7)).status(503);
+        assert_eq!(failure.verdict, Verdict::RetryAfter(Duration::from_secs(7)));
+        assert_eq!(failure.learned(), Some(outcome));
+    }
+
+    #[test]
     fn a_request_larger_than_the_limit_is_not_retried_and_does_not_affect_the_handler() {
         let said = |text: &str| api_with(429, |_, message, _| *message = text.to_owned());
         for (message, refused) in [

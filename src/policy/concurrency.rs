@@ -276,6 +276,27 @@ mod tests {
     }
 
     #[test]
+    fn a_refusal_reverts_a_raised_cap_until_three_calls_were_granted_at_it() {
+        let now = Instant::now();
+        for (proofs, expected) in [(0, (true, Some(2))), (2, (true, Some(2))), (3, (false, None))] {
+            let call = |number, others| Admitted { number, at: now, others };
+            let mut limiter = Concurrency::new();
+            limiter.timed_out(&call(1, 2), 1, 2);
+            assert_eq!(limiter.cap(), Some(2));
+            for number in 2..54 {
+                assert_eq!(limiter.cap(), Some(2), "before call {number}");
+                limiter.granted(&call(number, 1), number, 1);
+            }
+            assert_eq!(limiter.cap(), Some(3), "raised after 52 calls at the cap");
+            limiter.granted(&call(53, 2), 54, 1); // sent before the raise
+            limiter.granted(&call(54, 1), 54, 1); // sent below the cap
+            (0..proofs).for_each(|proof| limiter.granted(&call(55 + proof, 2), 55 + proof, 2));
+            let reverted = limiter.refused(&call(60, 2), 60, 2);
+            assert_eq!((reverted, limiter.cap()), expected, "{proofs} calls granted at the raised cap");
+        }
+    }
+
+    #[test]
     fn the_wait_at_the_cap_ends_after_half_a_minute() {
         let (mut limiter, now) = (Concurrency::new(), Instant::now());
         let call = |number| Admitted { number, at: now, others: 1 };

@@ -313,6 +313,28 @@ mod tests {
     }
 
     #[test]
+    fn calls_of_a_sliding_log_are_delayed_when_fewer_than_three_are_left() {
+        let (mut quota, start) = (HeaderLimit::requests(), Instant::now());
+        for nth in 0..6_u32 {
+            let left = u64::from(55 - 10 * nth);
+            quota.update(limit(60, left, 60.0), u64::from(nth) + 1, start + secs(5.0) * nth, 0.0);
+        }
+        let now = start + secs(25.0); // five are left, and one a second returns
+        let wait = |newest, after: f64| {
+            let last = now + secs(after);
+            Some((quota.next_permitted_at(last, newest, Some(last))? - last).as_secs_f64())
+        };
+        assert_eq!((wait(6, 0.0), wait(8, 0.0)), (None, None));
+        for (newest, after, expected) in
+            [(9, 0.0, 1.034), (11, 0.0, 3.0), (12, 0.0, 9.836), (9, 1.0, 0.782), (11, 1.0, 1.5)]
+        {
+            let waited = wait(newest, after).unwrap();
+            assert!((waited - expected).abs() < 0.001, "{newest}, {after}: {waited}");
+        }
+        assert_eq!(wait(9, 2.0), None, "enough have returned");
+    }
+
+    #[test]
     fn a_clock_that_was_set_back_releases_the_calls() {
         let (mut quota, now) = (HeaderLimit::requests(), Instant::now());
         quota.update(limit(60, 0, 120.0), 1, now + secs(1.0), 0.0);

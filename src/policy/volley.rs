@@ -259,3 +259,65 @@ impl Volley {
         (exceeded || is_over).then_some(exceeded || self.was_refused_before)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Sends a volley after call `newest`, of which these many are refused, and returns its result.
+    fn volley(test: &mut VolleyTest, newest: u64, refused: u64) -> Option<VolleyResult> {
+        let now = Instant::now();
+        test.start(now, newest, Duration::from_secs(1), false);
+        for call in newest + 1..=newest + 4 {
+            assert!(test.takes(call), "{call}");
+        }
+        assert!(!test.takes(newest + 5), "four calls are sent at once");
+        for call in newest + 1..=newest + 4 {
+            if call <= newest + refused {
+                test.refused(call, Duration::from_secs(7));
+            } else {
+                test.granted(call);
+            }
+        }
+        test.result(now, Duration::from_millis(100))
+    }
+
+    fn ignored(test: &mut VolleyTest) -> usize {
+        (0..100).take_while(|_| test.forgives(false)).count()
+    }
+
+    #[test]
+    fn the_third_successful_volley_in_a_row_proves_chance() {
+        let mut test = VolleyTest::new();
+        assert_eq!(volley(&mut test, 10, 0), Some(VolleyResult::Unknown));
+        assert_eq!(volley(&mut test, 20, 1), Some(VolleyResult::Unknown), "a quarter may be refused");
+        assert_eq!(ignored(&mut test), 0);
+        for (newest, trust) in [(30, 4), (40, 8), (50, 8)] {
+            assert!(matches!(volley(&mut test, newest, 0), Some(VolleyResult::Chance { .. })));
+            assert_eq!(ignored(&mut test), trust, "refusals ignored after the volley from {newest}");
+        }
+        test.distrust();
+        assert_eq!(volley(&mut test, 60, 0), Some(VolleyResult::Unknown));
+    }
+
+    #[test]
+    fn each_failed_volley_delays_the_next_one() {
+        let mut test = VolleyTest::new();
+        let hold = Duration::from_secs(7);
+        for (newest, expected) in [(10, 1), (20, 3), (30, 9), (40, 27), (50, 81), (60, 81)] {
+            assert_eq!(volley(&mut test, newest, 2), Some(VolleyResult::Limit { hold, bare: false }));
+            assert!(!test.is_running());
+            test.doubtful = MIN_DOUBTFUL;
+            let skipped = (0..200).take_while(|_| !test.doubts(1.0, 0.0, false)).count();
+            assert_eq!(skipped, expected, "after the volley from {newest}");
+        }
+    }
+
+    #[test]
+    fn three_refusals_without_growth_of_the_rate_are_doubtful() {
+        let mut test = VolleyTest::new();
+        let doubts = [0.0, 0.019, 0.02, 0.0, 0.0, 0.0].map(|growth| test.doubts(1.0, growth, false));
+        assert_eq!(doubts, [false, false, false, false, false, true]);
+        assert!(VolleyTest::new().doubts(1.0, 1.0, true), "a bare 503 is doubtful at once");
+    }
+}

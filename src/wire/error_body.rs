@@ -299,11 +299,33 @@ mod tests {
 
     #[test]
     fn the_depth_is_limited() {
-        let mut body = String::from("\"deep\"");
-        for _ in 0..20 {
-            body = serde_json::to_string(&serde_json::json!({ "message": body })).unwrap();
-        }
-        ErrorBody::parse(body.as_bytes());
-        ErrorBody::parse("[".repeat(100_000).as_bytes());
+        let objects =
+            |levels| (0..levels).fold(Value::from("deep"), |inner, _| serde_json::json!({ "error": inner }));
+        let message = |value: &Value| ErrorBody::from_value(value).message;
+        assert_eq!(message(&objects(11)).as_deref(), Some("deep"));
+        assert_eq!(message(&objects(12)), None);
+        let lists = |levels| (0..levels).fold(Value::from("deep"), |inner, _| Value::Array(vec![inner]));
+        assert_eq!(message(&lists(11)).as_deref(), Some("deep"));
+        assert_eq!(message(&lists(12)), None);
+
+        // A string that contains JSON is a level too. Where the search ends, the JSON itself is the message.
+        let texts = |levels| {
+            (0..levels)
+                .fold("deep".to_owned(), |inner, _| serde_json::json!({ "message": inner }).to_string())
+        };
+        assert_eq!(parsed(&texts(6)).0.as_deref(), Some("deep"));
+        assert_eq!(parsed(&texts(7)).0.as_deref(), Some(r#"{"message":"deep"}"#));
+        assert!(parsed(&"[".repeat(100_000)).0.is_some_and(|text| text.starts_with("[[[")));
+    }
+
+    #[test]
+    fn a_long_string_is_not_parsed_as_json() {
+        let with_spaces = |length: usize| {
+            let inner = r#"{"message":"no"}"#;
+            let inner = inner.to_owned() + &" ".repeat(length - inner.len());
+            parsed(&serde_json::json!({ "error": inner }).to_string()).0
+        };
+        assert_eq!(with_spaces(64 * 1024).as_deref(), Some("no"));
+        assert_eq!(with_spaces(64 * 1024 + 1).as_deref(), Some(r#"{"message":"no"}"#));
     }
 }

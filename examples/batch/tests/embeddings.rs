@@ -151,7 +151,7 @@ fn an_input_is_for_one_endpoint_which_the_first_line_that_says_so_names() {
             json!(format!("line 5 {other}")),
             json!(format!("line 6 {other}")),
             json!("line 7 has an input that is neither text nor a list"),
-            json!("line 8 can't be sent: input: there is none; give at least one text"),
+            json!("line 8 can't be sent: input: is empty; pass at least one text"),
             json!("line 9 has no input"),
             json!(
                 "line 10 has another url than /v1/chat/completions and /v1/embeddings, the only ones that are supported"
@@ -299,10 +299,11 @@ fn vectors_on_the_wrong_texts_and_refusals_are_failures() {
     let (_, err) = ends(one_by_one(&server, &input, &output, &[]), 1);
     assert!(err.contains("1 failed: unreadable answer") && err.contains("1 failed: status 400"), "{err}");
     let written = lines(&output);
-    assert_eq!(
-        written[0]["error"]["message"],
-        "can't read the answer (status 200): 1 vectors for 2 texts: the vectors don't match the texts of the request"
+    let mismatch = format!(
+        "m at {}: can't read the answer (status 200): 1 vectors for 2 texts: the vectors don't match the texts of the request",
+        server.address()
     );
+    assert_eq!(written[0]["error"]["message"], mismatch);
     assert_eq!((&written[1]["error"]["status"], written[2].get("error")), (&json!(400), None));
     let server = service();
     ends(one_by_one(&server, &input, &output, &["--resume", "--retry-failed"]), 0);

@@ -63,7 +63,8 @@ fn each_form_of_input_becomes_one_line() {
         (&lines[2]["id"], &lines[2]["error"]["status"], lines[2].get("answer")),
         (&json!("c"), &json!(400), None)
     );
-    assert_eq!(lines[2]["error"]["message"], "the service answered 400 (nope): no such thing");
+    let refused = format!("m at {}: the service answered 400 (nope): no such thing", server.address());
+    assert_eq!(lines[2]["error"]["message"], refused);
     assert_eq!(lines[3]["error"]["message"], "line 5 isn't JSON (column 10)");
     assert_eq!(lines[4]["error"]["message"], "line 6 has neither request nor messages nor prompt");
     assert_eq!(lines[5]["error"]["message"], "line 7 has both a prompt and messages; keep one of them");
