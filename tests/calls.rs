@@ -388,7 +388,7 @@ fn a_status_without_a_message_has_its_usual_name() {
         let server = Server::script([status(code)]);
         let client = client(&server).0.with_retry(retry.clone());
         let text = format!("the service answered {code}: {name}");
-        assert_eq!(ask(&client).unwrap_err().to_string(), text);
+        assert_eq!(message(&ask(&client).unwrap_err()), text);
     }
 }
 
@@ -404,7 +404,7 @@ fn a_404_without_a_path_in_base_url_hints_at_v1() {
     ] {
         let client = Client::new(config(&server, &clock).base_url(&base_url).build().unwrap()).unwrap();
         let text = format!("the service answered 404: no such route{hint}");
-        assert_eq!(ask(&client).unwrap_err().to_string(), text, "{base_url}");
+        assert_eq!(message(&ask(&client).unwrap_err()), text, "{base_url}");
     }
 }
 

@@ -340,7 +340,7 @@ mod tests {
     fn transport() -> Transport {
         let base = BaseUrl::parse("http://127.0.0.1:1/v1").unwrap();
         let headers = RequestHeaders { fields: HeaderMap::new(), secrets: Arc::default() };
-        let endpoint = Endpoint { base, query: String::new(), headers, roots: None };
+        let endpoint = Endpoint { base, query: String::new(), headers, roots: None, client_cert: None };
         Transport::new(&HttpOptions::default(), endpoint, Clock::fake(), Cancel::default()).unwrap()
     }
 

@@ -274,13 +274,10 @@ mod tests {
 
     #[test]
     fn a_503_with_retry_after_throttles() {
-        let busy = match api(503) {
-            Error::Api { status, code, kind, message, param, request_id, should_retry, body, .. } => {
-                let retry_after = Some(Duration::from_secs(7));
-                Error::Api { status, code, kind, message, param, request_id, retry_after, should_retry, body }
-            }
-            other => other,
-        };
+        let mut busy = api(503);
+        if let Error::Api { retry_after, .. } = &mut busy {
+            *retry_after = Some(Duration::from_secs(7));
+        }
         let failure = classify(&busy, &RetryConfig::default());
         let outcome = Outcome::throttled().retry_after(Duration::from_secs(7)).status(503);
         assert_eq!(failure.verdict, Verdict::RetryAfter(Duration::from_secs(7)));
