@@ -56,14 +56,15 @@ impl Count {
     }
 }
 
-/// Runs a batch. Returns how many calls succeeded.
-fn run(server: &Server, handler: &AdaptiveHandler, pulled: &Arc<Count>) -> usize {
+/// Runs a batch. Returns the calls that succeeded, each with the time that it waited.
+fn run(server: &Server, handler: &AdaptiveHandler, pulled: &Arc<Count>) -> Vec<Duration> {
     let config = Config::builder().api_key("sk-test-0123456789").base_url(server.url());
     let client = Client::new(config.handler(handler.clone()).build().unwrap()).unwrap();
     let pulled = Arc::clone(pulled);
     let requests =
         (0..CALLS).map(move |_| ChatRequest::new("gpt-4.1").user("hi")).inspect(move |_| pulled.increment());
-    client.batch(requests).concurrency(WORKERS).run().filter(|item| item.result.is_ok()).count()
+    let items = client.batch(requests).concurrency(WORKERS).run();
+    items.filter_map(|item| Some(item.result.ok()?.meta().waited)).collect()
 }
 
 #[test]
@@ -85,10 +86,11 @@ fn all_workers_send_once_the_probe_of_one_has_closed_the_circuit_breaker() {
             if in_time { ok("hi") } else { status(400) }
         }
     });
-    assert_eq!(run(&server, &handler, &pulled), CALLS);
+    assert_eq!(run(&server, &handler, &pulled).len(), CALLS);
 }
 
-/// Runs a batch that waits for the outcome of a probe that isn't one of its calls. Returns how many calls succeeded.
+/// Runs a batch that waits for the outcome of a probe that isn't one of its calls. Returns how many calls waited and
+/// succeeded.
 fn run_after(end_probe: fn(&AdaptiveHandler, Permit), config: AdaptiveConfig) -> usize {
     let handler = after_outage(config);
     let probe = admit(&handler, Instant::now());
@@ -104,9 +106,9 @@ fn run_after(end_probe: fn(&AdaptiveHandler, Permit), config: AdaptiveConfig) ->
             end_probe(&handler, probe);
         }
     });
-    let succeeded = run(&server, &handler, &pulled);
+    let waits = run(&server, &handler, &pulled);
     other_call.join().unwrap();
-    succeeded
+    waits.iter().filter(|wait| !wait.is_zero()).count()
 }
 
 #[test]

@@ -160,15 +160,15 @@ where
             match next {
                 Next::Admitted(task, acquired) => {
                     state.running += 1;
-                    // Another call may also go now. If none may, the woken worker waits until one may.
-                    if state.waiting.len() > 0 {
+                    // Another delayed call may also go now. If none may, the woken worker waits until one may.
+                    if state.waiting.is_delayed() {
                         self.shared.wake_worker(&state);
                     }
                     return Work::Send(task, acquired);
                 }
                 _ if !state.input_ended && state.has_room() => {
                     state.pulling += 1; // reserves the room until the input returns
-                    if state.waiting.len() > 0 && state.timekeeper.is_none() {
+                    if state.timekeeper.is_none() && state.waiting.is_delayed() {
                         self.shared.wake_worker(&state);
                     }
                     return Work::Pull;

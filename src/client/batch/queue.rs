@@ -51,7 +51,7 @@ struct ModelQueue<R> {
     firsts: VecDeque<Task<R>>,
     /// The handler grants no permit before this moment, unless an outcome changes that.
     not_before: Option<Instant>,
-    /// When the handler last refused a permit: calls queued before that have waited.
+    /// When the handler last refused a permit, or would have: calls queued before that have waited.
     refused: Option<Instant>,
 }
 
@@ -87,6 +87,15 @@ impl<R> WaitingCalls<R> {
         }
     }
 
+    /// Whether a call waits for a permit that was refused, or for the time of its retry.
+    pub(super) fn is_delayed(&self) -> bool {
+        let is_refused = |queue: &ModelQueue<R>| {
+            let firsts = [queue.retries.front(), queue.firsts.front()];
+            firsts.into_iter().flatten().any(|task| queue.has_waited(task))
+        };
+        !self.timers.is_empty() || self.models.values().any(is_refused)
+    }
+
     /// Asks all handlers again, because an outcome may have changed their decision.
     pub(super) fn reconsider(&mut self) {
         self.models.values_mut().for_each(|queue| queue.not_before = None);
@@ -98,6 +107,11 @@ impl<R> WaitingCalls<R> {
             let mut task = timer.remove();
             task.since = now;
             self.queue(task);
+        }
+        for queue in self.models.values_mut() {
+            if queue.not_before.is_some_and(|at| at > now) {
+                queue.refused = Some(now); // without asking
+            }
         }
         loop {
             let ready = |queue: &&mut ModelQueue<R>| queue.not_before.is_none_or(|at| at <= now);
@@ -149,12 +163,17 @@ impl<R> ModelQueue<R> {
         task
     }
 
+    /// Whether the handler refused a permit since this call is in the queue.
+    fn has_waited(&self, task: &Task<R>) -> bool {
+        self.refused.is_some_and(|refused| refused >= task.since)
+    }
+
     /// The first call with its permit, if the handler grants one now.
     fn admit(&mut self, now: Instant, wake: &Wake) -> Option<(Task<R>, Acquired)> {
         match self.handler.try_enter(now, !self.retries.is_empty(), wake) {
             Ok(acquired) => {
                 let task = self.pop()?;
-                let has_waited = self.refused.is_some_and(|refused| refused >= task.since);
+                let has_waited = self.has_waited(&task);
                 let waited =
                     if has_waited { now.saturating_duration_since(task.since) } else { Duration::ZERO };
                 Some((task, Acquired { waited, ..acquired }))
