@@ -371,7 +371,7 @@ mod tests {
         assert!((limiter.rate() / cut - 2.0).abs() < 1e-9, "as fast as after the first cut");
         let grown = limiter.rate();
         limiter.raise(0.0, 20);
-        assert!(limiter.growth() > 0.0 && limiter.is_current(4), "the growth since the cut goes on");
+        assert!(limiter.growth() > 0.0 && limiter.is_current(4), "the growth since the cut continues");
         limiter.raise(grown, 20);
         assert!(limiter.growth() > 0.0, "the same rate is no raise");
         limiter.raise(2.0 * grown, 21);
