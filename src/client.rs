@@ -11,8 +11,11 @@ mod decode;
 pub(crate) mod event;
 mod final_error;
 pub(crate) mod key_provider;
+mod open;
 mod path;
 mod report;
+#[cfg(test)]
+mod simulation;
 pub(crate) mod stream;
 mod usage_option;
 
@@ -32,13 +35,11 @@ use crate::client::config::{
     AUTHORIZATION, Config, ConfigBuilder, SIGN_UP, clamped_deadline, clamped_timeout, with_header,
 };
 use crate::client::core::Core;
-use crate::client::decode::ResponseDecoder;
-use crate::client::key_provider::KeyProvider;
 use crate::client::path::checked_path;
 use crate::client::stream::ChatStream;
 use crate::error::{Error, Result};
 use crate::http::request::HttpRequest;
-use crate::http::transport::HttpResponse;
+use crate::http::transport::{HttpResponse, Transport};
 use crate::meta::Attempt;
 use crate::policy::backoff::RetryConfig;
 use crate::retry::clamped;
@@ -81,23 +82,7 @@ impl Client {
     /// # Errors
     /// [`Error::Config`] if the proxy or the certificates can't be used.
     pub fn new(config: Config) -> Result<Client> {
-        let Config { settings, endpoint } = config;
-        let is_own = endpoint.base.holysheep && !settings.api_key.is_empty();
-        let key_length = is_own.then(|| settings.api_key.chars().count());
-        let secrets = || Arc::clone(&endpoint.headers.secrets);
-        let function = settings.key_function.clone();
-        let keys = function.map(|function| Arc::new(KeyProvider::new(function, secrets())));
-        let options = Arc::new(CallOptions {
-            retry: settings.retry.clone(),
-            deadline: settings.deadline,
-            timeout: settings.http.timeout,
-            headers: endpoint.headers.clone(),
-            decoder: ResponseDecoder::new(&endpoint, keys.clone()),
-            keys,
-            background: false,
-            cancellation: None,
-        });
-        Ok(Client { core: Arc::new(Core::new(&settings, endpoint)?), options, key_length })
+        Client::with_transport(config, Transport::new)
     }
 
     /// Creates a client with the key in `HOLYSHEEP_API_KEY`, and with the address in `HOLYSHEEP_BASE_URL` if that is

@@ -16,6 +16,8 @@ pub(crate) mod options;
 mod proxy;
 mod redaction;
 pub(crate) mod request;
+#[cfg(test)]
+pub(crate) mod simulation;
 #[cfg(any(feature = "rustls", feature = "native-tls"))]
 mod tls;
 pub(crate) mod transport;

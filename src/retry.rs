@@ -118,7 +118,8 @@ impl RetryLoop<'_> {
         }
     }
 
-    /// Makes one attempt with an acquired permit, and returns the next step.
+    /// Makes one attempt with an acquired permit, and returns the next step. Makes none if the call was ended after the permit
+    /// was acquired: the program may do that when it observes the wait for it.
     pub(crate) fn attempt<O: Operation>(
         &self,
         call: &mut Retrier<O::Error>,
@@ -134,6 +135,9 @@ impl RetryLoop<'_> {
         if breaker.is_some() {
             let change = Change { breaker, ..Change::default() };
             operation.observe(&call.state, Progress::Learned(change));
+        }
+        if self.cancel.is_cancelled() {
+            return (call.withdrawn(Error::Shutdown), Meta::default());
         }
         let Attempt { result, mut meta } = operation.attempt(&call.state);
         let now = self.clock.now();

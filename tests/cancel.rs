@@ -3,7 +3,7 @@
 
 mod support;
 
-use std::sync::mpsc;
+use std::sync::{Arc, OnceLock, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -113,6 +113,30 @@ fn a_call_is_cancelled_while_it_waits_for_its_turn() {
     };
     assert_cancelled(cancelled(&client, begun, chat));
     assert_eq!((server.requests().len(), handler.snapshot().waiting), (1, 0));
+}
+
+#[test]
+fn a_call_is_not_sent_if_the_client_is_drained_when_its_wait_is_over() {
+    let server = Server::always(ok("hi"));
+    let drained: Arc<OnceLock<Client>> = Arc::default();
+    let observer = {
+        let drained = Arc::clone(&drained);
+        move |event: &Event| {
+            if matches!(event, Event::Paced { .. }) {
+                drained.get().unwrap().drain();
+            }
+        }
+    };
+    let config = Config::builder().api_key("sk-test-0123456789").base_url(server.url()).clock(Clock::fake());
+    let config =
+        config.adaptive(AdaptiveConfig::default().initial_rate(1.0).max_rate(1.0)).on_event(observer);
+    let client = Client::new(config.build().unwrap()).unwrap();
+    drained.set(client.clone()).unwrap();
+    client.chat(&request()).unwrap();
+    let error = client.chat(&request()).unwrap_err();
+    assert!(matches!(error, Error::Shutdown), "{error:?}");
+    assert_eq!(error.attempts(), 0);
+    assert_eq!((server.requests().len(), client.handler("gpt-4.1").snapshot().in_flight), (1, 0));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use crate::adaptive::HandlerRegistry;
 use crate::client::config::{ConfigBuilder, Observer};
 use crate::error::Result;
-use crate::http::options::Endpoint;
+use crate::http::options::{Endpoint, HttpOptions};
 use crate::http::transport::Transport;
 use crate::runtime::cancel::{Cancel, Subscription};
 use crate::runtime::clock::Clock;
@@ -36,14 +36,19 @@ pub(crate) struct Core {
 }
 
 impl Core {
-    pub(crate) fn new(settings: &ConfigBuilder, endpoint: Endpoint) -> Result<Core> {
+    /// `open` opens the transport; its token ends all exchanges.
+    pub(crate) fn new(
+        settings: &ConfigBuilder,
+        endpoint: Endpoint,
+        open: impl FnOnce(&HttpOptions, Endpoint, Clock, Cancel) -> Result<Transport>,
+    ) -> Result<Core> {
         let ConfigBuilder { http, adaptive, handler, idempotency_key, observer, clock, .. } = settings;
         let own = || HandlerRegistry::new(adaptive.clone());
         let handlers = Arc::new(handler.clone().map_or_else(own, HandlerRegistry::One));
         let shutdown = Cancel::default();
         let draining = Cancel::child_of(&[&shutdown]);
         Ok(Core {
-            transport: Arc::new(Transport::new(http, endpoint, clock.clone(), shutdown.clone())?),
+            transport: Arc::new(open(http, endpoint, clock.clone(), shutdown.clone())?),
             _wake: vec![wake(&draining, &handlers)],
             handlers,
             clock: clock.clone(),

@@ -3,16 +3,17 @@
 use std::sync::{Arc, Mutex, Weak};
 use std::{fmt, io};
 
-use ureq::Timeout;
 use ureq::unversioned::transport::{
     ConnectProxyConnector, ConnectionDetails, Connector, NextTimeout, ShutdownHandle, TcpConnector, Transport,
 };
+use ureq::{Agent, Timeout};
 
 use crate::http::connection::HttpConnection;
+use crate::http::connections::NewAgent;
 use crate::http::dns_cache::DnsCache;
 use crate::http::early_answer::EarlyAnswerConnector;
 use crate::http::exchange;
-use crate::runtime::cancel::{Abandoned, Cancel};
+use crate::runtime::cancel::Abandoned;
 use crate::runtime::sync::lock;
 use crate::wire::secrets::Secrets;
 
@@ -68,13 +69,13 @@ impl HttpConnector {
         HttpConnector { chain: Arc::new(chain.chain(Boxed)), dns, secrets }
     }
 
-    /// A connector that shares the TLS sessions and the cached addresses, and is cancelled by another token.
-    pub(super) fn under(&self, cancel: Cancel) -> HttpConnector {
-        HttpConnector { dns: self.dns.under(cancel), ..self.clone() }
-    }
-
-    pub(super) fn dns(&self) -> DnsCache {
-        self.dns.clone()
+    /// Creates agents that share the TLS sessions and the cached addresses.
+    pub(super) fn agents(self) -> NewAgent {
+        Arc::new(move |config, cancel| {
+            let dns = self.dns.under(cancel);
+            let connector = HttpConnector { dns: dns.clone(), ..self.clone() };
+            Agent::with_parts(config, connector, dns)
+        })
     }
 }
 

@@ -5,17 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ureq::http::{self, HeaderMap, HeaderName, HeaderValue};
-use ureq::{Agent, Body, RequestBuilder};
+use ureq::{Body, RequestBuilder};
 
 use crate::error::{Error, Phase, Result, excerpt};
 use crate::http::addresses::Addresses;
 use crate::http::answer_headers;
-use crate::http::connections::Connections;
+use crate::http::connections::{self, Connections, NewAgent};
 use crate::http::connector::HttpConnector;
 use crate::http::dns_cache::DnsCache;
 use crate::http::exchange::{self, MAX_HEAD, ReadLimit, take_unparsed_head};
 use crate::http::failure::FailureContext;
-use crate::http::options::{Endpoint, HttpOptions, MAX_LINE};
+use crate::http::options::{Endpoint, HttpOptions};
 use crate::http::request::{HttpRequest, Limits, RequestHeaders};
 use crate::runtime::background::Background;
 use crate::runtime::cancel::{Cancel, Subscription};
@@ -32,14 +32,7 @@ const MAX_ERROR_BODY: u64 = 64 * 1024;
 pub(super) const MAX_BODY_TIME: Duration = Duration::from_secs(60 * 60);
 
 /// The input buffer of a connection in bytes: a TLS record and most answers fit into it.
-const INPUT_BUFFER: usize = 16 * 1024;
-
-/// The output buffer in bytes: each line of a head fits, because their lengths are checked. A body goes out in parts. As
-/// large as the input buffer, it would cost 512 connections 3.5 MiB more.
-const OUTPUT_BUFFER: usize = MAX_LINE + 1024;
-
-/// How long a connection may idle: shorter than the 60 s after which common load balancers close theirs.
-const MAX_IDLE_AGE: Duration = Duration::from_secs(55);
+pub(super) const INPUT_BUFFER: usize = 16 * 1024;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
@@ -95,32 +88,24 @@ impl Transport {
         clock: Clock,
         cancel: Cancel,
     ) -> Result<Transport> {
-        let idle = options.max_idle_connections;
-        let config = Agent::config_builder()
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .user_agent(&options.user_agent)
-            .timeout_connect(Some(options.connect_timeout))
-            .timeout_recv_response(Some(options.timeout))
-            .timeout_per_read(Some(options.timeout))
-            .timeout_per_write(Some(options.timeout))
-            .timeout_recv_body(Some(MAX_BODY_TIME))
-            .input_buffer_size(INPUT_BUFFER)
-            .output_buffer_size(OUTPUT_BUFFER)
-            .max_response_header_size(MAX_HEAD)
-            .max_idle_connections(idle)
-            .max_idle_connections_per_host(idle)
-            .max_idle_age(MAX_IDLE_AGE)
-            .proxy(endpoint.proxy(options)?);
-        #[cfg(any(feature = "rustls", feature = "native-tls"))]
-        let config = config.tls_config(crate::http::tls::config(&endpoint)?);
+        let dns = DnsCache::new(clock.clone(), cancel.clone(), options.connect_timeout);
+        let connector = HttpConnector::new(dns, Arc::clone(&endpoint.headers.secrets));
+        Transport::with_agents(options, endpoint, clock, cancel, connector.agents())
+    }
+
+    /// [`new`](Transport::new) with the connections that these agents make.
+    pub(super) fn with_agents(
+        options: &HttpOptions,
+        endpoint: Endpoint,
+        clock: Clock,
+        cancel: Cancel,
+        new_agent: NewAgent,
+    ) -> Result<Transport> {
+        let config = connections::config(options, &endpoint)?;
+        let connections = Arc::new(Connections::new(config, cancel.clone(), new_agent));
         let uri = endpoint.uri()?;
         let has_client_cert = endpoint.client_cert.is_some();
         let Endpoint { base: address, query, headers: RequestHeaders { secrets, .. }, .. } = endpoint;
-        let dns = DnsCache::new(clock.clone(), cancel.clone(), options.connect_timeout);
-        let connector = HttpConnector::new(dns, Arc::clone(&secrets));
-        let connections = Arc::new(Connections::new(config.build(), connector));
         Ok(Transport {
             _shutdown: shut_down_with(&cancel, &connections),
             connections,
@@ -141,8 +126,7 @@ impl Transport {
 
     /// A transport to the same service with connections of its own, which `cancel` shuts down separately.
     pub(crate) fn child(&self, cancel: Cancel) -> Transport {
-        let connector = self.connections.connector().under(cancel.clone());
-        let connections = Arc::new(self.connections.with_connector(connector));
+        let connections = Arc::new(self.connections.child(cancel.clone()));
         Transport {
             _shutdown: shut_down_with(&cancel, &connections),
             connections,

@@ -359,6 +359,26 @@ mod tests {
     }
 
     #[test]
+    fn refusals_that_were_not_due_to_the_rate_restore_its_growth_once() {
+        let (mut limiter, now) = (RateLimiter::new(f64::INFINITY, WIDE), Instant::now());
+        limiter.refused(now, &refusal(1, 1));
+        limiter.row = 0;
+        limiter.refused(now, &refusal(2, 2));
+        let cut = limiter.rate();
+        limiter.raise(0.0, 3);
+        assert_eq!((limiter.rate(), limiter.row(), limiter.is_current(3)), (cut, 0, false));
+        (4..20).for_each(|call| limiter.granted(call));
+        assert!((limiter.rate() / cut - 2.0).abs() < 1e-9, "as fast as after the first cut");
+        let grown = limiter.rate();
+        limiter.raise(0.0, 20);
+        assert!(limiter.growth() > 0.0 && limiter.is_current(4), "the growth since the cut continues");
+        limiter.raise(grown, 20);
+        assert!(limiter.growth() > 0.0, "the same rate is no raise");
+        limiter.raise(2.0 * grown, 21);
+        assert_eq!((limiter.rate(), limiter.growth(), limiter.is_current(21)), (2.0 * grown, 0.0, false));
+    }
+
+    #[test]
     fn a_pause_is_one_to_two_slots_and_doubles_with_each_round_trip() {
         for random in [0.0, 1.0] {
             let (mut limiter, now) = (paced(2.0), Instant::now());

@@ -292,6 +292,7 @@ mod tests {
         assert_eq!(volley(&mut test, 10, 0), Some(VolleyResult::Unknown));
         assert_eq!(volley(&mut test, 20, 1), Some(VolleyResult::Unknown), "a quarter may be refused");
         assert_eq!(ignored(&mut test), 0);
+        assert!(test.doubts(1.0, 1.0, false), "after a successful volley every refusal calls for another");
         for (newest, trust) in [(30, 4), (40, 8), (50, 8)] {
             assert!(matches!(volley(&mut test, newest, 0), Some(VolleyResult::Chance { .. })));
             assert_eq!(ignored(&mut test), trust, "refusals ignored after the volley from {newest}");

@@ -149,6 +149,12 @@ impl<E> Retrier<E> {
         Step::Done(Err(Box::new(Failure::Rejected { by, last: self.last.take() })))
     }
 
+    /// The attempt that was granted a permit isn't made.
+    pub(crate) fn withdrawn<T>(&mut self, by: Error) -> Step<T, E> {
+        self.state.attempts -= 1;
+        self.rejected(by)
+    }
+
     /// The immediate retry that may follow this failure, if it wasn't made before.
     pub(crate) fn immediate_retry(&self, failure: &Classification) -> Option<Immediate> {
         failure.immediate.filter(|retry| match retry {

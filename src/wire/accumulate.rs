@@ -400,7 +400,7 @@ mod tests {
         let chunks = [
             delta(json!({"refusal": "I "})),
             delta(json!({"refusal": "won't", "function_call": {"name": "f", "arguments": ""}})),
-            delta(json!({"function_call": {"arguments": "{}"}})),
+            delta(json!({"function_call": {"arguments": "{}", "x": 1}})),
             json!({"choices": [{"index": 0, "delta": {"content": "a"}, "logprobs": logprob("a")}]}),
             json!({"choices": [{"index": 0, "delta": {"content": "b"}, "logprobs": logprob("b")}]}),
             json!({"choices": [{"index": 0, "delta": {}, "logprobs": null}]}),
@@ -410,6 +410,7 @@ mod tests {
         assert_eq!(answer.refusal(), Some("I won't"));
         let call = choice.message.function_call.as_ref().unwrap();
         assert_eq!((call.name.as_str(), call.arguments.as_str()), ("f", "{}"));
+        assert_eq!(call.extra["x"], 1);
         assert_eq!(choice.logprobs.as_ref().unwrap().content.len(), 2);
     }
 

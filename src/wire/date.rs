@@ -127,6 +127,22 @@ mod tests {
     }
 
     #[test]
+    fn a_two_digit_year_is_at_most_fifty_years_ahead() {
+        for (this_year, two_digits, year) in [
+            (2026, 0, 2000),
+            (2026, 26, 2026),
+            (2026, 76, 2076),
+            (2026, 77, 1977),
+            (2060, 10, 2110),
+            (2060, 11, 2011),
+            (2060, 99, 2099),
+        ] {
+            let now = (this_year - 1970) * 31_556_952 + 86_400;
+            assert_eq!(century(two_digits, now), year, "{two_digits} in {this_year}");
+        }
+    }
+
+    #[test]
     fn the_forms_of_rfc_3339() {
         let cases = [
             ("2025-03-15T09:38:18Z", Some(1_742_031_498)),

@@ -137,6 +137,18 @@ mod tests {
 
     const SECRET: &str = "sk-A/b+c=é\"\\x";
 
+    #[test]
+    fn a_text_that_ends_within_a_character_or_an_escape_is_cut() {
+        let longest = [b"\\".repeat(64).as_slice(), b"u00e"].concat();
+        for cut in [b"".as_slice(), b"\\", b"\\u00e", b"%", b"%C", &longest, b"\xC3", b"\xF0\x9F\x98"] {
+            assert!(is_cut(cut), "{cut:?}");
+        }
+        let whole = [longest.as_slice(), b"9"].concat();
+        for other in [b"a".as_slice(), b"\\x", b"%C-", &whole, b"\xC3a", b"\xF0\x9F\x98\x80"] {
+            assert!(!is_cut(other), "{other:?}");
+        }
+    }
+
     fn each(encode: impl Fn(char) -> String) -> String {
         SECRET.chars().map(encode).collect()
     }

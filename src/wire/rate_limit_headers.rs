@@ -283,6 +283,24 @@ mod tests {
     }
 
     #[test]
+    fn a_name_may_state_the_window_of_its_limit() {
+        let window = |name| parse_name(name).map(|(_, window)| window.map(|window| window.as_secs()));
+        for (name, seconds) in [
+            ("requests", Some(None)),
+            ("requests-second", Some(Some(1))),
+            ("tokens-minute", Some(Some(60))),
+            ("input-tokens-5-minute", Some(Some(300))),
+            ("requests-hour", Some(Some(3_600))),
+            ("requests-day", Some(Some(86_400))),
+            ("requests-month", Some(Some(2_592_000))),
+            ("requests-fortnight", None),
+            ("images-minute", None),
+        ] {
+            assert_eq!(window(name), seconds, "{name}");
+        }
+    }
+
+    #[test]
     fn the_form_of_each_vendor() {
         let openai = parse(&[
             ("x-ratelimit-limit-requests", "500"),

@@ -406,6 +406,7 @@ mod tests {
         assert_eq!(decoder.next(&mut &line[..]), Ok(None));
         assert_eq!(decoder.next(&mut &line[..]), Ok(None));
         assert_eq!(decoder.next(&mut &line[..]), Err(TooLong::Event));
+        assert_eq!([TooLong::Line, TooLong::Event].map(TooLong::limit), [LINE_LIMIT, EVENT_LIMIT]);
     }
 
     /// The cases of the web platform's tests and of another project's contract tests.

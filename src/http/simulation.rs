@@ -1,0 +1,225 @@
+//! A simulated network and service for tests. There are no sockets and no threads, and all time is that of a fake clock.
+//!
+//! ureq reads the system's clock, which stands still in a simulation, so the transport itself computes when each limit of
+//! its exchange runs out. Limits that this crate measures in real time (the rest of an error's body, the rest of a stream
+//! after its last chunk) apply to each read instead of their sum.
+
+mod answers;
+mod fate;
+mod transport;
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread::{self, ThreadId};
+use std::time::{Duration, Instant};
+
+use ureq::Agent;
+use ureq::config::Timeouts;
+
+pub(crate) use self::answers::answer_text;
+use self::transport::{SimulatedConnector, SimulatedResolver};
+use crate::error::Result;
+use crate::http::options::{Endpoint, HttpOptions};
+use crate::http::transport::Transport;
+use crate::runtime::cancel::Cancel;
+use crate::runtime::clock::Clock;
+use crate::runtime::sync::lock;
+
+/// More steps than any simulation takes: a call that takes more doesn't end.
+const MAX_STEPS: u64 = 200_000;
+
+/// Why a call that was cancelled may send nothing.
+pub(crate) const CANCELLED: &str = "a cancellation";
+
+/// A network with one service. Clones share their state.
+#[derive(Clone)]
+pub(crate) struct Network(Arc<Shared>);
+
+struct Shared {
+    clock: Clock,
+    /// The thread of the simulation; others get no answers.
+    thread: ThreadId,
+    steps: AtomicU64,
+    trigger: Mutex<Option<Trigger>>,
+    state: Mutex<State>,
+}
+
+/// What happens at a certain step.
+struct Trigger {
+    step: u64,
+    action: Box<dyn FnOnce() + Send>,
+}
+
+/// What has happened, and what may happen.
+pub(crate) struct State {
+    pub(crate) random: fastrand::Rng,
+    pub(crate) weather: Weather,
+    /// The call that is made now, for requests that don't name theirs.
+    pub(crate) call: usize,
+    /// When that call must be over.
+    pub(crate) due: Option<Instant>,
+    /// Why nothing may be sent, if so.
+    pub(crate) silenced: Option<&'static str>,
+    /// Why no attempt may begin, if so.
+    pub(crate) halted: Option<&'static str>,
+    pub(crate) requests: Vec<Request>,
+    pub(crate) answers: Vec<Answer>,
+    pub(crate) violations: Vec<String>,
+    /// What happened, if that is recorded.
+    pub(crate) trace: Option<Vec<String>>,
+    /// The exchange that was begun and has no connection yet.
+    pending: Option<Exchange>,
+    connections: u64,
+}
+
+/// How the network and the service behave.
+#[derive(Debug, Clone)]
+pub(crate) struct Weather {
+    /// The probability that something goes wrong in an exchange.
+    pub(crate) faults: f64,
+    /// The probability that a fault is a refusal for the rate or the load.
+    pub(crate) refusals: f64,
+    /// The longest time to an answer.
+    pub(crate) latency: Duration,
+}
+
+/// A request that the service received.
+#[derive(Debug, Clone)]
+pub(crate) struct Request {
+    pub(crate) call: usize,
+    pub(crate) idempotency_key: Option<String>,
+    pub(crate) is_post: bool,
+}
+
+/// An answer with a success status that the service sent.
+#[derive(Debug, Clone)]
+pub(crate) struct Answer {
+    pub(crate) call: usize,
+    /// The bytes of its head and body.
+    pub(crate) length: usize,
+    /// The number of bytes in which its content is complete.
+    pub(crate) content: usize,
+    /// Nothing is wrong with it, however slowly it arrives.
+    pub(crate) is_flawless: bool,
+    /// The bytes that the client has read.
+    pub(crate) read: usize,
+}
+
+/// The limits of one exchange.
+#[derive(Debug, Clone, Copy)]
+struct Exchange {
+    began: Instant,
+    timeouts: Timeouts,
+    per_read: Option<Duration>,
+    per_write: Option<Duration>,
+}
+
+impl Network {
+    pub(crate) fn new(clock: &Clock, seed: u64) -> Network {
+        let state = State {
+            random: fastrand::Rng::with_seed(seed),
+            weather: Weather { faults: 0.0, refusals: 0.0, latency: Duration::ZERO },
+            call: 0,
+            due: None,
+            silenced: None,
+            halted: None,
+            requests: Vec::new(),
+            answers: Vec::new(),
+            violations: Vec::new(),
+            trace: None,
+            pending: None,
+            connections: 0,
+        };
+        Network(Arc::new(Shared {
+            clock: clock.clone(),
+            thread: thread::current().id(),
+            steps: AtomicU64::new(0),
+            trigger: Mutex::default(),
+            state: Mutex::new(state),
+        }))
+    }
+
+    /// Opens a transport over this network.
+    pub(crate) fn open(
+        &self,
+        options: &HttpOptions,
+        endpoint: Endpoint,
+        clock: Clock,
+        cancel: Cancel,
+    ) -> Result<Transport> {
+        let (network, secrets) = (self.clone(), Arc::clone(&endpoint.headers.secrets));
+        let new_agent = Arc::new(move |config, cancel| {
+            let network = network.clone();
+            let connector =
+                SimulatedConnector { network: network.clone(), secrets: Arc::clone(&secrets), cancel };
+            Agent::with_parts(config, connector, SimulatedResolver { network })
+        });
+        Transport::with_agents(options, endpoint, clock, cancel, new_agent)
+    }
+
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.0.state)
+    }
+
+    pub(crate) fn now(&self) -> Instant {
+        self.0.clock.now()
+    }
+
+    /// Runs `action` at the next step after this number of steps.
+    pub(crate) fn trigger(&self, steps: u64, action: impl FnOnce() + Send + 'static) {
+        let step = self.0.steps.load(Ordering::Relaxed) + steps;
+        *lock(&self.0.trigger) = Some(Trigger { step, action: Box::new(action) });
+    }
+
+    /// Removes the action that hasn't run.
+    pub(crate) fn disarm(&self) {
+        *lock(&self.0.trigger) = None;
+    }
+
+    /// A moment at which something else may happen. No lock is held.
+    pub(crate) fn step(&self) {
+        let step = self.0.steps.fetch_add(1, Ordering::Relaxed);
+        assert!(step < MAX_STEPS, "a call does not end");
+        let due = lock(&self.0.trigger).take_if(|trigger| trigger.step <= step);
+        if let Some(trigger) = due {
+            (trigger.action)();
+        }
+    }
+
+    /// Adds a line to the trace.
+    pub(crate) fn note(&self, line: fmt::Arguments<'_>) {
+        if let Some(trace) = &mut self.state().trace {
+            trace.push(line.to_string());
+        }
+    }
+
+    /// Records that an invariant doesn't hold.
+    pub(crate) fn violated(&self, what: fmt::Arguments<'_>) {
+        self.note(format_args!("VIOLATED: {what}"));
+        self.state().violations.push(what.to_string());
+    }
+
+    pub(crate) fn advance(&self, time: Duration) {
+        self.0.clock.advance(time);
+    }
+
+    fn is_own_thread(&self) -> bool {
+        thread::current().id() == self.0.thread
+    }
+}
+
+impl State {
+    /// A call was cancelled, and the next one may send again.
+    pub(crate) fn allow(&mut self) {
+        for why in [&mut self.halted, &mut self.silenced] {
+            *why = why.filter(|why| *why != CANCELLED);
+        }
+    }
+}
+
+impl fmt::Debug for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Network")
+    }
+}
