@@ -82,6 +82,8 @@ pub(crate) struct Weather {
     pub(crate) refusals: f64,
     /// The longest time to an answer.
     pub(crate) latency: Duration,
+    /// The service rejects requests for the usage of a stream.
+    pub(crate) refuses_usage: bool,
 }
 
 /// A request that the service received.
@@ -119,7 +121,7 @@ impl Network {
     pub(crate) fn new(clock: &Clock, seed: u64) -> Network {
         let state = State {
             random: fastrand::Rng::with_seed(seed),
-            weather: Weather { faults: 0.0, refusals: 0.0, latency: Duration::ZERO },
+            weather: Weather { faults: 0.0, refusals: 0.0, latency: Duration::ZERO, refuses_usage: false },
             call: 0,
             due: None,
             silenced: None,

@@ -99,6 +99,7 @@ impl Simulation {
             faults: *random.choice(&[0.0, 0.05, 0.3, 0.6, 1.0]).unwrap_or(&0.0),
             refusals: *random.choice(&[0.0, 0.2, 0.8]).unwrap_or(&0.0),
             latency: Duration::from_secs(*random.choice(&[1, 5, 30, 200]).unwrap_or(&1)),
+            refuses_usage: random.u8(0..4) == 0,
         }
     }
 
@@ -230,7 +231,7 @@ impl Simulation {
     /// Checks that calls succeed once the service has recovered.
     fn check_recovery(&mut self) {
         let latency = self.settings.timeout.mul_f64(self.random.f64() * 0.7);
-        self.network.state().weather = Weather { faults: 0.0, refusals: 0.0, latency };
+        self.network.state().weather = Weather { faults: 0.0, refusals: 0.0, latency, refuses_usage: false };
         self.network.note(format_args!("recovered, {latency:?}"));
         let ended = self.network.state().halted;
         for model in MODELS {

@@ -87,7 +87,7 @@ pub(super) struct StreamParts {
     pub(super) finish_reason: bool,
     pub(super) usage: bool,
     pub(super) done: bool,
-    /// An error instead of the rest, after this many words.
+    /// An error instead of the rest, after this many words. `done` says whether the end marker follows it.
     pub(super) error_after: Option<usize>,
 }
 
@@ -104,7 +104,11 @@ pub(super) fn events(parts: StreamParts, answer: usize, call: usize) -> Body {
     let text = answer_text(answer, call);
     for (index, word) in text.split_inclusive(' ').enumerate() {
         if parts.error_after == Some(index) {
-            body += "data: {\"error\": {\"message\": \"the engine crashed\", \"code\": 500}}\n\n";
+            // Some services send the error outside of the events' data.
+            let field = if parts.pings { "error" } else { "data" };
+            let error = r#"{"error": {"message": "the engine crashed", "code": 500}}"#;
+            let end = if parts.done { "data: [DONE]\n\n" } else { "" };
+            let _ = write!(body, "{field}: {error}\n\n{end}");
             return Body { content: usize::MAX, bytes: body.into_bytes() };
         }
         if parts.pings && index % 3 == 1 {

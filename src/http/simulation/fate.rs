@@ -126,15 +126,18 @@ const ADVICE: [&str; 14] = [
     "x-ratelimit-limit-tokens: 9\r\nx-ratelimit-remaining-tokens: -5\r\nx-ratelimit-reset-tokens: 99d\r\n",
 ];
 
-/// The bodies of errors. The last one makes a stream fall back to a request without its usage.
-const ERROR_BODIES: [&str; 6] = [
+/// The bodies of errors.
+const ERROR_BODIES: [&str; 5] = [
     r#"{"error": {"message": "it failed", "type": "server_error", "code": null}}"#,
     r#"{"error": {"message": "you exceeded your quota", "code": "insufficient_quota"}}"#,
     "<html><body>Bad Gateway</body></html>",
     "",
     r#"{"error": {"mess"#,
-    r#"{"error": {"message": "unknown field stream_options", "param": "stream_options"}}"#,
 ];
+
+/// What makes a stream fall back to a request without its usage.
+const USAGE_REFUSED: &str =
+    r#"{"error": {"message": "unknown field stream_options", "param": "stream_options"}}"#;
 
 /// Bodies with a success status that hold no answer.
 const EMPTY_ANSWERS: [&str; 7] = [
@@ -158,9 +161,11 @@ impl Response {
         let refuses = state.goes_wrong(state.weather.refusals);
         let fails = is_early || state.goes_wrong(0.25);
         let is_stale = state.goes_wrong(0.08);
+        let refuses_usage = state.weather.refuses_usage && asked == Asked::Stream { with_usage: true };
         let mut response = match () {
             () if is_stale => stale(&mut state.random),
             () if refuses || fails => error(&mut state.random, refuses),
+            () if refuses_usage => usage_refused(&mut state.random),
             () if state.goes_wrong(0.08) => empty(&mut state.random),
             () => success(state, &asked, call),
         };
@@ -231,6 +236,13 @@ fn error(random: &mut Rng, refuses: bool) -> Response {
     let description = format!("{} {body:.40}", head.trim_end().replace("\r\n", ", "));
     let body = Body { bytes: body.into(), content: 0 };
     Response::of(description, &head, &body, framing(random), body.bytes.len())
+}
+
+/// The refusal of a request for the usage of a stream.
+fn usage_refused(random: &mut Rng) -> Response {
+    let body = Body { bytes: USAGE_REFUSED.into(), content: 0 };
+    let head = "HTTP/1.1 400 Bad Request\r\n";
+    Response::of("400 for stream_options".to_owned(), head, &body, framing(random), body.bytes.len())
 }
 
 /// A success without an answer.
