@@ -146,6 +146,16 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        #[test]
+        fn any_list_is_read_and_each_entry_counts(list in "[a-z0-9.:/*\\[\\], -]{0,60}", host in "[a-z0-9.:/-]{0,20}") {
+            let _ = excluded(&host, &list);
+            let (domain, block) = (list.clone() + ",corp.example", list + " 10.0.0.0/8");
+            proptest::prop_assert!(excluded("llm.corp.example", &domain));
+            proptest::prop_assert!(excluded("10.1.2.3:80", &block));
+        }
+    }
+
     #[test]
     fn the_default_port_is_that_of_the_scheme() {
         let https = Target { https: true, authority: "host" };
