@@ -15,6 +15,11 @@
 //! - No permit is kept, and nobody waits.
 //! - When the service has recovered, calls succeed again, however slow its answers are.
 //!
+//! Eight defects of earlier versions were put back to check that the simulations find them; each was found within 1,500
+//! seeds: a request after a drain or a cancellation, a deadline or an idempotency key of its own for the request without
+//! `stream_options`, more retries of refusals than `max_retries`, a success in place of an error event or without the end
+//! of a stream, and a permit that a finished stream kept.
+//!
 //! `SEEDS=100000 cargo test --release --lib simulation -- --ignored` runs that many seeds. With `SEED=17` in place of `SEEDS` it
 //! replays one; with `--nocapture` it prints what happened.
 

@@ -1,0 +1,253 @@
+//! How each kind of call ends at each fault of a server, as a table, and that the same client's next call succeeds.
+//! `docs/faults.md` holds the table; `UPDATE=1 cargo test --test faults` writes it.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't continue must fail")]
+
+use std::fmt::Write as _;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+use std::{env, fs, thread};
+
+use holysheep::test_server::{Reply, Request, Server, hang_up, ok, raw, reset, silence, status, stream};
+use holysheep::{ChatRequest, Client, Config, EmbeddingRequest, Error, RetryConfig};
+use serde_json::{Value, json};
+
+/// The inactivity timeout, the deadline, and the longest that a call may take on a busy machine.
+const TIMEOUT: Duration = Duration::from_millis(300);
+const DEADLINE: Duration = Duration::from_millis(2500);
+const MOST: Duration = Duration::from_secs(5);
+
+/// Larger than the answers here, and small enough to exceed.
+const MAX_RESPONSE: u64 = 100_000;
+
+/// The bytes of the text of a large request.
+const LARGE: usize = 2_000_000;
+
+/// A fault: its name, what it makes of a good reply, and how a chat, a stream, embeddings and a `get` end.
+type Fault = (&'static str, fn(&Reply) -> Reply, [&'static str; 4]);
+
+const CALLS: [&str; 4] = ["chat", "chat_stream", "embeddings", "get"];
+
+/// The classes of DESIGN are the variants of `Error`; a few have more.
+const FAULTS: [Fault; 26] = [
+    ("connection reset before the response", |_| reset(), ["Transport"; 4]),
+    ("connection closed before the response", |_| hang_up(), ["Transport"; 4]),
+    (
+        "connection closed in the head",
+        |_| raw("HTTP/1.1 200 OK\r\ncontent-le").then_close(),
+        ["Transport"; 4],
+    ),
+    ("connection closed after the head", |good| good.clone().cut_after(0), ["Transport"; 4]),
+    ("connection closed in the body", |good| good.clone().cut_after(10), ["Transport"; 4]),
+    (
+        "connection closed before the last byte",
+        cut_before_the_end,
+        ["Transport", "success", "Transport", "Transport"],
+    ),
+    (
+        "connection closed in the middle of the body",
+        cut_in_the_middle,
+        ["Transport", "StreamTruncated", "Transport", "Transport"],
+    ),
+    ("connection closed in a chunked body", |good| good.clone().chunked(16).cut_after(30), ["Transport"; 4]),
+    ("no response", |_| silence(), [WAITING; 4]),
+    ("head not completed", |_| raw("HTTP/1.1 200 OK\r\ncontent-type: a").stall_after(31), [WAITING; 4]),
+    ("body not completed", |good| good.clone().stall_after(10), STALLED),
+    ("no end of the connection after a whole answer", unclosed, [READING, "success", READING, READING]),
+    (
+        "a byte of the body in each 100 ms",
+        |good| good.clone().trickle_after(0, Duration::from_millis(100)),
+        ["Deadline", WAITING, "Deadline", "Deadline"],
+    ),
+    (
+        "`Content-Length` beyond the body",
+        |good| with_length(good, "9999").then_close(),
+        ["Transport", "success", "Transport", "Transport"],
+    ),
+    (
+        "`Content-Length` short of the body",
+        |good| with_length(good, "12").then_close(),
+        ["Transport", "StreamTruncated", "Transport", "Transport"],
+    ),
+    (
+        "two different `Content-Length`s",
+        |good| with_length(good, "12\r\ncontent-length: 50").then_close(),
+        ["Decode"; 4],
+    ),
+    (
+        "unreadable chunk length",
+        |_| raw("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n{}").then_close(),
+        ["Transport"; 4],
+    ),
+    ("unreadable status line", |_| raw("SSH-2.0-OpenSSH_9.6\r\n").then_close(), ["Transport"; 4]),
+    ("head beyond 64 KiB", |good| good.clone().header("x-large", &"x".repeat(70_000)), ["TooLarge"; 4]),
+    (
+        "body beyond `max_response_bytes`",
+        |_| status(200).body(format!("{{\"a\": \"{}", "x".repeat(200_000))),
+        ["TooLarge"; 4],
+    ),
+    (
+        "unrequested `Content-Encoding: gzip`",
+        |good| good.clone().header("content-encoding", "gzip"),
+        ["Decode"; 4],
+    ),
+    ("100 interim responses (103)", interim, ["success"; 4]),
+    ("HTML with status 200", |_| status(200).body("<html><title>Log in</title></html>"), ["Decode"; 4]),
+    ("empty body with status 200", |_| status(200), ["NoAnswer"; 4]),
+    (
+        "error with status 200",
+        |_| status(200).body(r#"{"error": {"code": 429, "message": "slow down"}}"#),
+        ["Api 429"; 4],
+    ),
+    (
+        "413 before a large request was sent",
+        |_| status(413).header("connection", "close").early(),
+        ["Api 413"; 4],
+    ),
+];
+
+const WAITING: &str = "Timeout (waiting for the answer)";
+const READING: &str = "Timeout (reading the answer)";
+
+/// A stream waits for its answer until its first content.
+const STALLED: [&str; 4] = [READING, WAITING, READING, READING];
+
+fn cut_in_the_middle(good: &Reply) -> Reply {
+    let length = good.body_len();
+    good.clone().cut_after(length / 2)
+}
+
+fn cut_before_the_end(good: &Reply) -> Reply {
+    let length = good.body_len();
+    good.clone().cut_after(length - 1)
+}
+
+fn unclosed(good: &Reply) -> Reply {
+    let length = good.body_len();
+    with_length(good, "9999").stall_after(length + 200)
+}
+
+/// The bytes of a reply with another length.
+fn with_length(good: &Reply, length: &str) -> Reply {
+    let text = String::from_utf8(good.bytes()).unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    let fields = head.split("\r\n").filter(|field| !field.starts_with("content-length"));
+    let head: String = fields.map(|field| format!("{field}\r\n")).collect();
+    raw(format!("{head}content-length: {length}\r\n\r\n{body}"))
+}
+
+fn interim(good: &Reply) -> Reply {
+    raw([b"HTTP/1.1 103 Early Hints\r\n\r\n".repeat(100), good.bytes()].concat())
+}
+
+/// The right reply to a request.
+fn good(request: &Request) -> Reply {
+    match request.path.as_str() {
+        path if path.ends_with("/embeddings") => {
+            status(200).json(&json!({"data": [{"index": 0, "embedding": [0.5, 0.25]}]}))
+        }
+        path if path.ends_with("/things") => {
+            status(200).json(&json!({"name": "Hello, a thing with a long name"}))
+        }
+        _ if request.json()["stream"] == true => stream(["Hel", "lo"]),
+        _ => ok("Hello"),
+    }
+}
+
+/// Makes a call of this kind, with a large request if there is one.
+fn make(client: &Client, call: &str, is_large: bool) -> Result<(), Error> {
+    let text = "x".repeat(if is_large { LARGE } else { 5 });
+    let request = ChatRequest::new("m").user(&*text);
+    let expect = |text: &str| assert_eq!(text, "Hello", "{call}");
+    match call {
+        "chat" => client.chat(&request).map(|answer| expect(answer.text())),
+        "chat_stream" => {
+            let chunks: Result<Vec<_>, _> = client.chat_stream(&request)?.collect();
+            chunks.map(|chunks| expect(&chunks.iter().map(|chunk| chunk.text()).collect::<String>()))
+        }
+        "embeddings" => client
+            .embeddings(&EmbeddingRequest::new("m", text))
+            .map(|response| assert_eq!(response.data[0].embedding, [0.5, 0.25])),
+        _ => client
+            .get::<Value>("/things")
+            .map(|thing| assert_eq!(thing["name"], "Hello, a thing with a long name")),
+    }
+}
+
+/// The variant of an error, with the phase or the status.
+fn class(error: &Error) -> String {
+    match error {
+        Error::Timeout { phase, .. } => format!("Timeout ({phase})"),
+        Error::Api { status, .. } => format!("Api {status}"),
+        error => {
+            let debug = format!("{error:?}");
+            debug.split([' ', '{', '(']).next().unwrap_or_default().to_owned()
+        }
+    }
+}
+
+/// How a call ends at a fault. The next one, without the fault, must succeed.
+fn end(fault: fn(&Reply) -> Reply, call: &str, is_large: bool) -> String {
+    let faults = Mutex::new(Some(fault));
+    let server = Server::respond(move |request| {
+        let reply = good(request);
+        faults.lock().unwrap().take().map_or_else(|| reply.clone(), |fault| fault(&reply))
+    });
+    let config = Config::builder()
+        .api_key("sk-0123456789abcdef")
+        .base_url(server.url())
+        .timeout(TIMEOUT)
+        .deadline(Some(DEADLINE))
+        .max_response_bytes(MAX_RESPONSE)
+        .retry(RetryConfig::default().max_retries(0));
+    let client = Client::new(config.build().unwrap()).unwrap();
+    let started = Instant::now();
+    let ended = make(&client, call, is_large);
+    assert!(started.elapsed() < MOST, "{call}: {:?}", started.elapsed());
+    let ended = ended.map_or_else(|error| class(&error), |()| "success".to_owned());
+    match make(&client, call, false) {
+        Ok(()) => ended,
+        Err(error) => format!("{ended}, and the next call with {error:?}"),
+    }
+}
+
+#[test]
+fn each_fault_ends_each_call_with_its_class_and_the_next_call_succeeds() {
+    let ends: Vec<[String; 4]> = thread::scope(|scope| {
+        let running = FAULTS.map(|(name, fault, _)| {
+            CALLS.map(|call| scope.spawn(move || end(fault, call, name.starts_with("413"))))
+        });
+        running.map(|calls| calls.map(|call| call.join().unwrap())).into()
+    });
+    let mut wrong = Vec::new();
+    let mut table =
+        format!("| fault | {} |\n|---|---|---|---|---|\n", CALLS.map(|call| format!("`{call}`")).join(" | "));
+    for ((name, _, expected), ended) in FAULTS.iter().zip(&ends) {
+        for ((call, expected), ended) in CALLS.iter().zip(expected).zip(ended) {
+            if expected != ended {
+                wrong.push(format!("{name}: {call} ended with {ended}, not {expected}"));
+            }
+        }
+        let _ = writeln!(table, "| {name} | {} |", ended.join(" | "));
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    let page = format!("{HEAD}\n{table}");
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/faults.md");
+    if env::var_os("UPDATE").is_some() {
+        fs::write(path, &page).unwrap();
+    }
+    let is_current = fs::read_to_string(path).is_ok_and(|text| text == page);
+    assert!(is_current, "docs/faults.md is out of date; run UPDATE=1 cargo test --test faults");
+}
+
+const HEAD: &str = "# Faults
+
+How a call ends at each fault of a server, with `max_retries(0)`: the variant of `Error`, or success. With more retries, the call is
+repeated after `Transport`, `Timeout` and `NoAnswer`, after `Api` if the status is retryable, and after `StreamTruncated` if the
+stream has returned no text.
+
+The timeout was 0.3 s and the deadline 2.5 s. Each call ended in time, and the next call of the same client, to the same server
+without the fault, succeeded.
+
+`tests/faults.rs` makes these calls and checks this page; `UPDATE=1 cargo test --test faults` writes it. Faults of TLS are in
+`tests/tls.rs`, `tests/client_cert.rs` and `tests/proxies_and_certificates.rs`.
+";
