@@ -10,6 +10,7 @@ mod registry;
 mod request;
 mod state;
 mod stream_place;
+mod wait;
 mod wait_queue;
 
 use std::fmt;
@@ -24,8 +25,9 @@ pub(crate) use registry::HandlerRegistry;
 pub(crate) use request::{AcquireRequest, Acquired, Wake};
 pub use state::{Snapshot, Tries};
 pub(crate) use stream_place::StreamPlace;
+pub(crate) use wait::Wait;
 
-use crate::error::{Reason, Result};
+use crate::error::{Reason, Result, WaitCause};
 use crate::policy::backoff::RetryConfig;
 use crate::policy::concurrency::Reader;
 use crate::policy::outcome::{Admitted, Outcome};
@@ -35,10 +37,6 @@ use crate::runtime::sync::lock;
 use controller::Decision;
 use state::State;
 use wait_queue::WaitQueue;
-
-/// How soon to call [`admit`](AdaptiveHandler::admit) again while the cap on calls in flight is reached: it is unknown
-/// when the next call ends.
-const FULL_RETRY_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Limits the rate of calls and stops them while a service is down, based on the outcomes of earlier calls. Clones share
 /// their state.
@@ -113,6 +111,8 @@ struct Shared {
 struct Inner {
     /// Calls of batches that wait for a permit without blocking a thread.
     waiting_in_batches: usize,
+    /// Why the call at the head of the queue last had to wait.
+    head_waits_for: WaitCause,
     /// Wakes the batches that were refused a permit since the last outcome.
     batches: Vec<Wake>,
     state: State,
@@ -154,7 +154,8 @@ impl AdaptiveHandler {
     fn named(name: String, config: AdaptiveConfig) -> AdaptiveHandler {
         let config = config.clamped();
         let (state, queue) = (State::new(&config), WaitQueue::default());
-        let inner = Inner { waiting_in_batches: 0, batches: Vec::new(), state, queue };
+        let (batches, head_waits_for) = (Vec::new(), WaitCause::Rate);
+        let inner = Inner { waiting_in_batches: 0, head_waits_for, batches, state, queue };
         let AdaptiveConfig { wait_when_open, clock, .. } = config;
         AdaptiveHandler { shared: Arc::new(Shared { inner: Mutex::new(inner), name, wait_when_open, clock }) }
     }
@@ -164,10 +165,10 @@ impl AdaptiveHandler {
     pub fn admit(&self, now: Instant) -> Admission {
         match lock(&self.shared.inner).state.admit(now) {
             Decision::Go(call) => Admission::Go(self.permit(call)),
-            // Any call may end before that and make room.
-            Decision::Full(wait) => Admission::Wait(wait.min(FULL_RETRY_INTERVAL)),
-            Decision::Wait(wait) => Admission::Wait(wait),
-            Decision::Open(retry_in) => Admission::Open { retry_in },
+            Decision::Wait(Wait { time, cause: WaitCause::CircuitOpen }) => {
+                Admission::Open { retry_in: time }
+            }
+            Decision::Wait(wait) => Admission::Wait(wait.until_next_check()),
         }
     }
 
@@ -475,7 +476,8 @@ mod tests {
             AcquireRequest { clock: &clock, stop: &stop, deadline: None, retry: false, background: false };
         drop(probe);
         let acquired = handler.enter(&request).unwrap();
-        assert_eq!((acquired.breaker, acquired.waited.as_secs()), (Some(BreakerState::HalfOpen), 0));
+        assert_eq!(acquired.breaker, Some(BreakerState::HalfOpen));
+        assert!(acquired.wait.is_none(), "{acquired:?}");
         answer(&handler, acquired.permit);
         assert_eq!(handler.enter(&request).unwrap().breaker, None);
     }

@@ -1,6 +1,7 @@
 //! The error type of all calls: what failed, where, and what the server asked for.
 
 mod display;
+mod methods;
 mod target;
 
 use std::time::Duration;
@@ -83,6 +84,8 @@ pub enum Error {
         phase: Phase,
         /// The longest time without progress that was allowed.
         after: Duration,
+        /// The service and the model, if the call ended with this error.
+        target: Option<Box<Target>>,
     },
     /// The connection broke. The request may have been processed.
     #[non_exhaustive]
@@ -91,6 +94,8 @@ pub enum Error {
         answered: bool,
         /// The cause.
         source: Source,
+        /// The service and the model, if the call ended with this error.
+        target: Option<Box<Target>>,
     },
     /// A response that can't be decoded.
     #[non_exhaustive]
@@ -105,7 +110,7 @@ pub enum Error {
         request_id: Option<String>,
         /// The parser's error.
         source: Source,
-        /// The service and the model, if the call ended with this error; [`GaveUp`](Error::GaveUp) names them itself.
+        /// The service and the model, if the call ended with this error.
         target: Option<Box<Target>>,
     },
     /// A success status without an answer: an empty body, no choices, or a stream that ends before its first choice. Retried.
@@ -119,6 +124,8 @@ pub enum Error {
         request_id: Option<String>,
         /// The beginning of the body, at most [`EXCERPT`] bytes.
         body: String,
+        /// The service and the model, if the call ended with this error.
+        target: Option<Box<Target>>,
     },
     /// JSON was requested from an answer that was cut off by the token limit, filtered or refused.
     #[non_exhaustive]
@@ -137,6 +144,8 @@ pub enum Error {
         delivered: bool,
         /// The cause, if the connection broke.
         source: Option<Source>,
+        /// The service and the model, if the call ended with this error.
+        target: Option<Box<Target>>,
     },
     /// A response that exceeds a size limit.
     #[non_exhaustive]
@@ -146,18 +155,28 @@ pub enum Error {
         part: &'static str,
         /// The limit: the number of `parts`, otherwise in bytes.
         limit: u64,
+        /// The service and the model, if the call ended with this error.
+        target: Option<Box<Target>>,
     },
     /// The circuit breaker is open after too many consecutive failures, and nothing was sent.
     #[non_exhaustive]
     CircuitOpen {
         /// The time until the next call may probe the service.
         retry_in: Duration,
+        /// The service and the model, if the call ended with this error.
+        target: Option<Box<Target>>,
     },
-    /// The deadline of the whole call passed.
+    /// The deadline of the whole call passed, or would pass before the adaptive handler admits the call.
     #[non_exhaustive]
     Deadline {
         /// The deadline, counted from the start of the call.
         after: Duration,
+        /// What the call waited for, if it was waiting for a permit of the handler. Then nothing was sent.
+        waiting_for: Option<WaitCause>,
+        /// The time until the handler would have admitted the call, if that is known and after the deadline.
+        turn_in: Option<Duration>,
+        /// The service and the model, if the call ended with this error.
+        target: Option<Box<Target>>,
     },
     /// The call's [`Cancel`](crate::Cancel) was cancelled.
     Cancelled,
@@ -181,6 +200,21 @@ pub enum Error {
         /// The last attempt's failure.
         last: Box<Error>,
     },
+}
+
+/// Why a call waits for a permit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum WaitCause {
+    /// The rate limit: a rate that was configured or learned from refusals, or a `Retry-After` of the service.
+    Rate,
+    /// The service's rate limit headers: little is left until the reset.
+    Headers,
+    /// The cap on calls in flight.
+    Concurrency,
+    /// The circuit breaker is open, and the call waits because of
+    /// [`wait_when_open`](crate::AdaptiveConfig::wait_when_open).
+    CircuitOpen,
 }
 
 /// The maximum length of a response excerpt in an error, in bytes: enough for an error object or the title of an HTML page,
@@ -217,104 +251,6 @@ pub enum Reason {
     BudgetSpent,
     /// The circuit breaker opened: the service is down.
     CircuitOpen,
-}
-
-impl Error {
-    pub(crate) fn config(setting: &'static str, message: impl Into<String>) -> Error {
-        Error::Config { setting, message: message.into(), source: None }
-    }
-
-    /// The HTTP status of the answer, if there was one.
-    pub fn status(&self) -> Option<u16> {
-        match self.innermost() {
-            Error::Api { status, .. } | Error::Decode { status, .. } | Error::NoAnswer { status, .. } => {
-                Some(*status)
-            }
-            _ => None,
-        }
-    }
-
-    /// Attempts made; 0 if nothing was sent, and after a cancellation or shutdown.
-    pub fn attempts(&self) -> u32 {
-        match self {
-            Error::GaveUp { attempts, .. } => *attempts,
-            Error::Config { .. }
-            | Error::CircuitOpen { .. }
-            | Error::Deadline { .. }
-            | Error::Cancelled
-            | Error::Shutdown
-            | Error::Panicked => 0,
-            _ => 1,
-        }
-    }
-
-    /// The time that the whole call took, if it gave up on retrying.
-    pub fn elapsed(&self) -> Option<Duration> {
-        match self {
-            Error::GaveUp { elapsed, .. } => Some(*elapsed),
-            _ => None,
-        }
-    }
-
-    /// The service's id of the failed request.
-    pub fn request_id(&self) -> Option<&str> {
-        match self.innermost() {
-            Error::Api { request_id, .. }
-            | Error::Decode { request_id, .. }
-            | Error::NoAnswer { request_id, .. }
-            | Error::Incomplete { request_id, .. } => request_id.as_deref(),
-            _ => None,
-        }
-    }
-
-    /// The wait that the server asked for before the next request; with an open circuit breaker the time until the next
-    /// probe.
-    pub fn retry_after(&self) -> Option<Duration> {
-        match self.innermost() {
-            Error::Api { retry_after, .. } => *retry_after,
-            Error::CircuitOpen { retry_in } => Some(*retry_in),
-            _ => None,
-        }
-    }
-
-    /// Whether time ran out: a [`Timeout`](Error::Timeout), a [`Deadline`](Error::Deadline), or giving up because of one.
-    pub fn is_timeout(&self) -> bool {
-        matches!(self, Error::GaveUp { reason: Reason::Deadline, .. })
-            || matches!(self.innermost(), Error::Timeout { .. } | Error::Deadline { .. })
-    }
-
-    /// Whether the service refused the key: 401 or 403.
-    pub fn is_auth(&self) -> bool {
-        matches!(self.innermost(), Error::Api { status: 401 | 403, .. })
-    }
-
-    /// Whether the service answered 429, for the rate or for the account's quota.
-    pub fn is_rate_limited(&self) -> bool {
-        self.status() == Some(429)
-    }
-
-    /// The failure without text from the server, except the service's code. It is for logs and events, and a server may
-    /// repeat parts of a prompt.
-    pub(crate) fn outline(&self) -> String {
-        match self {
-            Error::Api { status, code: Some(code), .. } if is_name(code) => {
-                format!("status {status}, {code}")
-            }
-            Error::Api { status, .. } => format!("status {status}"),
-            Error::Decode { status, .. } => format!("unreadable answer, status {status}"),
-            Error::NoAnswer { status, .. } => format!("no answer, status {status}"),
-            other => other.to_string(),
-        }
-    }
-
-    /// The failure of the last attempt.
-    pub(crate) fn innermost(&self) -> &Error {
-        let mut error = self;
-        while let Error::GaveUp { last, .. } = error {
-            error = last;
-        }
-        error
-    }
 }
 
 /// Why this finish reason means that the answer is incomplete, and a remedy. `None` for other finish reasons.
@@ -395,14 +331,14 @@ mod tests {
         assert_eq!((api().attempts(), api().elapsed()), (1, None));
         for unsent in [
             Error::config("timeout", "is zero"),
-            Error::CircuitOpen { retry_in: Duration::ZERO },
-            Error::Deadline { after: Duration::ZERO },
+            Error::circuit_open(Duration::ZERO),
+            Error::deadline(Duration::ZERO),
             Error::Shutdown,
         ] {
             assert_eq!(unsent.attempts(), 0, "{unsent}");
         }
         assert!(gave_up(Reason::Deadline, 2).is_timeout());
-        assert!(Error::Timeout { phase: Phase::Waiting, after: Duration::ZERO }.is_timeout());
+        assert!(Error::timeout(Phase::Waiting, Duration::ZERO).is_timeout());
         assert_eq!(Error::Shutdown.status(), None);
     }
 

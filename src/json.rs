@@ -27,7 +27,7 @@ pub(crate) fn malformed_body(
     error: serde_json::Error,
 ) -> Error {
     if error.is_eof() {
-        return Error::Transport { answered: true, source: error.into() };
+        return Error::transport(true, error.into());
     }
     decode_error(body, status, request_id, error)
 }

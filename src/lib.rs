@@ -59,7 +59,7 @@ pub use client::batch::{Batch, BatchItem, BatchRequest};
 pub use client::config::{Config, ConfigBuilder};
 pub use client::event::Event;
 pub use client::stream::ChatStream;
-pub use error::{EXCERPT, Error, Phase, Reason, Result, Target};
+pub use error::{EXCERPT, Error, Phase, Reason, Result, Target, WaitCause};
 pub use json::extra::Extra;
 pub use limits::{Limit, RateLimits};
 pub use meta::Meta;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 pub use self::function::{Retry, retry, retry_if};
 pub(crate) use self::retrier::{CallState, Failure, Retrier, Step};
-use crate::adaptive::{AcquireRequest, Acquired, AdaptiveHandler, Change, Permit, StreamPlace, Tries};
+use crate::adaptive::{AcquireRequest, Acquired, AdaptiveHandler, Change, Permit, StreamPlace, Tries, Wait};
 use crate::error::{Error, Result};
 use crate::limits::RateLimits;
 use crate::meta::{Attempt, Meta};
@@ -47,8 +47,8 @@ pub(crate) trait Operation {
 
 /// What happens between attempts.
 pub(crate) enum Progress<'a, E> {
-    /// The next attempt waited this long for a permit.
-    Paced(Duration),
+    /// The next attempt waited for a permit.
+    Paced(Wait),
     /// The handler learned something.
     Learned(Change),
     /// There will be another attempt, after this wait.
@@ -126,11 +126,12 @@ impl RetryLoop<'_> {
         operation: &mut O,
         acquired: Acquired,
     ) -> (Step<O::Output, O::Error>, Meta) {
-        let Acquired { permit, waited, breaker, is_probe } = acquired;
+        let Acquired { permit, wait, breaker, is_probe } = acquired;
+        let waited = wait.map_or(Duration::ZERO, |wait| wait.time);
         self.announce(call, operation, waited);
         call.granted(waited, is_probe);
-        if !waited.is_zero() {
-            operation.observe(&call.state, Progress::Paced(waited));
+        if let Some(wait) = wait.filter(|wait| !wait.time.is_zero()) {
+            operation.observe(&call.state, Progress::Paced(wait));
         }
         if breaker.is_some() {
             let change = Change { breaker, ..Change::default() };

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use holysheep::{
     AdaptiveConfig, Cancel, ChatRequest, ChatStream, Client, Clock, Config, EmbeddingRequest, Event, Jitter,
-    RefusalCause, RetryConfig,
+    RefusalCause, RetryConfig, WaitCause,
 };
 use support::{Reply, Server, ok, reset, status};
 
@@ -263,15 +263,50 @@ fn a_rate_is_reported_only_when_it_changed() {
     assert!(rates.windows(2).all(|pair| (pair[0] / pair[1] - 1.0).abs() > 0.001), "{rates:?}");
 }
 
+fn none_left(reply: Reply) -> Reply {
+    let limit = [("limit", "60"), ("remaining", "0"), ("reset", "1s")];
+    limit
+        .iter()
+        .fold(reply, |reply, (name, value)| reply.header(&format!("x-ratelimit-{name}-requests"), value))
+}
+
+/// The causes of waits for permits, without repetitions.
+fn causes(seen: &Seen) -> Vec<WaitCause> {
+    let mut causes: Vec<_> = seen
+        .events()
+        .iter()
+        .filter_map(|event| match event {
+            Event::Paced { cause, .. } => Some(*cause),
+            _ => None,
+        })
+        .collect();
+    causes.dedup();
+    causes
+}
+
+#[test]
+fn a_wait_for_a_permit_has_its_cause() {
+    let server = Server::script([ok("hi"), ok("hi")]);
+    let (client, _, seen) = client(&server, paced());
+    (0..2).for_each(|_| drop(client.chat(&request()).unwrap()));
+    assert_eq!(causes(&seen), [WaitCause::Rate]);
+
+    let server = Server::script([none_left(ok("hi")), ok("hi")]);
+    let (client, _, seen) = self::client(&server, AdaptiveConfig::default().seed(1));
+    (0..2).for_each(|_| drop(client.chat(&request()).unwrap()));
+    assert_eq!(causes(&seen), [WaitCause::Headers]);
+
+    let server = Server::script([status(500), status(500), status(500), ok("hi")]);
+    let wait_when_open = AdaptiveConfig::default().seed(1).error_threshold(3).wait_when_open(true);
+    let (client, _, seen) = self::client(&server, wait_when_open);
+    client.with_deadline(Some(Duration::from_secs(4))).chat(&request()).unwrap_err();
+    client.chat(&request()).unwrap();
+    assert_eq!(causes(&seen), [WaitCause::CircuitOpen]);
+}
+
 #[test]
 fn what_the_handler_learned_is_reported_when_it_changed_and_logged_in_one_line() {
     keep_log();
-    let none_left = |reply: Reply| {
-        let limit = [("limit", "60"), ("remaining", "0"), ("reset", "1s")];
-        limit
-            .iter()
-            .fold(reply, |reply, (name, value)| reply.header(&format!("x-ratelimit-{name}-requests"), value))
-    };
     let mut script = vec![status(429), status(429), ok("hi"), ok("hi")];
     script.extend([none_left(ok("hi")), none_left(ok("hi")), none_left(ok("hi"))]);
     let server = Server::script(script);

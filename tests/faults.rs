@@ -203,6 +203,11 @@ fn end(fault: fn(&Reply) -> Reply, call: &str, is_large: bool) -> String {
     let started = Instant::now();
     let ended = make(&client, call, is_large);
     assert!(started.elapsed() < MOST, "{call}: {:?}", started.elapsed());
+    if let Err(error) = &ended {
+        let model = if call == "get" { "" } else { "m at " };
+        let target = format!("{model}{}: ", error.host().unwrap_or("no host"));
+        assert!(error.to_string().starts_with(&target), "{call}: {error}");
+    }
     let ended = ended.map_or_else(|error| class(&error), |()| "success".to_owned());
     match make(&client, call, false) {
         Ok(()) => ended,

@@ -51,6 +51,12 @@ fn a_wait_beyond_the_deadline_fails_without_a_sleep() {
     let _first = go(&handler, start);
     let error = handler.acquire(Some(start + secs(40))).unwrap_err();
     assert!(matches!(error, Error::Deadline { .. }) && error.is_timeout(), "{error}");
+    assert!(
+        error.to_string().starts_with("not sent: the rate limit would admit the call in 60.0 s"),
+        "{error}"
+    );
+    let turn_in = error.retry_after().unwrap();
+    assert!(turn_in > secs(59) && turn_in < secs(61), "{turn_in:?}");
     assert!(clock.sleeps().is_empty());
     assert!(handler.acquire(Some(start + secs(70))).is_ok());
     assert_eq!(clock.sleeps().len(), 1);

@@ -4,6 +4,8 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use crate::adaptive::config::AdaptiveConfig;
+use crate::adaptive::wait::Wait;
+use crate::error::WaitCause;
 use crate::policy::circuit_breaker::{BreakerState, CircuitBreaker, Event};
 use crate::policy::concurrency::{Concurrency, Reader};
 use crate::policy::header_limits::HeaderLimit;
@@ -51,11 +53,7 @@ impl fmt::Display for RefusalCause {
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Decision {
     Go(Admitted),
-    /// The call has to wait for this long.
-    Wait(Duration),
-    /// The call has to wait until another one ends, but no longer than this.
-    Full(Duration),
-    Open(Duration),
+    Wait(Wait),
 }
 
 /// The adaptive policies and their shared state.
@@ -97,10 +95,10 @@ impl Controller {
     /// Asks each policy in turn whether a call may be sent.
     pub(super) fn admit(&mut self, now: Instant) -> Decision {
         if let Some(left) = self.breaker.refuses(now) {
-            return Decision::Open(left);
+            return Decision::Wait(Wait { time: left, cause: WaitCause::CircuitOpen });
         }
         if let Some(left) = self.concurrency.wait(now) {
-            return Decision::Full(left);
+            return Decision::Wait(Wait { time: left, cause: WaitCause::Concurrency });
         }
         self.judge(now);
         let is_extra = self.breaker.state() == BreakerState::Closed && self.volley.takes(self.newest + 1);
@@ -110,9 +108,13 @@ impl Controller {
         let last = self.rate.last();
         let requests = self.requests.next_permitted_at(now, self.newest, last);
         let tokens = self.tokens.next_permitted_at(now, self.newest, last);
-        let due = self.rate.next_permitted_at(now).max(requests).max(tokens);
+        let announced = requests.max(tokens);
+        let due = self.rate.next_permitted_at(now).max(announced);
         match due {
-            Some(due) if now < due => Decision::Wait(due - now),
+            Some(due) if now < due => {
+                let cause = if announced == Some(due) { WaitCause::Headers } else { WaitCause::Rate };
+                Decision::Wait(Wait { time: due - now, cause })
+            }
             _ => {
                 self.rate.admitted(now, due);
                 Decision::Go(self.admitted(now))

@@ -7,10 +7,9 @@ use std::time::{Duration, Instant};
 use crate::adaptive::controller::Decision;
 use crate::adaptive::state::State;
 use crate::adaptive::wait_queue::Ticket;
-use crate::adaptive::{AdaptiveHandler, FULL_RETRY_INTERVAL, Inner, Permit};
-use crate::error::{Error, Result};
+use crate::adaptive::{AdaptiveHandler, Inner, Permit, Wait};
+use crate::error::{Error, Result, WaitCause};
 use crate::policy::circuit_breaker::BreakerState;
-use crate::policy::later;
 use crate::runtime::cancel::Cancel;
 use crate::runtime::clock::Clock;
 use crate::runtime::sync::lock;
@@ -38,21 +37,12 @@ pub(crate) struct AcquireRequest<'a> {
 #[derive(Debug)]
 pub(crate) struct Acquired {
     pub(crate) permit: Permit,
-    pub(crate) waited: Duration,
+    /// The wait for the permit. `None` for a call that was admitted on its first check.
+    pub(crate) wait: Option<Wait>,
     /// The breaker's new state, if admitting this call changed it (to half open, with this call as the probe).
     pub(crate) breaker: Option<BreakerState>,
     /// The call is the breaker's probe.
     pub(crate) is_probe: bool,
-}
-
-/// Why a call isn't admitted now.
-enum NotAdmitted {
-    /// It has to wait for this long.
-    Wait(Duration),
-    /// It has to wait until another call ends, but no longer than this.
-    Full(Duration),
-    /// The circuit breaker is open for this long.
-    Open(Duration),
 }
 
 impl AdaptiveHandler {
@@ -71,30 +61,30 @@ impl AdaptiveHandler {
                 break Err(Error::Shutdown);
             }
             if request.exceeds_deadline(now, Duration::ZERO) {
-                break Err(request.deadline_error(started));
+                let waiting_for = ticket.as_ref().map(|_| inner.head_waits_for);
+                break Err(request.deadline_error(started, waiting_for, None));
             }
-            let (mut wait, mut full) = (None, None);
+            let mut wait = None;
             if inner.queue.is_first(ticket.as_ref(), request.retry) {
                 match self.try_admit(&mut inner.state, now) {
                     Ok(acquired) => {
-                        // A call that was admitted on its first check did not wait.
-                        let waited = ticket
-                            .as_ref()
-                            .map_or(Duration::ZERO, |_| now.saturating_duration_since(started));
-                        break Ok(Acquired { waited, ..acquired });
+                        let time = now.saturating_duration_since(started);
+                        let wait = ticket.as_ref().map(|_| Wait { time, cause: inner.head_waits_for });
+                        break Ok(Acquired { wait, ..acquired });
                     }
-                    Err(NotAdmitted::Open(retry_in)) if self.rejects_when_open(request) => {
-                        break Err(Error::CircuitOpen { retry_in });
+                    Err(Wait { time, cause: WaitCause::CircuitOpen }) if self.rejects_when_open(request) => {
+                        break Err(Error::circuit_open(time));
                     }
-                    Err(NotAdmitted::Open(time) | NotAdmitted::Wait(time)) => wait = Some(time),
-                    // Any call may end and make room, so this wait fails only once the deadline has passed.
-                    Err(NotAdmitted::Full(time)) => {
-                        full = Some(request.left(now).map_or(time, |left| left.min(time)));
+                    Err(Wait { time, cause }) => {
+                        inner.head_waits_for = cause;
+                        // Any call may end and make room, so this wait fails only once the deadline has passed.
+                        let is_certain = cause != WaitCause::Concurrency;
+                        if is_certain && request.exceeds_deadline(now, time) {
+                            break Err(request.deadline_error(started, Some(cause), Some(time)));
+                        }
+                        wait = Some(request.left(now).map_or(time, |left| left.min(time)));
                     }
                 }
-            }
-            if request.exceeds_deadline(now, wait.unwrap_or_default()) {
-                break Err(request.deadline_error(started));
             }
             // A thread that waits reads no stream, so that it must not wait for the places of its own.
             if ticket.is_none()
@@ -107,7 +97,7 @@ impl AdaptiveHandler {
                 continue;
             }
             let condvar = Arc::clone(&ticket.get_or_insert_with(|| inner.queue.join(request.retry)).condvar);
-            inner = match wait.or(full) {
+            inner = match wait {
                 Some(time) => clock.wait(&condvar, inner, time),
                 None => clock.wait_behind(&condvar, inner, request.left(now)),
             };
@@ -138,17 +128,20 @@ impl AdaptiveHandler {
                 inner.queue.notify_head();
                 Ok(acquired)
             }
-            Err(NotAdmitted::Full(_)) => Err(None),
-            Err(NotAdmitted::Open(_)) if self.rejects_when_open(request) => Err(None),
-            Err(NotAdmitted::Open(wait) | NotAdmitted::Wait(wait)) => {
-                Err(Some(wait).filter(|wait| !request.exceeds_deadline(now, *wait)))
+            Err(Wait { time, cause }) => {
+                let is_known = match cause {
+                    WaitCause::Concurrency => false,
+                    WaitCause::CircuitOpen => !self.rejects_when_open(request),
+                    WaitCause::Rate | WaitCause::Headers => true,
+                };
+                Err(Some(time).filter(|time| is_known && !request.exceeds_deadline(now, *time)))
             }
         }
     }
 
-    /// Takes a permit if one is available, for a batch; otherwise returns when to try again. Because each outcome may change
-    /// that, `wake` is then called after the next one.
-    pub(crate) fn try_enter(&self, now: Instant, retry: bool, wake: &Wake) -> StdResult<Acquired, Instant> {
+    /// Takes a permit if one is available, for a batch; otherwise returns the wait until it should try again. Because each
+    /// outcome may change that, `wake` is then called after the next one.
+    pub(crate) fn try_enter(&self, now: Instant, retry: bool, wake: &Wake) -> StdResult<Acquired, Wait> {
         let mut inner = lock(&self.shared.inner);
         let result = self.try_enter_locked(&mut inner, now, retry);
         if result.is_err() && !inner.batches.iter().any(|known| Arc::ptr_eq(known, wake)) {
@@ -157,29 +150,27 @@ impl AdaptiveHandler {
         result
     }
 
-    fn try_enter_locked(&self, inner: &mut Inner, now: Instant, retry: bool) -> StdResult<Acquired, Instant> {
+    fn try_enter_locked(&self, inner: &mut Inner, now: Instant, retry: bool) -> StdResult<Acquired, Wait> {
         if !inner.queue.is_first(None, retry) {
-            return Err(later(now, QUEUED_RETRY_INTERVAL));
+            return Err(Wait { time: QUEUED_RETRY_INTERVAL, cause: inner.head_waits_for });
         }
-        self.try_admit(&mut inner.state, now).map_err(|not_admitted| match not_admitted {
-            NotAdmitted::Full(wait) => later(now, wait.min(FULL_RETRY_INTERVAL)),
-            NotAdmitted::Open(wait) | NotAdmitted::Wait(wait) => later(now, wait),
+        self.try_admit(&mut inner.state, now).map_err(|wait| {
+            inner.head_waits_for = wait.cause;
+            Wait { time: wait.until_next_check(), ..wait }
         })
     }
 
     /// Asks the policies to admit a call now.
-    fn try_admit(&self, state: &mut State, now: Instant) -> StdResult<Acquired, NotAdmitted> {
+    fn try_admit(&self, state: &mut State, now: Instant) -> StdResult<Acquired, Wait> {
         let before = state.breaker();
         match state.admit(now) {
             Decision::Go(call) => {
                 let now = state.breaker();
                 let breaker = Some(now).filter(|now| *now != before);
                 let is_probe = now == BreakerState::HalfOpen;
-                Ok(Acquired { permit: self.permit(call), waited: Duration::ZERO, breaker, is_probe })
+                Ok(Acquired { permit: self.permit(call), wait: None, breaker, is_probe })
             }
-            Decision::Wait(wait) => Err(NotAdmitted::Wait(wait)),
-            Decision::Full(wait) => Err(NotAdmitted::Full(wait)),
-            Decision::Open(wait) => Err(NotAdmitted::Open(wait)),
+            Decision::Wait(wait) => Err(wait),
         }
     }
 
@@ -199,8 +190,13 @@ impl AcquireRequest<'_> {
         self.left(now).is_some_and(|left| left <= wait)
     }
 
-    fn deadline_error(&self, started: Instant) -> Error {
+    fn deadline_error(
+        &self,
+        started: Instant,
+        waiting_for: Option<WaitCause>,
+        turn_in: Option<Duration>,
+    ) -> Error {
         let after = self.deadline.map(|end| end.saturating_duration_since(started));
-        Error::Deadline { after: after.unwrap_or_default() }
+        Error::Deadline { after: after.unwrap_or_default(), waiting_for, turn_in, target: None }
     }
 }

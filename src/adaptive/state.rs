@@ -7,7 +7,8 @@ use crate::adaptive::change::{Change, Learned};
 use crate::adaptive::config::{AdaptiveConfig, Mode};
 use crate::adaptive::controller::{Controller, Decision, RefusalCause};
 use crate::adaptive::latencies::Latencies;
-use crate::error::Reason;
+use crate::adaptive::wait::Wait;
+use crate::error::{Reason, WaitCause};
 use crate::policy::backoff::RetryConfig;
 use crate::policy::circuit_breaker::BreakerState;
 use crate::policy::concurrency::Reader;
@@ -136,7 +137,7 @@ impl State {
             Policy::Off => None,
         };
         if let Some(wait) = wait {
-            return Decision::Wait(wait);
+            return Decision::Wait(Wait { time: wait, cause: WaitCause::Rate });
         }
         self.admitted += 1;
         Decision::Go(Admitted { number: self.admitted, at: now, others: 0 })

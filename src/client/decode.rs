@@ -213,6 +213,7 @@ impl ResponseDecoder {
             missing: "the stream ended without a choice that has content".to_owned(),
             request_id: meta.request_id.clone(),
             body: excerpt(&self.redact(line)),
+            target: None,
         }
     }
 
@@ -281,6 +282,7 @@ fn no_answer(response: &HttpResponse, missing: String) -> Error {
         missing,
         request_id: response.headers.request_id.clone(),
         body: excerpt(response.body.trim_ascii()),
+        target: None,
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::adaptive::RefusalCause;
 use crate::api::Usage;
-use crate::error::{Error, Reason};
+use crate::error::{Error, Reason, WaitCause};
 use crate::policy::circuit_breaker::BreakerState;
 
 /// An event of a call, passed to [`ConfigBuilder::on_event`](crate::ConfigBuilder::on_event).
@@ -83,6 +83,8 @@ pub enum Event {
         attempt: u32,
         /// How long it waited; for a retry after a refusal, the wait that [`Event::Retry`] announced.
         waited: Duration,
+        /// What it waited for last.
+        cause: WaitCause,
     },
     /// The outcome of this call changed the rate limit of the model.
     #[non_exhaustive]

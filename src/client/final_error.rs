@@ -18,10 +18,12 @@ pub(super) fn final_error(
         Failure::GaveUp { last: last @ (Error::Shutdown | Error::Cancelled), .. } => return last,
         Failure::GaveUp { last, .. } if last.is_of_key_function() => return last,
         Failure::Rejected { by: by @ Error::Shutdown, .. } => return by,
-        Failure::Rejected { by: Error::Deadline { .. }, last: None } => {
-            return Error::Deadline { after: deadline.unwrap_or_default() };
+        Failure::Rejected { mut by, last: None } => {
+            if let (Error::Deadline { after, .. }, Some(deadline)) = (&mut by, deadline) {
+                *after = deadline;
+            }
+            return by.of_call(host, model);
         }
-        Failure::Rejected { by, last: None } => return by,
         Failure::Rejected { by: Error::Deadline { .. }, last: Some(last) } => (Reason::Deadline, last),
         Failure::Rejected { last: Some(last), .. } => (Reason::CircuitOpen, last),
         Failure::GaveUp { reason: Reason::NotRetryable | Reason::RetriesSpent, last, .. }

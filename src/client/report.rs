@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::adaptive::{Change, Learned};
+use crate::adaptive::{Change, Learned, Wait};
 use crate::api::Usage;
 use crate::client::core::Core;
 use crate::client::event::{Event, error_class};
@@ -50,9 +50,9 @@ impl Core {
     pub(super) fn report(&self, name: CallName<'_>, state: &CallState, progress: &Progress<'_, Error>) {
         let attempt = state.attempts;
         match *progress {
-            Progress::Paced(waited) => {
-                log::debug!("{name}: attempt {attempt} waited {waited:?} for its turn");
-                self.emit(name, |call, model| Event::Paced { call, model, attempt, waited });
+            Progress::Paced(Wait { time: waited, cause }) => {
+                log::debug!("{name}: attempt {attempt} waited {waited:?} because of {cause}");
+                self.emit(name, |call, model| Event::Paced { call, model, attempt, waited, cause });
             }
             Progress::Learned(Change { rate_per_minute, breaker, learned }) => {
                 if let Some(per_minute) = rate_per_minute {

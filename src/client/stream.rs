@@ -238,11 +238,10 @@ impl ChatStream {
                 return None;
             }
             Error::Transport { source, .. } => self.truncated(Some(source)),
-            error => {
-                let model = self.report.as_deref().map_or("", StreamReport::model);
-                error.of_call(self.core.transport.host(), model)
-            }
+            error => error,
         };
+        let model = self.report.as_deref().map_or("", StreamReport::model);
+        let error = error.of_call(self.core.transport.host(), model);
         self.failed = true;
         self.report_end(Some(&error));
         Some(Err(error))
@@ -317,13 +316,13 @@ impl ChatStream {
         let used = length - rest.len();
         body.consume(used);
         self.bytes += used as u64;
-        let event = event.map_err(|too_long| Error::TooLarge {
-            part: if too_long == TooLong::Line { "line" } else { "event" },
-            limit: too_long.limit() as u64,
+        let event = event.map_err(|too_long| {
+            let part = if too_long == TooLong::Line { "line" } else { "event" };
+            Error::too_large(part, too_long.limit() as u64)
         })?;
         let limit = self.core.transport.max_response_bytes();
         match event {
-            _ if self.bytes > limit => Err(Error::TooLarge { part: "body", limit }),
+            _ if self.bytes > limit => Err(Error::too_large("body", limit)),
             Some(event) => Ok(Some((event, length == 0))),
             None if length > 0 => Ok(None),
             None if self.accumulator.is_complete() => {
@@ -348,6 +347,11 @@ impl ChatStream {
 
     /// The error of a stream that ended before its answer did.
     fn truncated(&self, source: Option<Source>) -> Error {
-        Error::StreamTruncated { received: self.partial().to_owned(), delivered: self.delivered, source }
+        Error::StreamTruncated {
+            received: self.partial().to_owned(),
+            delivered: self.delivered,
+            source,
+            target: None,
+        }
     }
 }

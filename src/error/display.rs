@@ -1,8 +1,9 @@
 //! `Display`, `Debug` and `source` of errors. Each message is one line that makes sense on its own.
 
 use std::fmt;
+use std::time::Duration;
 
-use super::{Error, Phase, Reason, Target, incompleteness, is_name};
+use super::{Error, Phase, Reason, Target, WaitCause, incompleteness, is_name};
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -16,15 +17,15 @@ impl fmt::Display for Error {
             }
             Error::Api { status, message, .. } => write!(f, "the service answered {status}: {message}"),
             Error::Connect { host, source } => write!(f, "can't connect to {host}: {source}"),
-            Error::Timeout { phase, after } => {
+            Error::Timeout { phase, after, .. } => {
                 let setting = if *phase == Phase::Connect { "connect_timeout" } else { "timeout" };
                 write!(f, "no progress in {after:?} while {phase}; raise {setting} if that is too short")
             }
-            Error::Transport { answered: false, source } => write!(
+            Error::Transport { answered: false, source, .. } => write!(
                 f,
                 "the connection broke before the answer; the request may have been processed: {source}"
             ),
-            Error::Transport { answered: true, source } => {
+            Error::Transport { answered: true, source, .. } => {
                 write!(f, "the connection broke in the middle of the answer: {source}")
             }
             Error::Decode { status, at, excerpt, .. } if excerpt.is_empty() => {
@@ -44,21 +45,21 @@ impl fmt::Display for Error {
             Error::StreamTruncated { received, .. } => {
                 write!(f, "the stream was cut after {} bytes of text", received.len())
             }
-            Error::TooLarge { part: "parts", limit } => write!(f, "the answer has more than {limit} parts"),
-            Error::TooLarge { part: "values", limit } => {
-                write!(f, "the values in the answer need more than {limit} bytes of memory")
-            }
-            Error::TooLarge { part, limit } => {
-                write!(f, "the {part} of the answer is larger than {limit} bytes")
-            }
-            Error::CircuitOpen { retry_in } => {
+            Error::TooLarge { part, limit, .. } => match *part {
+                "parts" => write!(f, "the answer has more than {limit} parts"),
+                "values" => write!(f, "the values in the answer need more than {limit} bytes of memory"),
+                part => write!(f, "the {part} of the answer is larger than {limit} bytes"),
+            },
+            Error::CircuitOpen { retry_in, .. } => {
                 let seconds = retry_in.as_secs_f64();
                 write!(
                     f,
                     "the circuit breaker is open after too many consecutive failures; the next call may probe in {seconds:.1} s"
                 )
             }
-            Error::Deadline { after } => write!(f, "the deadline of {after:?} passed"),
+            Error::Deadline { after, waiting_for, turn_in, .. } => {
+                write_deadline(f, *after, *waiting_for, *turn_in)
+            }
             Error::Cancelled => write!(f, "the call was cancelled"),
             Error::Shutdown => write!(f, "the client was shut down"),
             Error::Panicked => write!(f, "the program panicked during the call"),
@@ -75,6 +76,24 @@ impl fmt::Display for Error {
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write_target(f, &self.host, &self.model)
+    }
+}
+
+fn write_deadline(
+    f: &mut fmt::Formatter<'_>,
+    after: Duration,
+    waiting_for: Option<WaitCause>,
+    turn_in: Option<Duration>,
+) -> fmt::Result {
+    let Some(cause) = waiting_for else { return write!(f, "the deadline of {after:?} passed") };
+    match turn_in.map(|time| time.as_secs_f64()) {
+        Some(turn) => {
+            write!(
+                f,
+                "not sent: {cause} would admit the call in {turn:.1} s, after the deadline of {after:?}"
+            )
+        }
+        None => write!(f, "not sent: the deadline of {after:?} passed while the call waited for {cause}"),
     }
 }
 
@@ -97,12 +116,18 @@ impl fmt::Debug for Error {
             Error::Connect { host, source } => {
                 f.debug_struct("Connect").field("host", host).field("source", source).finish()
             }
-            Error::Timeout { phase, after } => {
-                f.debug_struct("Timeout").field("phase", phase).field("after", after).finish()
-            }
-            Error::Transport { answered, source } => {
-                f.debug_struct("Transport").field("answered", answered).field("source", source).finish()
-            }
+            Error::Timeout { phase, after, target } => f
+                .debug_struct("Timeout")
+                .field("phase", phase)
+                .field("after", after)
+                .field("target", target)
+                .finish(),
+            Error::Transport { answered, source, target } => f
+                .debug_struct("Transport")
+                .field("answered", answered)
+                .field("source", source)
+                .field("target", target)
+                .finish(),
             Error::Decode { status, at, request_id, target, .. } => f
                 .debug_struct("Decode")
                 .field("status", status)
@@ -110,41 +135,38 @@ impl fmt::Debug for Error {
                 .field("request_id", request_id)
                 .field("target", target)
                 .finish_non_exhaustive(),
-            Error::NoAnswer { status, missing, request_id, .. } => f
+            Error::NoAnswer { status, missing, request_id, target, .. } => f
                 .debug_struct("NoAnswer")
                 .field("status", status)
                 .field("missing", missing)
                 .field("request_id", request_id)
+                .field("target", target)
                 .finish_non_exhaustive(),
             Error::Incomplete { finish_reason, request_id } => f
                 .debug_struct("Incomplete")
                 .field("finish_reason", &Some(finish_reason).filter(|reason| is_name(reason)))
                 .field("request_id", request_id)
                 .finish(),
-            Error::StreamTruncated { received, delivered, .. } => f
+            Error::StreamTruncated { received, delivered, target, .. } => f
                 .debug_struct("StreamTruncated")
                 .field("bytes", &received.len())
                 .field("delivered", delivered)
+                .field("target", target)
                 .finish_non_exhaustive(),
-            Error::TooLarge { part, limit } => {
-                f.debug_struct("TooLarge").field("part", part).field("limit", limit).finish()
+            Error::TooLarge { part, limit, target } => f
+                .debug_struct("TooLarge")
+                .field("part", part)
+                .field("limit", limit)
+                .field("target", target)
+                .finish(),
+            Error::CircuitOpen { retry_in, target } => {
+                f.debug_struct("CircuitOpen").field("retry_in", retry_in).field("target", target).finish()
             }
-            Error::CircuitOpen { retry_in } => {
-                f.debug_struct("CircuitOpen").field("retry_in", retry_in).finish()
-            }
-            Error::Deadline { after } => f.debug_struct("Deadline").field("after", after).finish(),
+            Error::Deadline { .. } => self.debug_deadline(f),
             Error::Cancelled => f.write_str("Cancelled"),
             Error::Shutdown => f.write_str("Shutdown"),
             Error::Panicked => f.write_str("Panicked"),
-            Error::GaveUp { host, model, reason, attempts, elapsed, last } => f
-                .debug_struct("GaveUp")
-                .field("host", host)
-                .field("model", model)
-                .field("reason", reason)
-                .field("attempts", attempts)
-                .field("elapsed", elapsed)
-                .field("last", last)
-                .finish(),
+            Error::GaveUp { .. } => self.debug_gave_up(f),
         }
     }
 }
@@ -167,6 +189,28 @@ impl Error {
             .field("should_retry", should_retry)
             .field("target", target)
             .finish_non_exhaustive()
+    }
+
+    fn debug_deadline(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Error::Deadline { after, waiting_for, turn_in, target } = self else { return Ok(()) };
+        f.debug_struct("Deadline")
+            .field("after", after)
+            .field("waiting_for", waiting_for)
+            .field("turn_in", turn_in)
+            .field("target", target)
+            .finish()
+    }
+
+    fn debug_gave_up(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Error::GaveUp { host, model, reason, attempts, elapsed, last } = self else { return Ok(()) };
+        f.debug_struct("GaveUp")
+            .field("host", host)
+            .field("model", model)
+            .field("reason", reason)
+            .field("attempts", attempts)
+            .field("elapsed", elapsed)
+            .field("last", last)
+            .finish()
     }
 }
 
@@ -196,6 +240,17 @@ impl fmt::Display for Phase {
     }
 }
 
+impl fmt::Display for WaitCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            WaitCause::Rate => "the rate limit",
+            WaitCause::Headers => "the service's rate limit headers",
+            WaitCause::Concurrency => "the limit on calls in flight",
+            WaitCause::CircuitOpen => "the open circuit breaker",
+        })
+    }
+}
+
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -212,23 +267,27 @@ impl fmt::Display for Reason {
 #[cfg(test)]
 mod tests {
     use std::error::Error as _;
-    use std::time::Duration;
 
     use super::super::tests::{api, cause, gave_up};
     use super::*;
 
     fn no_answer(missing: &str, body: &str) -> Error {
         let (missing, body) = (missing.to_owned(), body.to_owned());
-        Error::NoAnswer { status: 200, missing, request_id: None, body }
+        Error::NoAnswer { status: 200, missing, request_id: None, body, target: None }
     }
 
     fn incomplete(finish_reason: &str) -> Error {
         Error::Incomplete { finish_reason: finish_reason.to_owned(), request_id: None }
     }
 
+    fn not_admitted(turn_in: Option<Duration>) -> Error {
+        let (after, waiting_for) = (Duration::from_secs(30), Some(WaitCause::Rate));
+        Error::Deadline { after, waiting_for, turn_in, target: None }
+    }
+
     #[test]
     fn every_message_is_one_line_that_does_not_repeat_its_source() {
-        let timeout = |phase| Error::Timeout { phase, after: Duration::from_secs(60) };
+        let timeout = |phase| Error::timeout(phase, Duration::from_secs(60));
         let cases = [
             (Error::config("timeout", "is zero"), "timeout: is zero"),
             (api(), "the service answered 429 (rate_limit_exceeded): slow down"),
@@ -250,18 +309,16 @@ mod tests {
                 "no progress in 60s while reading the answer; raise timeout if that is too short",
             ),
             (
-                Error::Transport { answered: false, source: cause() },
+                Error::transport(false, cause()),
                 "the connection broke before the answer; the request may have been processed: the cause",
             ),
-            (
-                Error::Transport { answered: true, source: cause() },
-                "the connection broke in the middle of the answer: the cause",
-            ),
+            (Error::transport(true, cause()), "the connection broke in the middle of the answer: the cause"),
             (
                 Error::StreamTruncated {
                     received: "héllo".to_owned(),
                     delivered: true,
                     source: Some(cause()),
+                    target: None,
                 },
                 "the stream was cut after 6 bytes of text",
             ),
@@ -286,18 +343,23 @@ mod tests {
                 "the answer is a refusal instead of JSON; its text is in refusal() or text() (finish reason refusal)",
             ),
             (incomplete("abort"), "the answer was aborted by the service; try again (finish reason abort)"),
-            (Error::TooLarge { part: "parts", limit: 9 }, "the answer has more than 9 parts"),
+            (Error::too_large("parts", 9), "the answer has more than 9 parts"),
+            (Error::too_large("values", 9), "the values in the answer need more than 9 bytes of memory"),
+            (Error::too_large("body", 9), "the body of the answer is larger than 9 bytes"),
+            (Error::too_large("header", 9), "the header of the answer is larger than 9 bytes"),
             (
-                Error::TooLarge { part: "values", limit: 9 },
-                "the values in the answer need more than 9 bytes of memory",
-            ),
-            (Error::TooLarge { part: "body", limit: 9 }, "the body of the answer is larger than 9 bytes"),
-            (Error::TooLarge { part: "header", limit: 9 }, "the header of the answer is larger than 9 bytes"),
-            (
-                Error::CircuitOpen { retry_in: Duration::from_millis(12_340) },
+                Error::circuit_open(Duration::from_millis(12_340)),
                 "the circuit breaker is open after too many consecutive failures; the next call may probe in 12.3 s",
             ),
-            (Error::Deadline { after: Duration::from_secs(2) }, "the deadline of 2s passed"),
+            (Error::deadline(Duration::from_secs(2)), "the deadline of 2s passed"),
+            (
+                not_admitted(Some(Duration::from_millis(42_040))),
+                "not sent: the rate limit would admit the call in 42.0 s, after the deadline of 30s",
+            ),
+            (
+                not_admitted(None),
+                "not sent: the deadline of 30s passed while the call waited for the rate limit",
+            ),
             (Error::Cancelled, "the call was cancelled"),
             (Error::Shutdown, "the client was shut down"),
             (Error::Panicked, "the program panicked during the call"),
@@ -356,8 +418,12 @@ mod tests {
             source: text().into(),
             target: None,
         };
-        let truncated =
-            Error::StreamTruncated { received: text(), delivered: true, source: Some(text().into()) };
+        let truncated = Error::StreamTruncated {
+            received: text(),
+            delivered: true,
+            source: Some(text().into()),
+            target: None,
+        };
         for error in [api, decode, truncated, no_answer("choices", &text()), incomplete(&text())] {
             assert!(!format!("{error:?}").contains("secret"), "{error:?}");
             let (attempts, elapsed) = (2, Duration::ZERO);

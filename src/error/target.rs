@@ -32,14 +32,31 @@ impl Error {
 
     pub(super) fn target(&self) -> Option<&Target> {
         match self {
-            Error::Api { target, .. } | Error::Decode { target, .. } => target.as_deref(),
+            Error::Api { target, .. }
+            | Error::Timeout { target, .. }
+            | Error::Transport { target, .. }
+            | Error::Decode { target, .. }
+            | Error::NoAnswer { target, .. }
+            | Error::StreamTruncated { target, .. }
+            | Error::TooLarge { target, .. }
+            | Error::CircuitOpen { target, .. }
+            | Error::Deadline { target, .. } => target.as_deref(),
             _ => None,
         }
     }
 
     /// The error, which ended a call to this host.
     pub(crate) fn of_call(mut self, host: &str, model: &str) -> Error {
-        if let Error::Api { target, .. } | Error::Decode { target, .. } = &mut self {
+        if let Error::Api { target, .. }
+        | Error::Timeout { target, .. }
+        | Error::Transport { target, .. }
+        | Error::Decode { target, .. }
+        | Error::NoAnswer { target, .. }
+        | Error::StreamTruncated { target, .. }
+        | Error::TooLarge { target, .. }
+        | Error::CircuitOpen { target, .. }
+        | Error::Deadline { target, .. } = &mut self
+        {
             *target = Some(Box::new(Target { host: host.to_owned(), model: model.to_owned() }));
         }
         self

@@ -62,7 +62,7 @@ impl ResponseBody {
             bytes.extend_from_slice(arrived);
             self.consume(length);
             if bytes.len() as u64 > limit {
-                return Err(Error::TooLarge { part: "body", limit });
+                return Err(Error::too_large("body", limit));
             }
         }
     }

@@ -43,15 +43,11 @@ impl FailureContext {
         }
         match error {
             ureq::Error::Timeout(Timeout::Global) => limits.deadline_passed(),
-            ureq::Error::Timeout(Timeout::RecvBody) => Error::Timeout { phase, after: MAX_BODY_TIME },
-            ureq::Error::Timeout(Timeout::PerWrite) => {
-                Error::Timeout { phase: Phase::Sending, after: limits.timeout }
-            }
-            ureq::Error::Timeout(_) => Error::Timeout { phase, after: limits.timeout },
-            ureq::Error::LargeResponseHeader(_, limit) => {
-                Error::TooLarge { part: "header", limit: limit as u64 }
-            }
-            ureq::Error::BodyExceedsLimit(limit) => Error::TooLarge { part: "body", limit },
+            ureq::Error::Timeout(Timeout::RecvBody) => Error::timeout(phase, MAX_BODY_TIME),
+            ureq::Error::Timeout(Timeout::PerWrite) => Error::timeout(Phase::Sending, limits.timeout),
+            ureq::Error::Timeout(_) => Error::timeout(phase, limits.timeout),
+            ureq::Error::LargeResponseHeader(_, limit) => Error::too_large("header", limit as u64),
+            ureq::Error::BodyExceedsLimit(limit) => Error::too_large("body", limit),
             ureq::Error::Http(source) => Error::Config {
                 setting: "path",
                 message: "is not a valid request path; use one such as /models".to_owned(),
@@ -62,13 +58,11 @@ impl FailureContext {
             }
             ureq::Error::Other(source) => match source.downcast::<NotSent>() {
                 Ok(not_sent) => self.not_sent(not_sent.0, limits),
-                Err(source) => Error::Transport { answered: phase == Phase::Reading, source },
+                Err(source) => Error::transport(phase == Phase::Reading, source),
             },
-            ureq::Error::Io(source) => {
-                Error::Transport { answered: phase == Phase::Reading, source: source.into() }
-            }
+            ureq::Error::Io(source) => Error::transport(phase == Phase::Reading, source.into()),
             // The response is not HTTP.
-            other => Error::Transport { answered: true, source: other.into() },
+            other => Error::transport(true, other.into()),
         }
     }
 
@@ -84,7 +78,7 @@ impl FailureContext {
             ureq::Error::Timeout(_) if limits.deadline.is_some_and(|deadline| deadline.remaining < after) => {
                 limits.deadline_passed()
             }
-            ureq::Error::Timeout(_) => Error::Timeout { phase: Phase::Connect, after },
+            ureq::Error::Timeout(_) => Error::timeout(Phase::Connect, after),
             error if is_tls(&error) => Error::Config {
                 setting: "base_url",
                 message: format!(

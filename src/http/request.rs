@@ -53,7 +53,7 @@ pub(crate) struct Deadline {
 impl Limits {
     /// The error of a call whose deadline passed.
     pub(super) fn deadline_passed(&self) -> Error {
-        Error::Deadline { after: self.deadline.map_or(Duration::ZERO, |deadline| deadline.total) }
+        Error::deadline(self.deadline.map_or(Duration::ZERO, |deadline| deadline.total))
     }
 
     pub(super) fn is_cancelled(&self) -> bool {

@@ -179,7 +179,7 @@ impl Transport {
                 let body = Body::builder().data(Vec::new());
                 Ok(ResponseHead { status, headers, body, limits: limits.clone() })
             }
-            (Some(_), _) if is_too_large => Err(Error::TooLarge { part: "header", limit: MAX_HEAD as u64 }),
+            (Some(_), _) if is_too_large => Err(Error::too_large("header", MAX_HEAD as u64)),
             (Some((status, headers)), ureq::Error::Protocol(source)) => Err(Error::Decode {
                 status,
                 at: "the head".to_owned(),

@@ -148,7 +148,7 @@ pub(crate) fn classify(error: &Error, retry: &RetryConfig) -> Classification {
             let immediate = (!answered).then_some(Immediate::FreshConnection);
             Classification { immediate, ..Classification::new(Retry, Feedback::Outcome) }
         }
-        Error::CircuitOpen { retry_in } => {
+        Error::CircuitOpen { retry_in, .. } => {
             Classification::new(Verdict::RetryAfter(*retry_in), Feedback::Ignore)
         }
         Error::GaveUp { last, .. } => classify(last, retry),
@@ -262,7 +262,7 @@ mod tests {
         assert_eq!(learns(api(408)), (Feedback::Outcome, Kind::Failed));
         assert_eq!(learns(api(404)).0, Feedback::ServiceUp);
         assert_eq!(learns(api(302)).0, Feedback::ServiceUp);
-        assert_eq!(learns(Error::TooLarge { part: "body", limit: 1 }).0, Feedback::ServiceUp);
+        assert_eq!(learns(Error::too_large("body", 1)).0, Feedback::ServiceUp);
         assert_eq!(
             learns(Error::Connect { host: String::new(), source: "refused".into() }).0,
             Feedback::Outcome
@@ -318,7 +318,7 @@ mod tests {
 
     #[test]
     fn only_a_connection_that_broke_before_the_response_may_have_been_stale() {
-        let broken = |answered| Error::Transport { answered, source: "gone".into() };
+        let broken = |answered| Error::transport(answered, "gone".into());
         let classification = |error: Error| classify(&error, &RetryConfig::default());
         assert!(
             classification(broken(false)).immediate == Some(Immediate::FreshConnection)
@@ -330,11 +330,15 @@ mod tests {
 
     #[test]
     fn a_missing_answer_is_a_failure_that_is_retried() {
-        let truncated =
-            |delivered| Error::StreamTruncated { received: String::new(), delivered, source: None };
+        let truncated = |delivered| Error::StreamTruncated {
+            received: String::new(),
+            delivered,
+            source: None,
+            target: None,
+        };
         let (missing, body) = ("there are no choices".to_owned(), String::new());
         for (error, verdict) in [
-            (Error::NoAnswer { status: 200, missing, request_id: None, body }, Verdict::Retry),
+            (Error::NoAnswer { status: 200, missing, request_id: None, body, target: None }, Verdict::Retry),
             (truncated(false), Verdict::Retry),
             (truncated(true), Verdict::GiveUp),
         ] {
@@ -348,8 +352,8 @@ mod tests {
         for error in [
             Error::Incomplete { finish_reason: "length".to_owned(), request_id: None },
             Error::config("timeout", "is zero"),
-            Error::TooLarge { part: "body", limit: 1 },
-            Error::Deadline { after: Duration::ZERO },
+            Error::too_large("body", 1),
+            Error::deadline(Duration::ZERO),
             Error::Shutdown,
             api(404),
             api(302),

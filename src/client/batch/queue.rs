@@ -2,10 +2,12 @@
 //! the queue, so that no waiting call blocks a thread.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use crate::adaptive::{Acquired, AdaptiveHandler, HandlerRegistry, Wake};
+use crate::adaptive::{Acquired, AdaptiveHandler, HandlerRegistry, Wait, Wake};
 use crate::client::call::Call;
+use crate::error::WaitCause;
+use crate::policy::later;
 
 /// The number of refusals after which a call is queued behind the others. It may be larger than the limit, and would then
 /// be refused even if all others waited for it.
@@ -53,6 +55,8 @@ struct ModelQueue<R> {
     not_before: Option<Instant>,
     /// When the handler last refused a permit, or would have: calls queued before that have waited.
     refused: Option<Instant>,
+    /// Why it last refused one.
+    waits_for: WaitCause,
 }
 
 impl<R> WaitingCalls<R> {
@@ -75,6 +79,7 @@ impl<R> WaitingCalls<R> {
                 firsts: VecDeque::new(),
                 not_before: None,
                 refused: None,
+                waits_for: WaitCause::Rate,
             };
             self.models.insert(task.call.model().to_owned(), queue);
         }
@@ -173,13 +178,13 @@ impl<R> ModelQueue<R> {
         match self.handler.try_enter(now, !self.retries.is_empty(), wake) {
             Ok(acquired) => {
                 let task = self.pop()?;
-                let has_waited = self.has_waited(&task);
-                let waited =
-                    if has_waited { now.saturating_duration_since(task.since) } else { Duration::ZERO };
-                Some((task, Acquired { waited, ..acquired }))
+                let time = now.saturating_duration_since(task.since);
+                let wait = Some(Wait { time, cause: self.waits_for }).filter(|_| self.has_waited(&task));
+                Some((task, Acquired { wait, ..acquired }))
             }
-            Err(at) => {
-                (self.not_before, self.refused) = (Some(at), Some(now));
+            Err(Wait { time, cause }) => {
+                (self.not_before, self.refused) = (Some(later(now, time)), Some(now));
+                self.waits_for = cause;
                 None
             }
         }

@@ -34,8 +34,8 @@ impl<T> Expected<T> {
 /// The error for a response that exceeds its memory budget.
 pub(crate) fn too_large(excess: Excess) -> Error {
     match excess {
-        Excess::Entries(limit) => Error::TooLarge { part: "parts", limit: limit as u64 },
-        Excess::Memory(limit) => Error::TooLarge { part: "values", limit: limit as u64 },
+        Excess::Entries(limit) => Error::too_large("parts", limit as u64),
+        Excess::Memory(limit) => Error::too_large("values", limit as u64),
     }
 }
 

@@ -246,7 +246,7 @@ impl Simulation {
                 match (&call.outcome, ended) {
                     (Outcome::Failed { error: Error::Shutdown, .. }, Some(_))
                     | (Outcome::Answer(_), None) => break,
-                    (Outcome::Failed { error: Error::CircuitOpen { retry_in }, .. }, None)
+                    (Outcome::Failed { error: Error::CircuitOpen { retry_in, .. }, .. }, None)
                         if remaining > 0 =>
                     {
                         self.network.advance(*retry_in);

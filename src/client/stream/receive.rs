@@ -116,7 +116,7 @@ impl ChatStream {
         // Until there is content, the call still waits for the model, whatever else arrives.
         let phase = if self.has_content { Phase::Reading } else { Phase::Waiting };
         if self.idle > timeout {
-            return Err(Error::Timeout { phase, after: timeout });
+            return Err(Error::timeout(phase, timeout));
         }
         let asked = self.core.clock.now();
         if let Some(place) = &self.place {
@@ -127,7 +127,7 @@ impl ChatStream {
             None => body.fill(),
         };
         filled.map_err(|error| match error {
-            Error::Timeout { phase: Phase::Reading, after } => Error::Timeout { phase, after },
+            Error::Timeout { phase: Phase::Reading, after, .. } => Error::timeout(phase, after),
             error => error,
         })?;
         self.idle += self.core.clock.now().saturating_duration_since(asked);
@@ -152,7 +152,7 @@ impl ChatStream {
                 return Ok(next);
             }
             if self.bytes > limit {
-                return Err(Error::TooLarge { part: "body", limit });
+                return Err(Error::too_large("body", limit));
             }
         }
     }
