@@ -1,5 +1,9 @@
-//! The checks of the fuzz targets. The parsers are private, so this package includes the crate's pure modules by path.
-#![allow(dead_code, unused_imports, unreachable_pub, reason = "the targets use a part of the pure modules")]
+//! The checks of the fuzz targets. The parsers are private, so this package includes the crate's pure modules and the
+//! modules of the batch tool by path.
+#![allow(dead_code, unused_imports, unreachable_pub, reason = "the targets use a part of the modules")]
+
+mod batch_files;
+mod public;
 
 // The path is the directory of the modules in the block.
 #[path = "../../src"]
@@ -12,9 +16,49 @@ mod pure {
     pub mod wire;
 }
 
+#[path = "../../src/http/proxy.rs"]
+mod proxy;
+
+#[path = "../../examples/batch/src"]
+mod tool {
+    pub mod budget;
+    pub mod dry_run;
+    pub mod endpoint;
+    pub mod help;
+    pub mod input;
+    pub mod job;
+    pub mod judge;
+    pub mod open_files;
+    pub mod options;
+    pub mod output;
+    pub mod report;
+    pub mod resume;
+    pub mod run;
+    pub mod signals;
+    pub mod streak;
+    pub mod tokens;
+    pub mod writer;
+}
+
 // The modules refer to each other by these paths from the crate root.
 pub use error::Error;
 use pure::{api, error, json, limits, meta, wire};
+use tool::{
+    budget, endpoint, help, input, job, judge, open_files, options, output, report, resume, run, signals,
+    streak, tokens, writer,
+};
+
+pub use batch_files::{batch_input, batch_output};
+pub use public::{no_proxy, response, settings};
+
+pub(crate) type RunError = Box<dyn std::error::Error + Send + Sync>;
+
+/// As in the batch tool, like `chain`.
+pub(crate) const BROKEN: u8 = 2;
+
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    error.to_string()
+}
 
 use std::time::{Duration, UNIX_EPOCH};
 
