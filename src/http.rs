@@ -10,6 +10,7 @@ mod connections;
 mod connector;
 mod dns_cache;
 mod early_answer;
+mod exact_timeout;
 mod exchange;
 mod failure;
 pub(crate) mod options;

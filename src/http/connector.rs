@@ -12,8 +12,10 @@ use crate::http::connection::HttpConnection;
 use crate::http::connections::NewAgent;
 use crate::http::dns_cache::DnsCache;
 use crate::http::early_answer::EarlyAnswerConnector;
+use crate::http::exact_timeout::ExactTimeoutConnector;
 use crate::http::exchange;
 use crate::runtime::cancel::Abandoned;
+use crate::runtime::clock::Clock;
 use crate::runtime::sync::lock;
 use crate::wire::secrets::Secrets;
 
@@ -61,7 +63,7 @@ impl HttpConnector {
         #[cfg(feature = "socks-proxy")]
         let chain = chain.chain(ureq::unversioned::transport::SocksConnector::default());
         let chain = chain.chain(ConnectProxyConnector::default()).chain(TcpConnector::default());
-        let chain = chain.chain(EarlyAnswerConnector);
+        let chain = chain.chain(ExactTimeoutConnector(Clock::system())).chain(EarlyAnswerConnector);
         #[cfg(feature = "rustls")]
         let chain = chain.chain(ureq::unversioned::transport::RustlsConnector::default());
         #[cfg(feature = "native-tls")]

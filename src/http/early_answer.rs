@@ -12,6 +12,9 @@ use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, NextTi
 /// any other error, the closed connection ends the read.
 const ANSWER_TIME: Duration = Duration::from_millis(100);
 
+/// The same where the time is up: what has arrived is still read.
+const LAST_READ: Duration = Duration::from_millis(1);
+
 /// Makes connections that read early responses.
 #[derive(Debug, Default)]
 pub(super) struct EarlyAnswerConnector;
@@ -52,7 +55,8 @@ impl<T: Transport> Transport for EarlyAnswerTransport<T> {
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
         let timeout = match self.failed {
             Some(Error::Timeout(reason)) => {
-                NextTimeout { after: ANSWER_TIME.into(), reason, per_read: None, per_write: None }
+                let after = ANSWER_TIME.min(*timeout.after).max(LAST_READ).into();
+                NextTimeout { after, reason, per_read: None, per_write: None }
             }
             _ => timeout,
         };
