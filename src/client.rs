@@ -37,7 +37,7 @@ use crate::client::config::{
 use crate::client::core::Core;
 use crate::client::path::checked_path;
 use crate::client::stream::ChatStream;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, into_source};
 use crate::http::request::HttpRequest;
 use crate::http::transport::{HttpResponse, Transport};
 use crate::meta::Attempt;
@@ -326,7 +326,7 @@ fn to_json<B: Serialize + ?Sized>(body: &B) -> Result<Vec<u8>> {
     serde_json::to_vec(body).map_err(|source| Error::Config {
         setting: "body",
         message: "can't be serialised as JSON".to_owned(),
-        source: Some(source.into()),
+        source: Some(into_source(source)),
     })
 }
 

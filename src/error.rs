@@ -4,6 +4,7 @@ mod display;
 mod methods;
 mod target;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::target::Target;
@@ -11,8 +12,16 @@ pub use self::target::Target;
 /// A result whose error is [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// The cause of an error, as reported by another library.
-pub(crate) type Source = Box<dyn std::error::Error + Send + Sync + 'static>;
+/// The cause of an error, as reported by another library. Shared, so that an error can be cloned.
+pub(crate) type Source = Arc<dyn std::error::Error + Send + Sync + 'static>;
+
+/// An error of the program's own functions.
+pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;
+
+/// Wraps an error of another library, or a text.
+pub(crate) fn into_source(error: impl Into<BoxError>) -> Source {
+    Arc::from(error.into())
+}
 
 /// Why a call failed.
 ///
@@ -33,6 +42,7 @@ pub(crate) type Source = Box<dyn std::error::Error + Send + Sync + 'static>;
 /// }
 /// # Ok::<_, Error>(())
 /// ```
+#[derive(Clone)]
 #[non_exhaustive]
 pub enum Error {
     /// An invalid setting or request. Never retried.
@@ -297,7 +307,7 @@ mod tests {
     use super::*;
 
     pub(super) fn cause() -> Source {
-        "the cause".into()
+        into_source("the cause")
     }
 
     pub(super) fn api() -> Error {

@@ -12,7 +12,7 @@ pub(crate) mod object;
 use serde::de::DeserializeOwned;
 use serde_json::de::{SliceRead, StrRead};
 
-use crate::error::{EXCERPT, Error, Result, excerpt};
+use crate::error::{EXCERPT, Error, Result, excerpt, into_source};
 use crate::json::bounded::Bounded;
 use crate::json::budget::Budget;
 
@@ -27,7 +27,7 @@ pub(crate) fn malformed_body(
     error: serde_json::Error,
 ) -> Error {
     if error.is_eof() {
-        return Error::transport(true, error.into());
+        return Error::transport(true, into_source(error));
     }
     decode_error(body, status, request_id, error)
 }
@@ -46,7 +46,7 @@ pub(crate) fn decode_error(
         at: format!("byte {at} of {}", body.len()),
         excerpt: excerpt(&body[from..]),
         request_id: request_id.map(str::to_owned),
-        source: error.into(),
+        source: into_source(error),
         target: None,
     }
 }

@@ -147,7 +147,7 @@ fn an_error_after_the_first_delta_is_returned_and_not_retried() {
     let (texts, error) = read(&mut stream);
     assert_eq!((texts.concat().as_str(), error.unwrap().status()), ("Hel", Some(503)));
     assert_eq!(server.requests().len(), 1);
-    assert!(matches!(stream.into_response(), Err(Error::StreamTruncated { .. })));
+    assert_eq!(stream.into_response().unwrap_err().status(), Some(503));
 }
 
 #[test]
@@ -223,6 +223,23 @@ fn a_shutdown_and_a_deadline_end_a_stream() {
     assert!(start.elapsed() < Duration::from_millis(400));
     client.shutdown();
     assert!(matches!(reader.join().unwrap(), Some(Error::Shutdown)));
+}
+
+#[test]
+fn into_response_returns_the_error_that_has_ended_the_stream() {
+    let cases = [
+        events(&whole()).stall_after_events(1),
+        events(&delta("Hel")),
+        events(&whole()).cut_after(delta("Hel").len() + 5),
+    ];
+    for (case, reply) in cases.into_iter().enumerate() {
+        let server = Server::script([reply]);
+        let config = config(&server).deadline(Some(Duration::from_millis(300)));
+        let mut stream = ask(&Client::new(config.build().unwrap()).unwrap()).unwrap();
+        let error = stream.find_map(Result::err).unwrap();
+        assert_eq!(matches!(error, Error::Deadline { .. }), case == 0, "{error:?}");
+        assert_eq!(format!("{:?}", stream.into_response().unwrap_err()), format!("{error:?}"));
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Targets of the batch tool's files.
 
 use std::fs::{self, File};
-use std::io::{Read as _, Seek as _, Write as _};
+use std::io::{Read as _, Seek as _};
 use std::path::PathBuf;
 use std::sync::OnceLock;
 

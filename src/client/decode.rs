@@ -12,7 +12,7 @@ use self::expected::{Expected, Unread};
 pub(crate) use self::expected::{too_large, warn_of_omitted};
 use crate::api::{ChatChunk, ChatResponse, EmbeddingRequest, EmbeddingResponse};
 use crate::client::key_provider::KeyProvider;
-use crate::error::{Error, Result, Source, excerpt};
+use crate::error::{Error, Result, Source, excerpt, into_source};
 use crate::http::options::Endpoint;
 use crate::http::transport::HttpResponse;
 use crate::json;
@@ -114,7 +114,7 @@ impl ResponseDecoder {
                 at: mismatch,
                 excerpt: String::new(),
                 request_id: response.headers.request_id.clone(),
-                source: "the vectors don't match the texts of the request".into(),
+                source: into_source("the vectors don't match the texts of the request"),
                 target: None,
             }),
         }
@@ -224,7 +224,7 @@ impl ResponseDecoder {
 
     /// Text in a stream that isn't data, as the cause of an error.
     pub(crate) fn stray_text(&self, text: &[u8]) -> Source {
-        excerpt(self.redact(text).trim_ascii()).into()
+        into_source(excerpt(self.redact(text).trim_ascii()))
     }
 
     /// The error for stream data that can't be decoded.
@@ -304,13 +304,19 @@ fn undecodable(response: &HttpResponse, error: serde_json::Error) -> Error {
     if !document.starts_with(b"<") {
         return json::malformed_body(body, *status, request_id, error);
     }
-    let page = ErrorBody::parse(document).message.unwrap_or_default();
+    let source = match ErrorBody::parse(document).message {
+        Some(page) => into_source(format!("the page says: {page}")),
+        None => into_source(error),
+    };
     Error::Decode {
         status: *status,
-        at: format!("byte 0 of {}, where an HTML page begins", body.len()),
+        at: format!(
+            "byte 0 of {}: an HTML page in place of JSON, so base_url may be a website's and not the API's",
+            body.len()
+        ),
         excerpt: excerpt(document),
         request_id: headers.request_id.clone(),
-        source: format!("an HTML page in place of JSON; base_url may be that of a website: {page}").into(),
+        source,
         target: None,
     }
 }

@@ -8,14 +8,14 @@ use std::thread;
 use std::time::Duration;
 
 use crate::client::config::api_key;
-use crate::error::{Source, excerpt};
+use crate::error::{BoxError, excerpt};
 use crate::runtime::cancel::Cancel;
 use crate::runtime::clock::Clock;
 use crate::runtime::sync::lock;
 use crate::wire::secrets::{Secrets, redact_likely_keys};
 
 /// Returns the current key.
-pub(crate) type KeyFunction = Arc<dyn Fn() -> Result<String, Source> + Send + Sync>;
+pub(crate) type KeyFunction = Arc<dyn Fn() -> Result<String, BoxError> + Send + Sync>;
 
 /// The maximum number of keys that are remembered, so that they stay redacted in late responses: usually more than
 /// there are calls in flight, each with a key of its own. Every error of a service is searched for all of them.
@@ -160,7 +160,7 @@ impl Shared {
     }
 
     /// Describes an error of the function, with secrets and likely keys redacted.
-    fn describe(&self, error: &Source) -> Arc<str> {
+    fn describe(&self, error: &BoxError) -> Arc<str> {
         let keys = Arc::clone(&lock(&self.state).secrets);
         let mut text = error.to_string();
         [&self.secrets, &keys].into_iter().for_each(|secrets| secrets.redact_in_place(&mut text));
@@ -198,7 +198,7 @@ mod tests {
 
     const MINUTE: Duration = Duration::from_secs(60);
 
-    fn provider(function: impl Fn() -> Result<String, Source> + Send + Sync + 'static) -> KeyProvider {
+    fn provider(function: impl Fn() -> Result<String, BoxError> + Send + Sync + 'static) -> KeyProvider {
         KeyProvider::new(Arc::new(function), Arc::default())
     }
 

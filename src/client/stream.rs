@@ -14,7 +14,7 @@ use crate::client::core::Core;
 use crate::client::decode::{meta, too_large, warn_of_omitted};
 use crate::client::report::StreamReport;
 use crate::client::stream::receive::Received;
-use crate::error::{Error, Result, Source};
+use crate::error::{Error, Result, Source, into_source};
 use crate::http::body::ResponseBody;
 use crate::http::transport::ResponseHead;
 use crate::json::budget::Budget;
@@ -65,8 +65,8 @@ pub struct ChatStream {
     end_by: Option<Instant>,
     /// A chunk was returned to the caller.
     delivered: bool,
-    /// It ended with an error, which was returned.
-    failed: bool,
+    /// The error that ended it, after that was returned.
+    failed: Option<Error>,
     /// The place of the call among those in flight; `None` before the stream is opened and after the end.
     place: Option<StreamPlace>,
     /// Reports the end of the call; `None` before the stream is opened and after the end.
@@ -154,7 +154,7 @@ impl ChatStream {
             has_content: false,
             end_by: None,
             delivered: false,
-            failed: false,
+            failed: None,
             place: None,
             report: None,
         }
@@ -178,8 +178,8 @@ impl ChatStream {
     ///
     /// If no chunk was taken from the stream, a failure is retried like one before the first chunk.
     pub fn into_response(mut self) -> Result<ChatResponse> {
-        if self.failed {
-            return Err(self.truncated(None));
+        if let Some(error) = self.failed {
+            return Err(error);
         }
         let mut report = self.report.take();
         loop {
@@ -242,8 +242,8 @@ impl ChatStream {
         };
         let model = self.report.as_deref().map_or("", StreamReport::model);
         let error = error.of_call(self.core.transport.host(), model);
-        self.failed = true;
         self.report_end(Some(&error));
+        self.failed = Some(error.clone());
         Some(Err(error))
     }
 
@@ -290,8 +290,11 @@ impl ChatStream {
                         None if at_end => {
                             // Text that doesn't begin like JSON says more than the parser's error.
                             let is_json = matches!(data.trim_ascii_start(), [b'{' | b'[', ..]);
-                            let cause =
-                                if is_json { error.into() } else { self.options.decoder.stray_text(&data) };
+                            let cause = if is_json {
+                                into_source(error)
+                            } else {
+                                self.options.decoder.stray_text(&data)
+                            };
                             self.truncated(Some(cause))
                         }
                         None => self.options.decoder.unreadable(&self.meta, &data, error),

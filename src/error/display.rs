@@ -268,6 +268,7 @@ impl fmt::Display for Reason {
 mod tests {
     use std::error::Error as _;
 
+    use super::super::into_source;
     use super::super::tests::{api, cause, gave_up};
     use super::*;
 
@@ -415,13 +416,13 @@ mod tests {
             at: "byte 1 of 2".to_owned(),
             excerpt: text(),
             request_id: None,
-            source: text().into(),
+            source: into_source(text()),
             target: None,
         };
         let truncated = Error::StreamTruncated {
             received: text(),
             delivered: true,
-            source: Some(text().into()),
+            source: Some(into_source(text())),
             target: None,
         };
         for error in [api, decode, truncated, no_answer("choices", &text()), incomplete(&text())] {

@@ -165,7 +165,7 @@ fn unusable_key(
     let message = format!(
         "{path} holds a private key that can't be used with the certificate; use one of RSA, or of ECDSA on P-256 or P-384"
     );
-    Error::Config { setting: "client_cert", message, source: Some(source.into()) }
+    Error::Config { setting: "client_cert", message, source: Some(crate::error::into_source(source)) }
 }
 
 /// The key in the form that native-tls needs. native-tls doesn't compare a key with a certificate of another algorithm, and

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ureq::Timeout;
 
-use crate::error::{Error, Phase};
+use crate::error::{Error, Phase, into_source};
 use crate::http::connector::NotSent;
 use crate::http::request::Limits;
 use crate::http::transport::MAX_BODY_TIME;
@@ -39,7 +39,7 @@ impl FailureContext {
         }
         // With TLS 1.3 the server refuses a client certificate after the handshake, when the client waits for the answer.
         if let Some(message) = self.client_cert_problem(&error) {
-            return Error::Config { setting: "client_cert", message, source: Some(error.into()) };
+            return Error::Config { setting: "client_cert", message, source: Some(into_source(error)) };
         }
         match error {
             ureq::Error::Timeout(Timeout::Global) => limits.deadline_passed(),
@@ -51,18 +51,18 @@ impl FailureContext {
             ureq::Error::Http(source) => Error::Config {
                 setting: "path",
                 message: "is not a valid request path; use one such as /models".to_owned(),
-                source: Some(source.into()),
+                source: Some(into_source(source)),
             },
             ureq::Error::BadUri(_) => {
                 Error::config("path", "is not a valid request path; use one such as /models")
             }
             ureq::Error::Other(source) => match source.downcast::<NotSent>() {
                 Ok(not_sent) => self.not_sent(not_sent.0, limits),
-                Err(source) => Error::transport(phase == Phase::Reading, source),
+                Err(source) => Error::transport(phase == Phase::Reading, into_source(source)),
             },
-            ureq::Error::Io(source) => Error::transport(phase == Phase::Reading, source.into()),
+            ureq::Error::Io(source) => Error::transport(phase == Phase::Reading, into_source(source)),
             // The response is not HTTP.
-            other => Error::transport(true, other.into()),
+            other => Error::transport(true, into_source(other)),
         }
     }
 
@@ -70,7 +70,7 @@ impl FailureContext {
     fn not_sent(&self, error: ureq::Error, limits: &Limits) -> Error {
         let after = self.connect_timeout;
         if let Some(message) = self.client_cert_problem(&error) {
-            return Error::Config { setting: "client_cert", message, source: Some(error.into()) };
+            return Error::Config { setting: "client_cert", message, source: Some(into_source(error)) };
         }
         match error {
             ureq::Error::Timeout(Timeout::Global) => limits.deadline_passed(),
@@ -86,10 +86,12 @@ impl FailureContext {
                     self.host,
                     tls_hint(&error.to_string())
                 ),
-                source: Some(error.into()),
+                source: Some(into_source(error)),
             },
-            ureq::Error::Io(source) => Error::Connect { host: self.host.to_string(), source: source.into() },
-            other => Error::Connect { host: self.host.to_string(), source: other.into() },
+            ureq::Error::Io(source) => {
+                Error::Connect { host: self.host.to_string(), source: into_source(source) }
+            }
+            other => Error::Connect { host: self.host.to_string(), source: into_source(other) },
         }
     }
 

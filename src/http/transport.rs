@@ -7,7 +7,7 @@ use std::time::Duration;
 use ureq::http::{self, HeaderMap, HeaderName, HeaderValue};
 use ureq::{Body, RequestBuilder};
 
-use crate::error::{Error, Phase, Result, excerpt};
+use crate::error::{Error, Phase, Result, excerpt, into_source};
 use crate::http::addresses::Addresses;
 use crate::http::answer_headers;
 use crate::http::connections::{self, Connections, NewAgent};
@@ -185,7 +185,7 @@ impl Transport {
                 at: "the head".to_owned(),
                 excerpt: String::new(),
                 request_id: headers.request_id,
-                source: source.into(),
+                source: into_source(source),
                 target: None,
             }),
             (_, error) => Err(self.failures.error(error, Phase::Waiting, limits)),
@@ -297,8 +297,9 @@ fn unrequested_coding(status: u16, headers: &Headers, coding: &str) -> Result<Ht
         at: format!("content-encoding {}", excerpt(coding.as_bytes())),
         excerpt: String::new(),
         request_id: headers.request_id.clone(),
-        source: format!("the server compressed the answer although compression was not requested; {remedy}")
-            .into(),
+        source: into_source(format!(
+            "the server compressed the answer although compression was not requested; {remedy}"
+        )),
         target: None,
     })
 }

@@ -220,6 +220,7 @@ impl Retryable for io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::into_source;
     use crate::policy::outcome::Kind;
 
     fn api(status: u16) -> Error {
@@ -264,7 +265,7 @@ mod tests {
         assert_eq!(learns(api(302)).0, Feedback::ServiceUp);
         assert_eq!(learns(Error::too_large("body", 1)).0, Feedback::ServiceUp);
         assert_eq!(
-            learns(Error::Connect { host: String::new(), source: "refused".into() }).0,
+            learns(Error::Connect { host: String::new(), source: into_source("refused") }).0,
             Feedback::Outcome
         );
         for nothing in [quota, api(402), Error::Shutdown, Error::config("ca_file", "wrong")] {
@@ -318,7 +319,7 @@ mod tests {
 
     #[test]
     fn only_a_connection_that_broke_before_the_response_may_have_been_stale() {
-        let broken = |answered| Error::transport(answered, "gone".into());
+        let broken = |answered| Error::transport(answered, into_source("gone"));
         let classification = |error: Error| classify(&error, &RetryConfig::default());
         assert!(
             classification(broken(false)).immediate == Some(Immediate::FreshConnection)

@@ -7,7 +7,7 @@ use std::{env, fs};
 
 use crate::client::config::api_key::{self, Origin};
 use crate::client::config::{Config, ConfigBuilder, KEY_VARIABLE, URL_VARIABLE};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, into_source};
 use crate::http::options::{self, ClientCertFiles, Endpoint, PemFile, headers};
 use crate::http::request::RequestHeaders;
 use crate::policy::backoff::MAX_TIME;
@@ -226,7 +226,7 @@ fn read_file(setting: &'static str, path: &Path) -> Result<Vec<u8>> {
     fs::read(path).map_err(|source| Error::Config {
         setting,
         message: format!("{} can't be read", path.display()),
-        source: Some(source.into()),
+        source: Some(into_source(source)),
     })
 }
 
