@@ -181,6 +181,8 @@ pub enum Error {
     Deadline {
         /// The deadline, counted from the start of the call.
         after: Duration,
+        /// What was in progress, if a request was being sent or answered.
+        phase: Option<Phase>,
         /// What the call waited for, if it was waiting for a permit of the handler. Then nothing was sent.
         waiting_for: Option<WaitCause>,
         /// The time until the handler would have admitted the call, if that is known and after the deadline.
@@ -342,7 +344,7 @@ mod tests {
         for unsent in [
             Error::config("timeout", "is zero"),
             Error::circuit_open(Duration::ZERO),
-            Error::deadline(Duration::ZERO),
+            Error::deadline(Duration::ZERO, None),
             Error::Shutdown,
         ] {
             assert_eq!(unsent.attempts(), 0, "{unsent}");

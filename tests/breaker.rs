@@ -23,6 +23,25 @@ fn broken() -> [(&'static str, Reply); 4] {
     [("reset", reset()), ("closed", hang_up()), ("cut head", in_head), ("cut body", in_body)]
 }
 
+#[test]
+fn a_call_gives_up_within_half_a_minute_if_a_service_answers_only_bare_503s() {
+    for (seed, before) in (1..=10).flat_map(|seed| [(seed, 0), (seed, 20)]) {
+        let mut script = vec![ok("hi"); before];
+        script.extend(vec![status(503); 30]);
+        let (server, clock) = (Server::script(script), Clock::fake());
+        let client =
+            build(config(server.url()).clock(clock.clone()).adaptive(AdaptiveConfig::default().seed(seed)));
+        for _ in 0..before {
+            ask(&client).unwrap();
+            clock.advance(Duration::from_millis(500));
+        }
+        let error = ask(&client).unwrap_err();
+        let elapsed = error.elapsed().unwrap();
+        assert!((6..=11).contains(&error.attempts()), "{seed}: {error}");
+        assert!(elapsed > Duration::from_secs(5) && elapsed < Duration::from_secs(30), "{seed}: {error}");
+    }
+}
+
 /// Makes calls a quarter of a second apart until the breaker is open; returns the number of requests that this took.
 #[track_caller]
 fn requests_until_open(client: &Client, clock: &Clock, server: &Server, what: &str) -> usize {

@@ -5,8 +5,7 @@ use std::time::{Duration, Instant};
 
 use holysheep::test_server::{Reply, Server, status};
 use holysheep::{
-    AdaptiveConfig, AdaptiveHandler, Admission, BreakerState, ChatRequest, Client, Clock, Config, Jitter,
-    Outcome, RetryConfig,
+    AdaptiveConfig, AdaptiveHandler, Admission, BreakerState, ChatRequest, Client, Clock, Config, Outcome,
 };
 use serde_json::json;
 
@@ -68,18 +67,18 @@ fn the_figures_beside_the_picture_are_the_same_as_in_it() {
     }
 }
 
-/// The error that the README's program prints if the service always sends this reply.
-fn printed(reply: Reply) -> String {
+/// The error that the README's program prints if the service always sends this reply, and the time until then.
+fn printed(reply: Reply, seed: u64) -> (String, Duration) {
     let server = Server::always(reply);
     let config = Config::builder()
         .api_key("sk-test")
         .base_url(server.url())
         .clock(Clock::fake())
-        .retry(RetryConfig::default().jitter(Jitter::None))
-        .adaptive(AdaptiveConfig::off());
+        .adaptive(AdaptiveConfig::default().seed(seed));
     let request = ChatRequest::new("gpt-4.1").user("What is full jitter?");
     let error = Client::new(config.build().unwrap()).unwrap().chat(&request).unwrap_err();
-    error.to_string().replace(&server.address().to_string(), "api.holysheep.ai:443")
+    let elapsed = error.elapsed().unwrap_or_default();
+    (error.to_string().replace(&server.address().to_string(), "api.holysheep.ai:443"), elapsed)
 }
 
 #[test]
@@ -87,5 +86,10 @@ fn errors_are_printed_as_the_readme_shows() {
     let refused = json!({"error": {"code": "invalid_api_key", "message": "Incorrect API key provided"}});
     let down = json!({"error": {"message": "The engine is currently overloaded"}});
     let shown = README.split("```text\n").nth(1).unwrap().split("\n```").next().unwrap();
-    assert_eq!(shown, [printed(status(503).json(&down)), printed(status(401).json(&refused))].join("\n"));
+    for seed in 0..20 {
+        let (down, elapsed) = printed(status(503).json(&down), seed);
+        assert!((5..30).contains(&elapsed.as_secs()), "seed {seed}: {elapsed:?}");
+        let down = down.replace(&format!(" in {:.1} s: ", elapsed.as_secs_f64()), " in 18.0 s: ");
+        assert_eq!(shown, [down, printed(status(401).json(&refused), seed).0].join("\n"));
+    }
 }

@@ -197,6 +197,6 @@ impl AcquireRequest<'_> {
         turn_in: Option<Duration>,
     ) -> Error {
         let after = self.deadline.map(|end| end.saturating_duration_since(started));
-        Error::Deadline { after: after.unwrap_or_default(), waiting_for, turn_in, target: None }
+        Error::Deadline { after: after.unwrap_or_default(), phase: None, waiting_for, turn_in, target: None }
     }
 }

@@ -34,6 +34,8 @@ const TOO_MANY_REQUESTS: u16 = 429;
 pub struct Tries {
     errors: u32,
     throttles: u32,
+    /// Refusals after which the call backed off as after an error.
+    backoffs: u32,
 }
 
 /// The counters and current limits of a handler.
@@ -219,13 +221,15 @@ impl State {
                 }
                 // The rate limiter spaces the retries, and the call also waits for the Retry-After. If the service may
                 // be down, the call backs off as after an error.
-                let backs_off = controller.may_be_down().then_some(Duration::ZERO);
-                let Some(retry_after) = outcome.retry_after.or(backs_off) else { return Ok(Duration::ZERO) };
+                let backs_off = outcome.retry_after.is_none();
+                if backs_off && !controller.may_be_down() {
+                    return Ok(Duration::ZERO);
+                }
+                let attempt = if backs_off { tries.backoffs } else { 0 };
+                tries.backoffs = tries.backoffs.saturating_add(u32::from(backs_off));
                 let status = outcome.status.unwrap_or(TOO_MANY_REQUESTS);
-                let attempt = if outcome.retry_after.is_some() { 0 } else { tries.throttles - 1 };
-                let wait = retry.wait(attempt, Some(status), Some(retry_after), self.random.f64());
-                let wait = wait.ok_or(Reason::WaitTooLong)?;
-                Ok(wait)
+                let wait = retry.wait(attempt, Some(status), outcome.retry_after, self.random.f64());
+                wait.ok_or(Reason::WaitTooLong)
             }
             (Kind::Throttled | Kind::Failed, policy) => {
                 // Without a rate limiter, refusals are spaced by the backoff and counted like errors.

@@ -84,7 +84,7 @@ fn ask(
     provider.ask(is_refused, timeout.min(remaining), cancel).map_err(|why| match why {
         NoKey::Cancelled => Error::Shutdown,
         NoKey::TimedOut if remaining <= timeout => {
-            Error::deadline(state.deadline.unwrap_or_default())
+            Error::deadline(state.deadline.unwrap_or_default(), None)
         }
         NoKey::TimedOut => Error::config(
             SETTING,

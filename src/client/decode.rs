@@ -304,21 +304,12 @@ fn undecodable(response: &HttpResponse, error: serde_json::Error) -> Error {
     if !document.starts_with(b"<") {
         return json::malformed_body(body, *status, request_id, error);
     }
-    let source = match ErrorBody::parse(document).message {
-        Some(page) => into_source(format!("the page says: {page}")),
-        None => into_source(error),
-    };
-    Error::Decode {
-        status: *status,
-        at: format!(
-            "byte 0 of {}: an HTML page in place of JSON, so base_url may be a website's and not the API's",
-            body.len()
-        ),
-        excerpt: excerpt(document),
-        request_id: headers.request_id.clone(),
-        source,
-        target: None,
-    }
+    let problem = "an HTML page in place of JSON, so base_url may be a website's and not the API's";
+    let at = format!("byte 0 of {}: {problem}", body.len());
+    let page = ErrorBody::parse(document).message.map(|text| into_source(format!("the page says: {text}")));
+    let (excerpt, request_id) = (excerpt(document), headers.request_id.clone());
+    let source = page.unwrap_or_else(|| into_source(error));
+    Error::Decode { status: *status, at, excerpt, request_id, source, target: None }
 }
 
 fn is_blank(body: &[u8]) -> bool {

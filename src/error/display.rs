@@ -57,8 +57,12 @@ impl fmt::Display for Error {
                     "the circuit breaker is open after too many consecutive failures; the next call may probe in {seconds:.1} s"
                 )
             }
-            Error::Deadline { after, waiting_for, turn_in, .. } => {
-                write_deadline(f, *after, *waiting_for, *turn_in)
+            Error::Deadline { after, phase, waiting_for: None, .. } => {
+                write!(f, "the deadline of {after:?} passed")?;
+                phase.map_or(Ok(()), |phase| write!(f, " while {phase}"))
+            }
+            Error::Deadline { after, waiting_for: Some(cause), turn_in, .. } => {
+                write_not_sent(f, *after, *cause, *turn_in)
             }
             Error::Cancelled => write!(f, "the call was cancelled"),
             Error::Shutdown => write!(f, "the client was shut down"),
@@ -79,13 +83,12 @@ impl fmt::Display for Target {
     }
 }
 
-fn write_deadline(
+fn write_not_sent(
     f: &mut fmt::Formatter<'_>,
     after: Duration,
-    waiting_for: Option<WaitCause>,
+    cause: WaitCause,
     turn_in: Option<Duration>,
 ) -> fmt::Result {
-    let Some(cause) = waiting_for else { return write!(f, "the deadline of {after:?} passed") };
     match turn_in.map(|time| time.as_secs_f64()) {
         Some(turn) => {
             write!(
@@ -192,9 +195,10 @@ impl Error {
     }
 
     fn debug_deadline(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Error::Deadline { after, waiting_for, turn_in, target } = self else { return Ok(()) };
+        let Error::Deadline { after, phase, waiting_for, turn_in, target } = self else { return Ok(()) };
         f.debug_struct("Deadline")
             .field("after", after)
+            .field("phase", phase)
             .field("waiting_for", waiting_for)
             .field("turn_in", turn_in)
             .field("target", target)
@@ -257,7 +261,7 @@ impl fmt::Display for Reason {
             Reason::RetriesSpent => "no retries left",
             Reason::NotRetryable => "another attempt can't help",
             Reason::WaitTooLong => "the server asks for a longer wait than allowed",
-            Reason::Deadline => "no time left before the deadline",
+            Reason::Deadline => "the deadline leaves no time for another attempt",
             Reason::BudgetSpent => "the retry budget is spent, because too many calls fail",
             Reason::CircuitOpen => "the circuit breaker opened, because the service is down",
         })
@@ -283,7 +287,7 @@ mod tests {
 
     fn not_admitted(turn_in: Option<Duration>) -> Error {
         let (after, waiting_for) = (Duration::from_secs(30), Some(WaitCause::Rate));
-        Error::Deadline { after, waiting_for, turn_in, target: None }
+        Error::Deadline { after, phase: None, waiting_for, turn_in, target: None }
     }
 
     #[test]
@@ -352,7 +356,11 @@ mod tests {
                 Error::circuit_open(Duration::from_millis(12_340)),
                 "the circuit breaker is open after too many consecutive failures; the next call may probe in 12.3 s",
             ),
-            (Error::deadline(Duration::from_secs(2)), "the deadline of 2s passed"),
+            (Error::deadline(Duration::from_secs(2), None), "the deadline of 2s passed"),
+            (
+                Error::deadline(Duration::from_secs(2), Some(Phase::Waiting)),
+                "the deadline of 2s passed while waiting for the answer",
+            ),
             (
                 not_admitted(Some(Duration::from_millis(42_040))),
                 "not sent: the rate limit would admit the call in 42.0 s, after the deadline of 30s",
@@ -369,7 +377,7 @@ mod tests {
             (Reason::RetriesSpent, 6, "6 attempts in 12.3 s: no retries left"),
             (Reason::NotRetryable, 1, "1 attempt in 12.3 s: another attempt can't help"),
             (Reason::WaitTooLong, 2, "2 attempts in 12.3 s: the server asks for a longer wait than allowed"),
-            (Reason::Deadline, 2, "2 attempts in 12.3 s: no time left before the deadline"),
+            (Reason::Deadline, 2, "2 attempts in 12.3 s: the deadline leaves no time for another attempt"),
             (
                 Reason::BudgetSpent,
                 2,

@@ -25,8 +25,8 @@ impl Error {
         Error::CircuitOpen { retry_in, target: None }
     }
 
-    pub(crate) fn deadline(after: Duration) -> Error {
-        Error::Deadline { after, waiting_for: None, turn_in: None, target: None }
+    pub(crate) fn deadline(after: Duration, phase: Option<Phase>) -> Error {
+        Error::Deadline { after, phase, waiting_for: None, turn_in: None, target: None }
     }
 
     /// The HTTP status of the answer, if there was one.

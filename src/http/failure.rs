@@ -42,7 +42,7 @@ impl FailureContext {
             return Error::Config { setting: "client_cert", message, source: Some(into_source(error)) };
         }
         match error {
-            ureq::Error::Timeout(Timeout::Global) => limits.deadline_passed(),
+            ureq::Error::Timeout(Timeout::Global) => limits.deadline_passed(phase),
             ureq::Error::Timeout(Timeout::RecvBody) => Error::timeout(phase, MAX_BODY_TIME),
             ureq::Error::Timeout(Timeout::PerWrite) => Error::timeout(Phase::Sending, limits.timeout),
             ureq::Error::Timeout(_) => Error::timeout(phase, limits.timeout),
@@ -73,10 +73,10 @@ impl FailureContext {
             return Error::Config { setting: "client_cert", message, source: Some(into_source(error)) };
         }
         match error {
-            ureq::Error::Timeout(Timeout::Global) => limits.deadline_passed(),
+            ureq::Error::Timeout(Timeout::Global) => limits.deadline_passed(Phase::Connect),
             // ureq rounds the deadline's share of an address down, and then reports a connect timeout.
             ureq::Error::Timeout(_) if limits.deadline.is_some_and(|deadline| deadline.remaining < after) => {
-                limits.deadline_passed()
+                limits.deadline_passed(Phase::Connect)
             }
             ureq::Error::Timeout(_) => Error::timeout(Phase::Connect, after),
             error if is_tls(&error) => Error::Config {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ureq::http::HeaderMap;
 
-use crate::error::Error;
+use crate::error::{Error, Phase};
 use crate::runtime::cancel::Cancel;
 use crate::wire::secrets::Secrets;
 
@@ -51,9 +51,9 @@ pub(crate) struct Deadline {
 }
 
 impl Limits {
-    /// The error of a call whose deadline passed.
-    pub(super) fn deadline_passed(&self) -> Error {
-        Error::deadline(self.deadline.map_or(Duration::ZERO, |deadline| deadline.total))
+    /// The error of a call whose deadline passed in this phase.
+    pub(super) fn deadline_passed(&self, phase: Phase) -> Error {
+        Error::deadline(self.deadline.map_or(Duration::ZERO, |deadline| deadline.total), Some(phase))
     }
 
     pub(super) fn is_cancelled(&self) -> bool {

@@ -354,7 +354,7 @@ mod tests {
             Error::Incomplete { finish_reason: "length".to_owned(), request_id: None },
             Error::config("timeout", "is zero"),
             Error::too_large("body", 1),
-            Error::deadline(Duration::ZERO),
+            Error::deadline(Duration::ZERO, None),
             Error::Shutdown,
             api(404),
             api(302),
