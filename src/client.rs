@@ -96,6 +96,9 @@ impl Client {
 
     /// Requests a chat completion.
     ///
+    /// It may wait before it is sent: while the model's [handler](crate::AdaptiveHandler) limits the rate, or for as long as a
+    /// `Retry-After` to an earlier call asks. [`with_deadline`](Client::with_deadline) bounds the whole call.
+    ///
     /// # Errors
     /// [`Error::Config`] before anything is sent if the request is invalid, otherwise the error of the call.
     pub fn chat(&self, request: &ChatRequest) -> Result<ChatResponse> {
@@ -105,7 +108,7 @@ impl Client {
         result.map(|response| response.with_meta(meta))
     }
 
-    /// Requests a chat completion as a stream of chunks.
+    /// Requests a chat completion as a stream of chunks. Returns when the first one with content has arrived.
     ///
     /// Failures before the first chunk are retried like those of [`chat`](Client::chat). Later failures end the stream
     /// with an error; a truncated answer is never reported as a success. The usage is requested unless the request says
