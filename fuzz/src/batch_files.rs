@@ -56,9 +56,8 @@ pub fn batch_input(data: &[u8]) {
 /// second repair finds the same items and changes nothing.
 pub fn batch_output(data: &[u8]) {
     for options in options() {
-        let mut file =
-            File::options().read(true).write(true).create(true).truncate(true).open(path()).unwrap();
-        file.write_all(data).unwrap();
+        fs::write(path(), data).unwrap();
+        let mut file = File::options().read(true).append(true).open(path()).unwrap();
         let reading = Reading::new(options, "output");
         let repaired = reading.repair(&mut file);
         let content = read(&mut file);
