@@ -5,6 +5,7 @@
 
 mod support;
 
+use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -26,7 +27,7 @@ const MAX_RESPONSE: u64 = 100_000;
 const LARGE: usize = 2_000_000;
 
 /// What must not be shown: the key, a header's value, and the text of each request.
-const HIDDEN: [&str; 3] = ["sk-0123456789abcdef", "tenant-secret-4711", "a prompt of the user"];
+const HIDDEN: [&str; 3] = ["sk-0123456789abcdef", "tenant-secret-4711", "a-prompt-of-the-user"];
 
 /// A fault: its name, what it makes of a good reply, and how a chat, a stream, embeddings and a `get` end.
 type Fault = (&'static str, fn(&Reply) -> Reply, [&'static str; 4]);
@@ -194,6 +195,14 @@ fn class(error: &Error) -> String {
 /// The log records of all crates that show what they must not.
 static INDISCREET: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
+/// The bytes in a row of ureq's dumps at the level trace, which end with them as text.
+const ROW: usize = 16;
+
+thread_local! {
+    /// The end of the dump that this thread writes.
+    static DUMP: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
 struct Logger;
 
 impl log::Log for Logger {
@@ -205,6 +214,15 @@ impl log::Log for Logger {
         let text = format!("{} {}: {}", record.level(), record.target(), record.args());
         if shows_hidden(&text) {
             INDISCREET.lock().unwrap().push(text);
+        } else if record.target().starts_with("ureq_proto") && text.len() > ROW {
+            DUMP.with_borrow_mut(|dump| {
+                dump.extend(text.chars().skip(text.chars().count() - ROW));
+                if shows_hidden(dump) {
+                    INDISCREET.lock().unwrap().push(dump.clone());
+                }
+                let kept = dump.len().saturating_sub(2 * ROW);
+                dump.drain(..kept);
+            });
         }
     }
 
