@@ -195,7 +195,9 @@ impl Client {
     }
 
     /// This client with another deadline for all attempts and waits of a call, or with none. With a deadline of zero
-    /// nothing is sent. More than 24 hours count as 24 hours, with a warning in the log.
+    /// nothing is sent. More than 24 hours count as 24 hours, with a warning in the log. A call ends within a few tens of
+    /// milliseconds of it; only while a request can't be sent on, up to an eighth later, because the operating system rounds
+    /// that timeout.
     pub fn with_deadline(&self, deadline: Option<Duration>) -> Client {
         self.with(|options| options.deadline = deadline.map(clamped_deadline))
     }
