@@ -1,18 +1,25 @@
 //! How each kind of call ends at each fault of a server, as a table, and that the same client's next call succeeds. No fault
 //! puts a secret or a prompt into an error, an event or a log record of any crate, down to the level trace.
 //! `docs/faults.md` holds the table; `UPDATE=1 cargo test --test faults` writes it.
+#![cfg(feature = "rustls")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't continue must fail")]
 
+#[path = "support/hostile.rs"]
+mod hostile;
 mod support;
 
 use std::cell::RefCell;
 use std::fmt::Write as _;
+use std::net::TcpListener;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
 use holysheep::test_server::{Reply, Request, Server, hang_up, ok, raw, reset, silence, status, stream};
 use holysheep::{ChatRequest, Client, Config, EmbeddingRequest, Error, RetryConfig};
+use hostile::{Identity, RawServer};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, SanType};
 use serde_json::{Value, json};
 
 /// The inactivity timeout, the deadline, and the longest that a call may take on a busy machine.
@@ -160,6 +167,71 @@ fn good(request: &Request) -> Reply {
     }
 }
 
+/// The faults while connecting, and how each kind of call ends.
+const CONNECT_FAULTS: [(&str, &str); 7] = [
+    ("connection refused", "Connect"),
+    ("TLS: handshake not answered", "Timeout (connecting)"),
+    ("TLS: a server that doesn't speak it", "Config"),
+    ("TLS: a certificate of an unknown CA", "Config"),
+    ("TLS: a certificate for another host", "Config"),
+    ("TLS: an expired certificate", "Config"),
+    ("TLS: the certificate of a CA as the server's", "Config"),
+];
+
+/// A service that can't be connected to: its URL, the file with the CA that the client trusts, and its server, if there is one.
+fn unreachable(fault: &str, call: &str) -> (String, Option<PathBuf>, Option<RawServer>) {
+    let change: fn(&mut CertificateParams) = match fault {
+        "connection refused" => {
+            let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+            return (format!("http://{address}/v1"), None, None);
+        }
+        "TLS: handshake not answered" => {
+            let server = RawServer::new(|connection| connection.hold());
+            return (server.tls_url(), None, Some(server));
+        }
+        "TLS: a server that doesn't speak it" => {
+            let server = RawServer::new(|connection| _ = connection.send(ok("no TLS").bytes()));
+            return (server.tls_url(), None, Some(server));
+        }
+        "TLS: a certificate for another host" => {
+            |made| made.subject_alt_names = vec![SanType::DnsName("llm.example".try_into().unwrap())]
+        }
+        "TLS: an expired certificate" => |made| made.not_after = rcgen::date_time_ymd(2021, 1, 1),
+        "TLS: the certificate of a CA as the server's" => {
+            |made| made.is_ca = IsCa::Ca(BasicConstraints::Unconstrained)
+        }
+        _ => |_| (),
+    };
+    let identity = Identity::new(change);
+    let server = RawServer::tls(&identity, |connection| {
+        connection.request();
+    });
+    let trusted =
+        (!fault.contains("unknown")).then(|| identity.file(&format!("{fault} {call}").replace(' ', "-")));
+    (server.tls_url(), trusted, Some(server))
+}
+
+/// How a call ends if its service can't be connected to.
+fn connect_end(fault: &str, call: &str) -> String {
+    let (url, ca_file, _server) = unreachable(fault, call);
+    let config = Config::builder()
+        .api_key(HIDDEN[0])
+        .base_url(&url)
+        .connect_timeout(TIMEOUT)
+        .retry(RetryConfig::default().max_retries(0));
+    let config = match ca_file {
+        Some(file) => config.ca_file(file),
+        None => config,
+    };
+    let client = Client::new(config.build().unwrap()).unwrap();
+    let started = Instant::now();
+    let error = make(&client, call, false).unwrap_err();
+    assert!(started.elapsed() < MOST, "{fault}: {call}: {:?}", started.elapsed());
+    let host = url.trim_end_matches("/v1").split("//").nth(1).unwrap();
+    assert!(error.to_string().contains(host), "{fault}: {call}: {error}");
+    class(&error)
+}
+
 /// Makes a call of this kind, with a large request if there is one.
 fn make(client: &Client, call: &str, is_large: bool) -> Result<(), Error> {
     let text = HIDDEN[2].to_owned() + &"x".repeat(if is_large { LARGE } else { 5 });
@@ -298,6 +370,14 @@ fn each_fault_ends_each_call_with_its_class_and_the_next_call_succeeds() {
         }
         let _ = writeln!(table, "| {name} | {} |", ended.join(" | "));
     }
+    table += &format!("\n{CONNECTING}\n| fault | every call |\n|---|---|\n");
+    for (fault, expected) in CONNECT_FAULTS {
+        let _ = writeln!(table, "| {fault} | {expected} |");
+        let ends = thread::scope(|scope| {
+            CALLS.map(|call| scope.spawn(move || connect_end(fault, call))).map(|call| call.join().unwrap())
+        });
+        wrong.extend(ends.into_iter().filter(|end| end != expected).map(|end| format!("{fault}: {end}")));
+    }
     assert!(wrong.is_empty(), "{wrong:#?}");
     let page = format!("{HEAD}\n{table}");
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/faults.md");
@@ -324,6 +404,11 @@ The timeout was 0.8 s and the deadline 4 s. Each call ended in time, and the nex
 without the fault, succeeded. No error, event or log record of any crate, down to the level trace, showed the key, the value
 of a header or the prompt.
 
-`tests/faults.rs` makes these calls and checks this page; `UPDATE=1 cargo test --test faults` writes it. Faults of TLS are in
-`tests/tls.rs`, `tests/client_cert.rs` and `tests/proxies_and_certificates.rs`.
+`tests/faults.rs` makes these calls and checks this page; `UPDATE=1 cargo test --test faults` writes it.
+";
+
+const CONNECTING: &str = "## Connecting
+
+With a connect timeout of 0.8 s. `Connect` and `Timeout` are repeated if there are retries; `Config` isn't, and says what to change.
+Client certificates have tests of their own, in `tests/client_cert.rs`.
 ";

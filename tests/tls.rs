@@ -106,6 +106,7 @@ fn a_handshake_has_the_connect_timeout_and_not_the_inactivity_timeout() {
 fn a_ca_file_without_certificates_is_refused() {
     let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("no-certificate.pem");
     std::fs::write(&file, "no certificate").unwrap();
-    let error = Config::builder().api_key("sk-test").ca_file(file).build().unwrap_err();
-    assert_eq!(error.to_string(), "ca_file: holds no certificate in PEM form (-----BEGIN CERTIFICATE-----)");
+    let error = Config::builder().api_key("sk-test").ca_file(&file).build().unwrap_err();
+    let problem = "holds no certificate in PEM form (-----BEGIN CERTIFICATE-----)";
+    assert_eq!(error.to_string(), format!("ca_file: {} {problem}", file.display()));
 }

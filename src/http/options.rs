@@ -89,8 +89,8 @@ pub(crate) struct Endpoint {
     pub(crate) query: String,
     /// The headers of every request.
     pub(crate) headers: RequestHeaders,
-    /// Certificates in PEM form to trust instead of the built-in ones.
-    pub(crate) roots: Option<Vec<u8>>,
+    /// The certificates to trust instead of the built-in ones, and the setting or variable that names their file.
+    pub(crate) roots: Option<(&'static str, PemFile)>,
     /// The client's own certificate.
     pub(crate) client_cert: Option<ClientCertFiles<PemFile>>,
 }

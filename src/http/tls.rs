@@ -4,13 +4,13 @@ use ureq::tls::{PemItem, RootCerts, TlsConfig, TlsProvider, parse_pem};
 
 use crate::error::{Error, Result};
 use crate::http::client_cert;
-use crate::http::options::Endpoint;
+use crate::http::options::{Endpoint, PemFile};
 
 pub(super) fn config(endpoint: &Endpoint) -> Result<TlsConfig> {
     // With both backends compiled in, native-tls takes precedence because it was requested explicitly.
     let provider = if cfg!(feature = "native-tls") { TlsProvider::NativeTls } else { TlsProvider::Rustls };
     let trusted = match &endpoint.roots {
-        Some(pem) => certificates(pem)?,
+        Some((setting, file)) => certificates(setting, file)?,
         None if cfg!(feature = "platform-verifier") => RootCerts::PlatformVerifier,
         None => RootCerts::WebPki,
     };
@@ -22,20 +22,18 @@ pub(super) fn config(endpoint: &Endpoint) -> Result<TlsConfig> {
     Ok(config.build())
 }
 
-fn certificates(pem: &[u8]) -> Result<RootCerts> {
+fn certificates(setting: &'static str, file: &PemFile) -> Result<RootCerts> {
+    let problem = |problem| Error::config(setting, format!("{} {problem}", file.path.display()));
     let mut found = Vec::new();
-    for item in parse_pem(pem) {
+    for item in parse_pem(&file.pem) {
         match item {
             Ok(PemItem::Certificate(certificate)) => found.push(certificate),
             Ok(_) => {}
-            Err(_) => return Err(Error::config("ca_file", "holds a certificate that can't be read")),
+            Err(_) => return Err(problem("holds a certificate that can't be read")),
         }
     }
     if found.is_empty() {
-        return Err(Error::config(
-            "ca_file",
-            "holds no certificate in PEM form (-----BEGIN CERTIFICATE-----)",
-        ));
+        return Err(problem("holds no certificate in PEM form (-----BEGIN CERTIFICATE-----)"));
     }
     Ok(RootCerts::from(found))
 }

@@ -59,12 +59,12 @@ impl ConfigBuilder {
         let fields =
             fields(std::mem::take(&mut self.headers), authorization, &http.user_agent, &mut secrets)?;
         let roots = match (&http.ca_file, env::var_os(CA_VARIABLE)) {
-            (Some(path), _) => Some(read_file("ca_file", path)?),
-            (None, Some(path)) if base.https && !path.is_empty() => {
-                Some(read_file(CA_VARIABLE, Path::new(&path))?)
-            }
+            (Some(path), _) => Some(("ca_file", path.clone())),
+            (None, Some(path)) if base.https && !path.is_empty() => Some((CA_VARIABLE, path.into())),
             (None, _) => None,
         };
+        let roots =
+            roots.map(|(setting, path)| pem_file(setting, &path).map(|file| (setting, file))).transpose()?;
         let client_cert = http.client_cert.as_ref().map(read_client_cert).transpose()?;
         let headers = RequestHeaders { fields: headers(&fields)?, secrets: Arc::new(secrets) };
         let endpoint = Endpoint { base, query, headers, roots, client_cert };
@@ -230,9 +230,12 @@ fn read_file(setting: &'static str, path: &Path) -> Result<Vec<u8>> {
     })
 }
 
+fn pem_file(setting: &'static str, path: &Path) -> Result<PemFile> {
+    Ok(PemFile { path: path.to_owned(), pem: read_file(setting, path)? })
+}
+
 fn read_client_cert(paths: &ClientCertFiles<PathBuf>) -> Result<ClientCertFiles<PemFile>> {
-    let read =
-        |path: &PathBuf| Ok::<_, Error>(PemFile { path: path.clone(), pem: read_file("client_cert", path)? });
+    let read = |path: &PathBuf| pem_file("client_cert", path);
     Ok(ClientCertFiles { chain: read(&paths.chain)?, key: read(&paths.key)? })
 }
 
