@@ -181,6 +181,11 @@ where
     /// item's [`Error::Panicked`](crate::Error::Panicked). A panic in the requests' iterator ends the input, and is resumed
     /// when all calls that had begun are finished.
     pub fn run(self) -> impl Iterator<Item = BatchItem<I::Item>> + Send {
+        self.start(FIRST_THREADS)
+    }
+
+    /// Starts the batch with so many threads. Without any, taking its items makes the calls.
+    pub(super) fn start(self, threads: usize) -> Run<I> {
         let Batch { client, requests, concurrency, in_order } = self;
         let limits = Limits {
             threads: concurrency,
@@ -188,7 +193,7 @@ where
             waiting: concurrency * WAITING,
         };
         let pool = WorkerPool::new(&client, requests, limits, in_order);
-        for _ in 0..FIRST_THREADS {
+        for _ in 0..threads {
             pool.spawn_worker();
         }
         Run { pool }
@@ -196,8 +201,9 @@ where
 }
 
 /// The items of a running batch.
-struct Run<I: Iterator>
+pub(super) struct Run<I>
 where
+    I: Iterator + Send + 'static,
     I::Item: BatchRequest,
 {
     pool: Arc<WorkerPool<I>>,
@@ -215,11 +221,12 @@ where
     }
 }
 
-impl<I: Iterator> Drop for Run<I>
+impl<I> Drop for Run<I>
 where
+    I: Iterator + Send + 'static,
     I::Item: BatchRequest,
 {
     fn drop(&mut self) {
-        self.pool.client.shutdown();
+        self.pool.end();
     }
 }

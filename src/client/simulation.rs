@@ -23,8 +23,11 @@
 //! `SEEDS=100000 cargo test --release --lib simulation -- --ignored` runs that many seeds. With `SEED=17` in place of `SEEDS` it
 //! replays one; with `--nocapture` it prints what happened.
 
+mod calls;
 mod invariants;
 mod operations;
+mod overlap;
+mod reports;
 mod settings;
 
 use std::env;

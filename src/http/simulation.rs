@@ -1,4 +1,5 @@
-//! A simulated network and service for tests. There are no sockets and no threads, and all time is that of a fake clock.
+//! A simulated network and service for tests. There are no sockets, only one thread runs at a time, and all time is that of
+//! a fake clock.
 //!
 //! ureq reads the system's clock, which stands still in a simulation, so the transport itself computes when each limit of
 //! its exchange runs out. Limits that this crate measures in real time (the rest of an error's body, the rest of a stream
@@ -8,10 +9,10 @@ mod answers;
 mod fate;
 mod transport;
 
+use std::cell::Cell;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 use ureq::Agent;
@@ -29,8 +30,10 @@ use crate::runtime::sync::lock;
 /// More steps than any simulation takes: a call that takes more doesn't end.
 const MAX_STEPS: u64 = 200_000;
 
-/// Why a call that was cancelled may send nothing.
-pub(crate) const CANCELLED: &str = "a cancellation";
+thread_local! {
+    /// Whether this thread belongs to a simulation.
+    static IS_SIMULATED: Cell<bool> = const { Cell::new(false) };
+}
 
 /// A network with one service. Clones share their state.
 #[derive(Clone)]
@@ -38,8 +41,6 @@ pub(crate) struct Network(Arc<Shared>);
 
 struct Shared {
     clock: Clock,
-    /// The thread of the simulation; others get no answers.
-    thread: ThreadId,
     steps: AtomicU64,
     trigger: Mutex<Option<Trigger>>,
     state: Mutex<State>,
@@ -55,22 +56,32 @@ struct Trigger {
 pub(crate) struct State {
     pub(crate) random: fastrand::Rng,
     pub(crate) weather: Weather,
-    /// The call that is made now, for requests that don't name theirs.
-    pub(crate) call: usize,
-    /// When that call must be over.
-    pub(crate) due: Option<Instant>,
-    /// Why nothing may be sent, if so.
-    pub(crate) silenced: Option<&'static str>,
-    /// Why no attempt may begin, if so.
-    pub(crate) halted: Option<&'static str>,
+    pub(crate) current: Current,
+    /// The client was shut down, so nothing may be sent.
+    pub(crate) is_shut_down: bool,
+    /// The client was shut down or drained, so no attempt may begin.
+    pub(crate) is_drained: bool,
     pub(crate) requests: Vec<Request>,
     pub(crate) answers: Vec<Answer>,
     pub(crate) violations: Vec<String>,
     /// What happened, if that is recorded.
     pub(crate) trace: Option<Vec<String>>,
+    connections: u64,
+}
+
+/// The call, or the batch, that is being made now.
+#[derive(Clone)]
+pub(crate) struct Current {
+    /// Its number, for requests that don't name their call.
+    pub(crate) call: usize,
+    /// When it must be over.
+    pub(crate) due: Option<Instant>,
+    /// The token that ends it.
+    pub(crate) cancel: Cancel,
+    /// When it last began or continued: other calls may have been made in between.
+    pub(crate) resumed: Instant,
     /// The exchange that was begun and has no connection yet.
     pending: Option<Exchange>,
-    connections: u64,
 }
 
 /// How the network and the service behave.
@@ -89,7 +100,8 @@ pub(crate) struct Weather {
 /// A request that the service received.
 #[derive(Debug, Clone)]
 pub(crate) struct Request {
-    pub(crate) call: usize,
+    /// `None` if the service read too little of it to know.
+    pub(crate) call: Option<usize>,
     pub(crate) idempotency_key: Option<String>,
     pub(crate) is_post: bool,
 }
@@ -122,20 +134,23 @@ impl Network {
         let state = State {
             random: fastrand::Rng::with_seed(seed),
             weather: Weather { faults: 0.0, refusals: 0.0, latency: Duration::ZERO, refuses_usage: false },
-            call: 0,
-            due: None,
-            silenced: None,
-            halted: None,
+            current: Current {
+                call: 0,
+                due: None,
+                cancel: Cancel::new(),
+                resumed: clock.now(),
+                pending: None,
+            },
+            is_shut_down: false,
+            is_drained: false,
             requests: Vec::new(),
             answers: Vec::new(),
             violations: Vec::new(),
             trace: None,
-            pending: None,
             connections: 0,
         };
         Network(Arc::new(Shared {
             clock: clock.clone(),
-            thread: thread::current().id(),
             steps: AtomicU64::new(0),
             trigger: Mutex::default(),
             state: Mutex::new(state),
@@ -166,6 +181,23 @@ impl Network {
 
     pub(crate) fn now(&self) -> Instant {
         self.0.clock.now()
+    }
+
+    /// Makes `call` the current one. Returns the one before, to be [resumed](Network::resume).
+    pub(crate) fn enter(&self, call: usize, due: Option<Instant>, cancel: &Cancel) -> Current {
+        let current = Current { call, due, cancel: cancel.clone(), resumed: self.now(), pending: None };
+        std::mem::replace(&mut self.state().current, current)
+    }
+
+    /// Returns to the call that another one interrupted.
+    pub(crate) fn resume(&self, current: Current) {
+        let resumed = self.now();
+        self.state().current = Current { resumed, ..current };
+    }
+
+    /// Lets this thread get answers.
+    pub(crate) fn adopt_thread(&self) {
+        IS_SIMULATED.set(true);
     }
 
     /// Runs `action` at the next step after this number of steps.
@@ -205,18 +237,18 @@ impl Network {
     pub(crate) fn advance(&self, time: Duration) {
         self.0.clock.advance(time);
     }
-
-    fn is_own_thread(&self) -> bool {
-        thread::current().id() == self.0.thread
-    }
 }
 
 impl State {
-    /// A call was cancelled, and the next one may send again.
-    pub(crate) fn allow(&mut self) {
-        for why in [&mut self.halted, &mut self.silenced] {
-            *why = why.filter(|why| *why != CANCELLED);
-        }
+    /// Why nothing may be sent, if so.
+    pub(crate) fn silenced(&self) -> Option<&'static str> {
+        let is_cancelled = self.current.cancel.is_cancelled();
+        if is_cancelled { Some("a cancellation") } else { self.is_shut_down.then_some("a shutdown") }
+    }
+
+    /// Why no attempt may begin, if so.
+    pub(crate) fn halted(&self) -> Option<&'static str> {
+        self.silenced().or(self.is_drained.then_some("a drain"))
     }
 }
 

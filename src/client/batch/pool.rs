@@ -328,4 +328,11 @@ where
             state.consumer_waits = false;
         }
     }
+
+    /// Ends all calls.
+    pub(super) fn end(&self) {
+        self.client.shutdown();
+        // The workers end the waiting calls. Without any, this thread does.
+        while lock(&self.shared.state).threads == 0 && self.work().is_some() {}
+    }
 }

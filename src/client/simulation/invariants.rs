@@ -1,12 +1,12 @@
 //! The invariants that hold after each call of a simulation.
 
 use std::collections::{HashMap, HashSet};
-use std::time::Instant;
 
-use super::operations::{MODELS, Simulation, since};
-use crate::client::event::Event;
+use super::operations::{MODELS, Simulation};
+use super::overlap::Open;
+use super::reports::Report;
 use crate::error::{Error, Result};
-use crate::http::simulation::answer_text;
+use crate::http::simulation::{Network, answer_text};
 use crate::runtime::sync::lock;
 
 /// A call that has ended.
@@ -16,6 +16,8 @@ pub(super) struct Call {
     pub(super) outcome: Outcome,
     /// The number of attempts that the result states.
     pub(super) attempts: Option<u32>,
+    /// It, or the client, was ended by its caller.
+    pub(super) was_halted: bool,
 }
 
 /// How a call ended for its caller.
@@ -38,6 +40,21 @@ pub(super) struct Delivered {
     requests: usize,
 }
 
+impl Call {
+    /// A call that ends now.
+    pub(super) fn ended(
+        network: &Network,
+        number: usize,
+        is_stream: bool,
+        attempts: Option<u32>,
+        outcome: Outcome,
+    ) -> Call {
+        check_time(network);
+        let was_halted = network.state().halted().is_some();
+        Call { number, is_stream, outcome, attempts, was_halted }
+    }
+}
+
 impl Outcome {
     pub(super) fn of(result: Result<String>) -> Outcome {
         match result {
@@ -58,25 +75,62 @@ impl Outcome {
 }
 
 impl Simulation {
-    pub(super) fn check_call(&mut self, call: &Call, started: Instant) {
-        self.network.note(format_args!("call {}: {:?}", call.number, call.outcome));
-        self.check_events(call);
-        self.check_time(call, started);
-        self.check_idempotency_keys();
-        self.check_answers(call);
+    pub(super) fn check_call(&mut self, call: &Call) {
+        let reports = lock(&self.reports).take(call.number);
+        if reports.len() != 1 {
+            self.network.violated(format_args!("call {} has events of {} calls", call.number, reports.len()));
+        }
+        for report in &reports {
+            self.check_attempts(call, report);
+        }
+        self.check_result(call);
         self.check_permits();
     }
 
+    /// Checks a batch whose items were `taken`, of `count`: all of them, if it came `to_end`.
+    pub(super) fn check_batch(&mut self, number: usize, count: usize, taken: &[Call], to_end: bool) {
+        let reports = lock(&self.reports).take(number);
+        let most = self.settings.max_attempts(false, true);
+        for report in &reports {
+            if report.ends != 1 || report.attempts > most {
+                let Report { attempts, ends, .. } = report;
+                self.network.violated(format_args!(
+                    "a call of batch {number} made {attempts} attempts, of {most}, and ended {ends} times"
+                ));
+            }
+        }
+        let was_halted = taken.iter().any(|call| call.was_halted) || self.network.state().halted().is_some();
+        let begun = if was_halted { reports.len() } else { count };
+        if to_end && (taken.len() != begun || reports.len() != begun) {
+            self.network.violated(format_args!(
+                "batch {number} returned {} items and reported {} calls of {begun}",
+                taken.len(),
+                reports.len()
+            ));
+        }
+        let numbers: HashSet<usize> = taken.iter().map(|call| call.number).collect();
+        let is_of = |call: &usize| (number..number + count).contains(call);
+        if numbers.len() != taken.len() || !numbers.iter().all(is_of) {
+            self.network.violated(format_args!("batch {number} returned an item twice, or another one's"));
+        }
+        for call in taken {
+            self.check_result(call);
+        }
+        self.check_permits();
+    }
+
+    fn check_result(&mut self, call: &Call) {
+        self.network.note(format_args!("call {}: {:?}", call.number, call.outcome));
+        self.check_idempotency_keys();
+        self.check_answers(call);
+    }
+
     /// One end, no more attempts than allowed, and as many as the result states.
-    fn check_events(&self, call: &Call) {
-        let (number, events) = (call.number, lock(&self.events));
-        let count =
-            |is_counted: fn(&Event) -> bool| events.iter().filter(|event| is_counted(event)).count() as u32;
-        let ends = count(|event| matches!(event, Event::End { .. }));
+    fn check_attempts(&self, call: &Call, report: &Report) {
+        let (number, ends, made) = (call.number, report.ends, report.attempts);
         if ends != 1 {
             self.network.violated(format_args!("call {number} has {ends} End events"));
         }
-        let made = count(|event| matches!(event, Event::Attempt { .. }));
         let most = self.settings.max_attempts(call.is_stream, false);
         if made > most {
             self.network
@@ -91,23 +145,13 @@ impl Simulation {
         }
     }
 
-    fn check_time(&self, call: &Call, started: Instant) {
-        let (number, took) = (call.number, since(&self.network, started));
-        let due = self.network.state().due;
-        if let Some(due) = due.filter(|due| self.network.now() > *due) {
-            let allowed = due.saturating_duration_since(started);
-            self.network
-                .violated(format_args!("call {number} took {took:?}, and its deadline is {allowed:?}"));
-        }
-    }
-
     /// One key a call, the same for all attempts, and another one for each call.
     fn check_idempotency_keys(&mut self) {
         let requests = self.network.state().requests[self.delivered.requests..].to_vec();
         self.delivered.requests += requests.len();
         for request in requests {
             let expects = request.is_post && self.settings.sends_idempotency_keys;
-            let call = request.call;
+            let Some(call) = request.call else { continue };
             match request.idempotency_key {
                 Some(key) if expects => {
                     let owner = *self.delivered.keys.entry(key).or_insert(call);
@@ -153,7 +197,7 @@ impl Simulation {
             .filter(|(_, answer)| answer.is_flawless && answer.read == answer.length)
             .map(|(index, _)| index)
             .collect();
-        let has_ended = network.state().halted.is_some() || matches!(call.outcome, Outcome::Dropped(_));
+        let has_ended = call.was_halted || matches!(call.outcome, Outcome::Dropped(_));
         let is_returned = match flawless[..] {
             [] => true,
             [index] => source == Some(index) && matches!(call.outcome, Outcome::Answer(_)),
@@ -167,12 +211,29 @@ impl Simulation {
         }
     }
 
+    /// Nobody has a permit or waits for one, but the streams and batches that are open.
     fn check_permits(&self) {
         for model in MODELS.into_iter().chain([""]) {
             let snapshot = self.client.handler(model).snapshot();
-            if snapshot.in_flight != 0 || snapshot.waiting != 0 {
+            let (mut in_flight, mut waiting) = (0, 0);
+            for open in &self.open {
+                match open {
+                    Open::Stream(held) => in_flight += u32::from(held.model == model),
+                    Open::Batch(held) => waiting += held.count,
+                }
+            }
+            if snapshot.in_flight > in_flight || snapshot.waiting > waiting {
                 self.network.violated(format_args!("{model} keeps a permit: {snapshot:?}"));
             }
         }
+    }
+}
+
+/// A call ends by its deadline, or at once if other calls were made until then.
+fn check_time(network: &Network) {
+    let (now, current) = (network.now(), network.state().current.clone());
+    let end = current.due.map(|due| due.max(current.resumed));
+    if let Some(end) = end.filter(|end| now > *end) {
+        network.violated(format_args!("call {} ended {:?} after its deadline", current.call, now - end));
     }
 }

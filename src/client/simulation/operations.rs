@@ -1,15 +1,16 @@
-//! The calls of a simulation: which ones are made, how their results are used, and what interrupts them.
+//! The course of a simulation: what is done next, and what interrupts it.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use super::invariants::{Call, Delivered, Outcome};
+use super::invariants::{Delivered, Outcome};
+use super::overlap::{Nested, Open};
+use super::reports::Reports;
 use super::settings::Settings;
-use crate::api::{ChatRequest, EmbeddingRequest};
 use crate::client::Client;
 use crate::client::event::Event;
-use crate::error::{Error, Result};
-use crate::http::simulation::{CANCELLED, Network, Weather};
+use crate::error::Error;
+use crate::http::simulation::{Network, Weather};
 use crate::runtime::cancel::Cancel;
 use crate::runtime::clock::Clock;
 use crate::runtime::sync::lock;
@@ -17,38 +18,29 @@ use crate::runtime::sync::lock;
 /// The models of a simulation: each has a handler of its own.
 pub(super) const MODELS: [&str; 2] = ["model-a", "model-b"];
 
+/// The most streams and batches that are open at once.
+const MAX_OPEN: usize = 4;
+
 /// One simulation.
 pub(super) struct Simulation {
     pub(super) network: Network,
     pub(super) settings: Settings,
     pub(super) client: Client,
-    pub(super) events: Arc<Mutex<Vec<Event>>>,
+    pub(super) reports: Arc<Mutex<Reports>>,
     /// The number of the next call.
     pub(super) next_call: usize,
     pub(super) delivered: Delivered,
-    random: fastrand::Rng,
+    pub(super) open: Vec<Open>,
+    pub(super) nested: Nested,
+    pub(super) random: fastrand::Rng,
 }
 
 /// What ends calls early.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Interruption {
+enum Interruption {
     Cancel,
     Shutdown,
     Drain,
-}
-
-/// How a stream is read.
-#[derive(Debug, Clone, Copy)]
-enum Reading {
-    ToEnd,
-    Assembled,
-    DroppedAfter(usize),
-}
-
-/// What `get` returns.
-#[derive(serde::Deserialize)]
-struct Thing {
-    text: String,
 }
 
 impl Simulation {
@@ -57,19 +49,26 @@ impl Simulation {
         let settings = Settings::draw(&mut random);
         let clock = Clock::fake();
         let network = Network::new(&clock, random.u64(..));
-        let events: Arc<Mutex<Vec<Event>>> = Arc::default();
+        network.adopt_thread();
+        let reports: Arc<Mutex<Reports>> = Arc::default();
         let observer = {
-            let (network, events) = (network.clone(), Arc::clone(&events));
-            move |event: &Event| observe(&network, &events, event)
+            let (network, reports) = (network.clone(), Arc::clone(&reports));
+            let has_budget = settings.has_budget();
+            move |event: &Event| {
+                lock(&reports).add(&network, event, has_budget);
+                network.step();
+            }
         };
         let client = settings.client(&network, &clock, observer);
         Simulation {
             network,
             settings,
             client,
-            events,
+            reports,
             next_call: 0,
             delivered: Delivered::default(),
+            open: Vec::new(),
+            nested: Nested::default(),
             random,
         }
     }
@@ -85,10 +84,19 @@ impl Simulation {
             }
             let pause = *self.random.choice(&[0, 0, 1, 30, 600]).unwrap_or(&0);
             self.network.advance(Duration::from_secs(pause));
-            self.make_call();
+            match self.random.u8(0..10) {
+                0 if self.open.len() < MAX_OPEN => self.begin_batch(),
+                1..4 if !self.open.is_empty() => self.continue_open(false),
+                _ => self.make_call(),
+            }
+            self.check_nested();
             if self.network.state().violations.len() > 3 {
                 return;
             }
+        }
+        while !self.open.is_empty() && self.network.state().violations.is_empty() {
+            self.continue_open(true);
+            self.check_nested();
         }
         self.check_recovery();
     }
@@ -103,129 +111,46 @@ impl Simulation {
         }
     }
 
-    /// Makes one call, possibly interrupted, and checks it.
+    /// Makes one call and checks it, unless it is a stream that is held.
     fn make_call(&mut self) {
-        let interruption = match self.random.u8(0..40) {
-            0..6 => Some(Interruption::Cancel),
-            6 => Some(Interruption::Shutdown),
-            7 => Some(Interruption::Drain),
-            _ => None,
-        };
-        let (cancel, steps) = (Cancel::new(), self.random.u64(0..40));
-        let client = if self.random.u8(0..4) == 0 || interruption == Some(Interruption::Cancel) {
-            self.client.with_cancel(&cancel)
-        } else {
-            self.client.clone()
-        };
-        if let Some(interruption) = interruption {
-            let (network, interrupted) = (self.network.clone(), client.clone());
-            self.network.trigger(steps, move || interrupt(&network, &interrupted, &cancel, interruption));
-        }
-        let number = self.begin_call();
-        let started = self.network.now();
-        self.network.state().due = self.settings.deadline.map(|deadline| started + deadline);
+        let (cancel, number) = (Cancel::new(), self.next_call);
+        self.next_call += 1;
+        let due = self.settings.deadline.map(|deadline| self.network.now() + deadline);
+        self.begin(number, due, &cancel);
+        let client = self.client.with_cancel(&cancel);
         let model = MODELS[self.random.usize(..MODELS.len())];
         let call = match self.random.u8(0..10) {
-            0..3 => self.chat(&client, number, model),
+            0..3 => Some(self.chat(&client, number, model)),
             3..7 => self.stream(&client, number, model),
-            7 => self.embeddings(&client, number, model),
-            8 => self.models(&client, number),
-            _ => self.get(&client, number),
+            7 => Some(self.embeddings(&client, number, model)),
+            8 => Some(self.models(&client, number)),
+            _ => Some(self.get(&client, number)),
         };
         self.network.disarm();
-        self.check_call(&call, started);
-        if interruption == Some(Interruption::Cancel) {
-            self.network.state().allow();
+        if let Some(call) = call {
+            self.check_call(&call);
         }
     }
 
-    /// The number of the next call.
-    fn begin_call(&mut self) -> usize {
-        let number = self.next_call;
-        self.next_call += 1;
-        self.network.state().call = number;
-        lock(&self.events).clear();
-        number
-    }
-
-    pub(super) fn chat(&mut self, client: &Client, number: usize, model: &str) -> Call {
-        self.network.note(format_args!("call {number}: chat, {model}"));
-        let request = ChatRequest::new(model).user(self.prompt(number));
-        let result = client.chat(&request);
-        let attempts = result.as_ref().ok().map(|response| response.meta().attempts);
-        let outcome = Outcome::of(result.map(|response| response.text().to_owned()));
-        Call { number, is_stream: false, outcome, attempts }
-    }
-
-    fn stream(&mut self, client: &Client, number: usize, model: &str) -> Call {
-        let reading = match self.random.u8(0..4) {
-            0 => Reading::DroppedAfter(self.random.usize(0..6)),
-            1 => Reading::Assembled,
-            _ => Reading::ToEnd,
+    /// Begins or continues a call or a batch. It may be interrupted, or another thread may make a call meanwhile.
+    pub(super) fn begin(&mut self, number: usize, due: Option<Instant>, cancel: &Cancel) {
+        self.network.enter(number, due, cancel);
+        let interruption = match self.random.u8(0..40) {
+            0..6 => Interruption::Cancel,
+            6 => Interruption::Shutdown,
+            7 => Interruption::Drain,
+            8..16 => return self.nest_call(),
+            _ => return,
         };
-        self.network.note(format_args!("call {number}: stream, {reading:?}, {model}"));
-        let request = ChatRequest::new(model).user(self.prompt(number));
-        let (mut attempts, opened) = (None, client.chat_stream(&request));
-        let outcome = match opened {
-            Err(error) => Outcome::of(Err(error)),
-            Ok(stream) => {
-                attempts = Some(stream.meta().attempts);
-                match reading {
-                    Reading::Assembled => {
-                        attempts = None; // there may be more of them
-                        Outcome::of(stream.into_response().map(|response| response.text().to_owned()))
-                    }
-                    Reading::ToEnd => {
-                        let mut text = String::new();
-                        let mut failed = None;
-                        for chunk in stream {
-                            match chunk {
-                                Ok(chunk) => text += chunk.text(),
-                                Err(error) => failed = Some(error),
-                            }
-                        }
-                        failed.map_or(Outcome::Answer(text.clone()), |error| Outcome::failed(error, text))
-                    }
-                    Reading::DroppedAfter(chunks) => {
-                        let read: Vec<_> = stream.take(chunks).collect();
-                        Outcome::Dropped(read.iter().flatten().map(|chunk| chunk.text()).collect())
-                    }
-                }
-            }
-        };
-        Call { number, is_stream: true, outcome, attempts }
+        let (network, client, cancel) = (self.network.clone(), self.client.clone(), cancel.clone());
+        self.network
+            .trigger(self.random.u64(0..40), move || interrupt(&network, &client, &cancel, interruption));
     }
 
-    fn embeddings(&mut self, client: &Client, number: usize, model: &str) -> Call {
-        let texts = self.random.usize(1..4);
-        self.network.note(format_args!("call {number}: embeddings of {texts}"));
-        let request = EmbeddingRequest::new(model, vec![self.prompt(number); texts]);
-        let result = client.embeddings(&request);
-        let attempts = result.as_ref().ok().map(|response| response.meta().attempts);
-        let outcome = Outcome::of(result.map(|response| {
-            let numbers: Vec<_> = response.data.iter().map(|item| item.embedding[0]).collect();
-            crate::http::simulation::answer_text(numbers[0] as usize, number)
-        }));
-        Call { number, is_stream: false, outcome, attempts }
-    }
-
-    fn models(&mut self, client: &Client, number: usize) -> Call {
-        self.network.note(format_args!("call {number}: models"));
-        let outcome = Outcome::of(client.models().map(|models| models[0].id.clone()));
-        Call { number, is_stream: false, outcome, attempts: None }
-    }
-
-    fn get(&mut self, client: &Client, number: usize) -> Call {
-        self.network.note(format_args!("call {number}: get"));
-        let result: Result<Thing> = client.get(&format!("/things/call-{number}"));
-        let outcome = Outcome::of(result.map(|thing| thing.text));
-        Call { number, is_stream: false, outcome, attempts: None }
-    }
-
-    /// A prompt that names the call. Long ones are sent in several parts.
-    fn prompt(&mut self, number: usize) -> String {
-        let length = if self.random.u8(0..16) == 0 { 12_000 } else { 20 };
-        format!("call-{number} {}", "x".repeat(length))
+    /// Checks the calls that other threads made meanwhile.
+    fn check_nested(&mut self) {
+        let nested = std::mem::take(&mut *lock(&self.nested));
+        nested.iter().for_each(|call| self.check_call(call));
     }
 
     /// Checks that calls succeed once the service has recovered.
@@ -233,20 +158,20 @@ impl Simulation {
         let latency = self.settings.timeout.mul_f64(self.random.f64() * 0.7);
         self.network.state().weather = Weather { faults: 0.0, refusals: 0.0, latency, refuses_usage: false };
         self.network.note(format_args!("recovered, {latency:?}"));
-        let ended = self.network.state().halted;
         for model in MODELS {
             self.network.advance(Duration::from_secs(self.random.u64(0..60)));
             let client = self.client.with_deadline(None);
             for remaining in (0..4).rev() {
-                let number = self.begin_call();
-                self.network.state().due = None;
-                let started = self.network.now();
+                let number = self.next_call;
+                self.next_call += 1;
+                self.network.enter(number, None, &Cancel::new());
                 let call = self.chat(&client, number, model);
-                self.check_call(&call, started);
-                match (&call.outcome, ended) {
-                    (Outcome::Failed { error: Error::Shutdown, .. }, Some(_))
-                    | (Outcome::Answer(_), None) => break,
-                    (Outcome::Failed { error: Error::CircuitOpen { retry_in, .. }, .. }, None)
+                self.check_call(&call);
+                match (&call.outcome, call.was_halted) {
+                    (Outcome::Failed { error: Error::Shutdown, .. }, true) | (Outcome::Answer(_), false) => {
+                        break;
+                    }
+                    (Outcome::Failed { error: Error::CircuitOpen { retry_in, .. }, .. }, false)
                         if remaining > 0 =>
                     {
                         self.network.advance(*retry_in);
@@ -261,31 +186,6 @@ impl Simulation {
     }
 }
 
-/// Records an event. An attempt must not begin once the call or the client has ended.
-fn observe(network: &Network, events: &Mutex<Vec<Event>>, event: &Event) {
-    lock(events).push(event.clone());
-    let halted = network.state().halted;
-    match event {
-        Event::Attempt { attempt, .. } => {
-            network.note(format_args!("  attempt {attempt}"));
-            if let Some(why) = halted {
-                network.violated(format_args!("attempt {attempt} began after {why}"));
-            }
-        }
-        Event::Answer { status, elapsed, .. } => {
-            network.note(format_args!("    ended: {status:?} after {elapsed:?}"));
-        }
-        Event::Retry { wait, why, .. } => network.note(format_args!("    retrying in {wait:?}: {why}")),
-        Event::Paced { waited, .. } => network.note(format_args!("    paced for {waited:?}")),
-        Event::Breaker { state, .. } => network.note(format_args!("    the breaker is {state}")),
-        Event::End { attempts, elapsed, error, .. } => {
-            network.note(format_args!("  end after {attempts} attempts and {elapsed:?}: {error:?}"));
-        }
-        _ => {}
-    }
-    network.step();
-}
-
 fn interrupt(network: &Network, client: &Client, cancel: &Cancel, interruption: Interruption) {
     network.note(format_args!("    {interruption:?}"));
     match interruption {
@@ -294,19 +194,6 @@ fn interrupt(network: &Network, client: &Client, cancel: &Cancel, interruption: 
         Interruption::Drain => client.drain(),
     }
     let mut state = network.state();
-    let why = match interruption {
-        Interruption::Cancel => CANCELLED,
-        Interruption::Shutdown => "a shutdown",
-        Interruption::Drain => "a drain",
-    };
-    // A cancellation ends with its call; the others are permanent.
-    state.halted = state.halted.or(Some(why));
-    if interruption != Interruption::Drain {
-        state.silenced = state.silenced.or(Some(why));
-    }
-}
-
-/// The time since a moment.
-pub(super) fn since(network: &Network, moment: Instant) -> Duration {
-    network.now().saturating_duration_since(moment)
+    state.is_shut_down |= interruption == Interruption::Shutdown;
+    state.is_drained |= interruption != Interruption::Cancel;
 }

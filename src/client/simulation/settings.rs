@@ -82,6 +82,11 @@ impl Settings {
         .unwrap()
     }
 
+    /// Whether retries spend a budget of their model.
+    pub(super) fn has_budget(&self) -> bool {
+        matches!(self.handler, HandlerKind::Adaptive | HandlerKind::Patient)
+    }
+
     /// The most attempts that a call with these settings may make.
     pub(super) fn max_attempts(&self, is_stream: bool, is_background: bool) -> u32 {
         let retries = match (self.max_retries, self.throttle_retries) {

@@ -38,9 +38,9 @@ pub(super) fn read_request(request: &[u8]) -> (Asked, Option<usize>) {
     let text = String::from_utf8_lossy(request);
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
     let path = head.split(' ').nth(1).unwrap_or_default();
-    let call = text.split("call-").nth(1).map(|rest| {
-        let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
-        digits.parse().unwrap_or(0)
+    let call = text.split("call-").nth(1).and_then(|rest| {
+        let (digits, _) = rest.split_once(|end: char| !end.is_ascii_digit())?;
+        digits.parse().ok()
     });
     let json: Value = serde_json::from_str(body).unwrap_or_default();
     let asked = match path {

@@ -154,7 +154,8 @@ impl Response {
     /// The service's response to a request, of which it may have read only the beginning.
     pub(super) fn draw(state: &mut State, request: &[u8], is_early: bool) -> Response {
         let (asked, named) = read_request(request);
-        let call = named.unwrap_or(state.call);
+        // The beginning of a request may not name its call yet.
+        let call = if is_early { named } else { named.or(Some(state.current.call)) };
         let text = String::from_utf8_lossy(request);
         let key = text.lines().find_map(|line| line.strip_prefix("idempotency-key: ")).map(str::to_owned);
         state.requests.push(Request { call, idempotency_key: key, is_post: text.starts_with("POST") });
@@ -167,7 +168,7 @@ impl Response {
             () if refuses || fails => error(&mut state.random, refuses),
             () if refuses_usage => usage_refused(&mut state.random),
             () if state.goes_wrong(0.08) => empty(&mut state.random),
-            () => success(state, &asked, call),
+            () => success(state, &asked, call.unwrap_or(state.current.call)),
         };
         if is_early {
             response.end = if state.random.bool() { End::Resets } else { End::Closes };

@@ -19,7 +19,7 @@ use crate::http::connector::NotSent;
 use crate::http::early_answer::EarlyAnswerConnector;
 use crate::http::exchange::own_cancel;
 use crate::http::simulation::fate::{Arriving, ConnectFate, End, LookUpFate, Response, WriteFate};
-use crate::http::simulation::{Exchange, Network};
+use crate::http::simulation::{Exchange, IS_SIMULATED, Network};
 use crate::runtime::cancel::Cancel;
 use crate::wire::secrets::Secrets;
 
@@ -41,15 +41,17 @@ pub(super) struct SimulatedResolver {
 impl Resolver for SimulatedResolver {
     fn resolve(&self, _: &Uri, config: &Config, _: NextTimeout) -> Result<ResolvedSocketAddrs, Error> {
         let network = &self.network;
+        let (began, timeouts) = (network.now(), config.timeouts());
         network.step();
-        let (now, timeouts) = (network.now(), config.timeouts());
-        if let Some(left) = timeouts.global.filter(|left| *left < SHORT_DEADLINE) {
+        let spent = network.now().saturating_duration_since(began);
+        let left = timeouts.global.map(|global| global.saturating_sub(spent));
+        if let Some(left) = left.filter(|left| *left < SHORT_DEADLINE) {
             network.advance(left);
             return Err(NotSent::wrap(Error::Timeout(Timeout::Global)));
         }
         let mut state = network.state();
-        state.pending = Some(Exchange {
-            began: now,
+        state.current.pending = Some(Exchange {
+            began,
             timeouts,
             per_read: config.timeout_per_read(),
             per_write: config.timeout_per_write(),
@@ -79,9 +81,9 @@ impl Connector<()> for SimulatedConnector {
 
     fn connect(&self, details: &ConnectionDetails<'_>, _: Option<()>) -> Result<Option<Self::Out>, Error> {
         let network = self.network.clone();
+        network.step();
         let (limit, reason) = connect_limit(&network, details);
         let fate = ConnectFate::draw(&mut network.state());
-        network.step();
         if own_cancel().unwrap_or_else(|| self.cancel.clone()).is_cancelled() {
             return Err(NotSent::wrap(io_error(ErrorKind::Interrupted)));
         }
@@ -124,6 +126,7 @@ fn connect_limit(network: &Network, details: &ConnectionDetails<'_>) -> (Duratio
     let timeouts = details.config.timeouts();
     let spent = network
         .state()
+        .current
         .pending
         .map_or(Duration::ZERO, |exchange| network.now().saturating_duration_since(exchange.began));
     let connect = (timeouts.connect.unwrap_or(Duration::MAX), Timeout::Connect);
@@ -166,7 +169,7 @@ impl SimulatedTransport {
     /// Begins the exchange that was announced, unless it has begun.
     fn begin(&mut self) {
         let mut state = self.network.state();
-        if let Some(exchange) = state.pending.take() {
+        if let Some(exchange) = state.current.pending.take() {
             (self.exchange, self.sent, self.response) = (Some(exchange), None, None);
             self.request.clear();
             self.write = WriteFate::draw(&mut state);
@@ -270,7 +273,7 @@ impl Transport for SimulatedTransport {
     }
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
-        if !self.network.is_own_thread() {
+        if !IS_SIMULATED.get() {
             return Err(io_error(ErrorKind::ConnectionAborted));
         }
         self.network.step();
@@ -322,8 +325,8 @@ impl SimulatedTransport {
     /// Checks that bytes may be sent now.
     fn check_may_send(&self) {
         let (now, state) = (self.network.now(), self.network.state());
-        let is_late = state.due.is_some_and(|due| now >= due);
-        let (silenced, call) = (state.silenced, state.call);
+        let is_late = state.current.due.is_some_and(|due| now >= due);
+        let (silenced, call) = (state.silenced(), state.current.call);
         drop(state);
         if let Some(why) = silenced {
             self.network.violated(format_args!("call {call}: bytes were sent after {why}"));
