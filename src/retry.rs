@@ -22,8 +22,8 @@ pub(crate) trait Operation {
     type Output;
     type Error;
 
-    /// Makes one attempt.
-    fn attempt(&mut self, state: &CallState) -> Attempt<Self::Output, Self::Error>;
+    /// Makes one attempt, or takes it back from the state's count and sends nothing.
+    fn attempt(&mut self, state: &mut CallState) -> Attempt<Self::Output, Self::Error>;
 
     /// Classifies a failure.
     fn classify(&mut self, error: &Self::Error) -> Classification;
@@ -140,7 +140,7 @@ impl RetryLoop<'_> {
         if self.cancel.is_cancelled() {
             return (call.withdrawn(Error::Shutdown), Meta::default());
         }
-        let Attempt { result, mut meta } = operation.attempt(&call.state);
+        let Attempt { result, mut meta } = operation.attempt(&mut call.state);
         let now = self.clock.now();
         let step = match result {
             Ok(mut value) => {

@@ -162,6 +162,22 @@ fn a_failure_of_the_function_is_a_configuration_error_and_is_not_retried() {
 }
 
 #[test]
+fn a_failure_of_the_function_is_not_counted_as_an_attempt() {
+    let server = Server::script([status(503)]);
+    let (ends, answers) = (Arc::<Mutex<Vec<u32>>>::default(), Mutex::new(vec![Ok(key(1))].into_iter()));
+    let function = move || answers.lock().unwrap().next().unwrap_or(Err("vault is sealed".into()));
+    let seen = Arc::clone(&ends);
+    let client = build(config(server.url()).api_key_from(function).on_event(move |event| {
+        if let Event::End { attempts, .. } = event {
+            seen.lock().unwrap().push(*attempts);
+        }
+    }));
+    ask(&client).unwrap_err();
+    ask(&client).unwrap_err();
+    assert_eq!(*ends.lock().unwrap(), [1, 0], "one after a 503");
+}
+
+#[test]
 fn a_failure_to_renew_a_refused_key_is_reported_with_the_refusal() {
     let server = Server::always(expired());
     let (client, _) = provided(&server, [Ok(key(1)), Err("vault is sealed".into())]);

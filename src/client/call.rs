@@ -268,7 +268,7 @@ impl<T: Answer, F: Fn(&HttpRequest<'_>) -> Attempt<T>> Operation for Sending<'_,
     type Output = T;
     type Error = Error;
 
-    fn attempt(&mut self, state: &CallState) -> Attempt<T> {
+    fn attempt(&mut self, state: &mut CallState) -> Attempt<T> {
         if state.fallback && std::mem::take(&mut self.spec.asks_for_usage) {
             self.core.remember_without_usage(&self.spec.model);
             self.spec.body = self.spec.body.take().map(without_usage);
@@ -276,7 +276,10 @@ impl<T: Answer, F: Fn(&HttpRequest<'_>) -> Attempt<T>> Operation for Sending<'_,
         let options = Arc::clone(&self.spec.options);
         let headers = match self.key.headers(self.core, &options, state) {
             Ok(headers) => headers,
-            Err(error) => return Err(error).into(),
+            Err(error) => {
+                state.attempts -= 1;
+                return Err(error).into();
+            }
         };
         let attempt = state.attempts;
         log::trace!("{}: attempt {attempt} to {}", self.name(), self.spec.path);

@@ -26,9 +26,7 @@ pub(super) fn final_error(
         }
         Failure::Rejected { by: Error::Deadline { .. }, last: Some(last) } => (Reason::Deadline, last),
         Failure::Rejected { last: Some(last), .. } => (Reason::CircuitOpen, last),
-        Failure::GaveUp { reason: Reason::NotRetryable | Reason::RetriesSpent, last, .. }
-            if meta.attempts == 1 =>
-        {
+        Failure::GaveUp { reason: Reason::NotRetryable | Reason::RetriesSpent, last, previous: None } => {
             return last.of_call(host, model);
         }
         // The previous failure says more than that the deadline passed.

@@ -147,7 +147,7 @@ where
     type Output = T;
     type Error = E;
 
-    fn attempt(&mut self, _: &CallState) -> Attempt<T, E> {
+    fn attempt(&mut self, _: &mut CallState) -> Attempt<T, E> {
         (self.op)().into()
     }
 

@@ -195,6 +195,7 @@ impl Response {
         let mut ends: Vec<usize> = (0..random.usize(0..4)).map(|_| random.usize(0..=length)).collect();
         ends.push(length);
         ends.sort_unstable();
+        ends.dedup(); // a close comes with the last bytes
         let is_slow = random.f64() < state.weather.faults * 0.3;
         for end in ends {
             self.parts.push(Part { end, after });
@@ -278,6 +279,8 @@ fn success(state: &mut State, asked: &Asked, call: usize) -> Response {
             done: random.u8(0..8) > 0,
             error_after: None,
         };
+        // Only a fault leaves out both.
+        parts.done |= !is_odd && !parts.finish_reason;
         if is_odd && random.bool() {
             parts.error_after = Some(random.usize(0..4));
         }
