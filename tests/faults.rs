@@ -6,6 +6,8 @@
 
 #[path = "support/hostile.rs"]
 mod hostile;
+#[path = "support/pki.rs"]
+mod pki;
 mod support;
 
 use std::cell::RefCell;
@@ -19,6 +21,7 @@ use std::{env, fs, thread};
 use holysheep::test_server::{Reply, Request, Server, hang_up, ok, raw, reset, silence, status, stream};
 use holysheep::{ChatRequest, Client, Config, EmbeddingRequest, Error, RetryConfig};
 use hostile::{Identity, RawServer};
+use pki::Authority;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, SanType};
 use serde_json::{Value, json};
 
@@ -168,7 +171,7 @@ fn good(request: &Request) -> Reply {
 }
 
 /// The faults while connecting, and how each kind of call ends.
-const CONNECT_FAULTS: [(&str, &str); 7] = [
+const CONNECT_FAULTS: [(&str, &str); 8] = [
     ("connection refused", "Connect"),
     ("TLS: handshake not answered", "Timeout (connecting)"),
     ("TLS: a server that doesn't speak it", "Config"),
@@ -176,6 +179,7 @@ const CONNECT_FAULTS: [(&str, &str); 7] = [
     ("TLS: a certificate for another host", "Config"),
     ("TLS: an expired certificate", "Config"),
     ("TLS: the certificate of a CA as the server's", "Config"),
+    ("TLS: no client certificate, and the server requires one", "Config"),
 ];
 
 /// A service that can't be connected to: its URL, the file with the CA that the client trusts, and its server, if there is one.
@@ -192,6 +196,14 @@ fn unreachable(fault: &str, call: &str) -> (String, Option<PathBuf>, Option<RawS
         "TLS: a server that doesn't speak it" => {
             let server = RawServer::new(|connection| _ = connection.send(ok("no TLS").bytes()));
             return (server.tls_url(), None, Some(server));
+        }
+        "TLS: no client certificate, and the server requires one" => {
+            let (own, clients) = (Authority::new("server CA"), Authority::new("client CA"));
+            let config = own.server(&clients, &rustls::version::TLS13);
+            let server = RawServer::start(Some(config), |connection| {
+                connection.request();
+            });
+            return (server.tls_url(), Some(pki::file(own.pem())), Some(server));
         }
         "TLS: a certificate for another host" => {
             |made| made.subject_alt_names = vec![SanType::DnsName("llm.example".try_into().unwrap())]
@@ -410,5 +422,5 @@ of a header or the prompt.
 const CONNECTING: &str = "## Connecting
 
 With a connect timeout of 0.8 s. `Connect` and `Timeout` are repeated if there are retries; `Config` isn't, and says what to change.
-Client certificates have tests of their own, in `tests/client_cert.rs`.
+Client certificates have more tests, in `tests/client_cert.rs`.
 ";

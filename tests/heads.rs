@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use holysheep::{Error, Reason};
 use hostile::{HELLO, RawServer, WAYS, adaptive, ask, each, exact, kind, streamed};
+#[cfg(feature = "gzip")]
+use hostile::{build, config};
 use support::{Server, full_message, ok, status};
 
 /// A complete response with this status and these additional header fields.
@@ -171,6 +173,45 @@ fn gzipped() -> Vec<u8> {
     bytes.extend(crc32fast::hash(text).to_le_bytes());
     bytes.extend((text.len() as u32).to_le_bytes());
     bytes
+}
+
+/// About `size` bytes of JSON in gzip format, in a hundredth of their length.
+#[cfg(feature = "gzip")]
+fn gzip_bomb(size: usize) -> Vec<u8> {
+    let (mut bytes, mut bits, mut count) = (vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff], 0u32, 0);
+    let mut put = |value: u32, length: u32| {
+        bits |= value << count;
+        count += length;
+        while count >= 8 {
+            bytes.push(bits as u8);
+            (bits, count) = (bits >> 8, count - 8);
+        }
+    };
+    // One final deflate block with fixed codes (RFC 1951 section 3.2.6), whose codes begin with their highest bit.
+    put(0b011, 3);
+    for byte in br#"{"choices":[],"x":"y"# {
+        put((u32::from(*byte) + 0x30).reverse_bits() >> 24, 8);
+    }
+    for _ in 0..size / 258 {
+        put(0b1100_0101u32.reverse_bits() >> 24, 8); // repeats 258 bytes
+        put(0, 5); // at a distance of one
+    }
+    bytes
+}
+
+#[test]
+#[cfg(feature = "gzip")]
+fn a_gzip_bomb_ends_at_the_maximum_size() {
+    let bomb = gzip_bomb(400_000_000);
+    assert!(bomb.len() < 4_000_000, "{}", bomb.len());
+    let server = Server::always(status(200).header("content-encoding", "gzip").body(bomb));
+    let client = build(config(server.url()).max_response_bytes(4_000_000));
+    each(WAYS, |(name, way)| {
+        let mut ended = None;
+        let measured = allocation_counter::measure(|| ended = way(&client).err());
+        assert!(matches!(ended, Some(Error::TooLarge { .. })), "{name}: {ended:?}");
+        assert!(measured.bytes_max < 20_000_000, "{name}: {} bytes", measured.bytes_max);
+    });
 }
 
 #[test]

@@ -1,4 +1,5 @@
 //! Certificate authorities, and what they issue to clients and servers: made anew by each test.
+#![allow(dead_code, reason = "each test binary uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "a test that can't continue must fail")]
 
 use std::fs;
