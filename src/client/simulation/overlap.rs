@@ -20,7 +20,7 @@ const MAX_ITEMS: usize = 16;
 
 /// What has begun and is continued from time to time.
 pub(super) enum Open {
-    Stream(HeldStream),
+    Stream(Box<HeldStream>),
     Batch(HeldBatch),
 }
 
@@ -54,7 +54,8 @@ impl Simulation {
         let Current { due, cancel, .. } = self.network.state().current.clone();
         let attempts = stream.meta().attempts;
         let (model, text) = (model.to_owned(), String::new());
-        self.open.push(Open::Stream(HeldStream { number, model, stream, text, attempts, due, cancel }));
+        let held = HeldStream { number, model, stream, text, attempts, due, cancel };
+        self.open.push(Open::Stream(Box::new(held)));
     }
 
     /// Begins a batch of chats.
@@ -82,7 +83,7 @@ impl Simulation {
         }
     }
 
-    fn continue_stream(&mut self, mut held: HeldStream, to_end: bool) {
+    fn continue_stream(&mut self, mut held: Box<HeldStream>, to_end: bool) {
         let number = held.number;
         self.network.note(format_args!("call {number}: continued"));
         self.begin(number, held.due, &held.cancel);

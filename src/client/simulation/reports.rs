@@ -1,6 +1,7 @@
 //! What a simulated client reported by its events: the attempts of each call, and the retries of each model.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
 
 use crate::client::event::Event;
 use crate::http::simulation::Network;
@@ -17,6 +18,9 @@ pub(super) struct Report {
     number: usize,
     pub(super) attempts: u32,
     pub(super) ends: u32,
+    /// When its last attempt ended, and when its next one may begin.
+    answered: Option<Instant>,
+    not_before: Option<Instant>,
 }
 
 /// The events of a client.
@@ -46,6 +50,7 @@ impl Reports {
             let state = network.state();
             (state.current.call, state.halted())
         };
+        let now = network.now();
         let is_batch = self.batches.contains(&current);
         let count = &mut self.count;
         let report = self.calls.entry(event.call()).or_insert_with(|| {
@@ -56,6 +61,10 @@ impl Reports {
         match event {
             Event::Attempt { attempt, .. } => {
                 report.attempts += 1;
+                if report.not_before.is_some_and(|at| now < at) {
+                    network
+                        .violated(format_args!("{call}: attempt {attempt} began before its wait was over"));
+                }
                 network.note(format_args!("  {call}: attempt {attempt}"));
                 if let Some(why) = halted {
                     network.violated(format_args!("attempt {attempt} began after {why}"));
@@ -63,6 +72,7 @@ impl Reports {
             }
             Event::Answer { model, status, elapsed, .. } => {
                 network.note(format_args!("    {call} ended: {status:?} after {elapsed:?}"));
+                report.answered = Some(now);
                 if status.is_some_and(|status| status < 500) {
                     let budget = self.budgets.entry(model.clone()).or_insert(BUDGET);
                     *budget = (*budget + 1).min(BUDGET);
@@ -70,6 +80,7 @@ impl Reports {
             }
             Event::Retry { model, status, wait, why, .. } => {
                 network.note(format_args!("    {call}: retrying in {wait:?}: {why}"));
+                report.not_before = report.answered.map(|answered| answered + *wait);
                 // A 503 may be a refusal, and what is sent again without a wait is no retry by the policy.
                 let is_charged =
                     matches!(status, None | Some(500 | 502 | 504 | 520)) && !wait.is_zero() && has_budget;
