@@ -1,24 +1,31 @@
-//! Simulations of the whole client, each determined by a seed: the real calls, streams, retries and handlers run in one
-//! thread, on a fake clock, over a network that breaks, delays, refuses and lies. Batches, which have threads of their own,
-//! aren't simulated.
+//! Simulations of the whole client, each determined by a seed: the real calls, streams, batches, retries and handlers run on
+//! a fake clock, over a network that breaks, delays, refuses and lies.
+//!
+//! Only one thread runs at a time. Calls overlap all the same: streams are held and batches are taken item by item while
+//! other calls are made, and another thread makes calls in the middle of an exchange. The thread that takes the items of a
+//! batch also makes its calls.
 //!
 //! Invariants, checked after each call:
 //!
 //! - A call has one outcome and one [`Event::End`], and no panic.
 //! - It makes no more attempts than its retries allow, and reports their number.
-//! - It ends within its deadline.
+//! - No attempt begins before the wait that was reported for it is over.
+//! - Single calls don't exceed the retry budget of their model.
+//! - A call ends within its deadline. That of a batch's call doesn't include its waits for permits.
 //! - Nothing is sent after a cancellation, a shutdown or a deadline, and no attempt begins after a drain.
 //! - All attempts of a call have the same idempotency key, and no other call has it.
 //! - A success is an answer to this call that the service sent whole; no answer is returned twice, and a stream never
 //!   mixes two.
 //! - A flawless answer that was read to its end is returned, and nothing is sent after it.
+//! - A batch returns each item once, in order if that was asked for, and every item that had begun.
 //! - No permit is kept, and nobody waits.
 //! - When the service has recovered, calls succeed again, however slow its answers are.
 //!
-//! Eight defects of earlier versions were put back to check that the simulations find them; each was found within 1,500
-//! seeds: a request after a drain or a cancellation, a deadline or an idempotency key of its own for the request without
-//! `stream_options`, more retries of refusals than `max_retries`, a success in place of an error event or without the end
-//! of a stream, and a permit that a finished stream kept.
+//! Defects were put back to check that the simulations find them; each was found within 3,000 seeds: a request after a drain
+//! or a cancellation, a deadline or an idempotency key of its own for the request without `stream_options`, more retries of
+//! refusals than `max_retries`, a success in place of an error event or without the end of a stream, a permit that a
+//! finished stream kept, an empty retry budget that stopped no retry, a batch without its order, with the idempotency keys
+//! of the client, without a wait before a retry, or whose abandoned calls had no end or were still counted as waiting.
 //!
 //! `SEEDS=100000 cargo test --release --lib simulation -- --ignored` runs that many seeds. With `SEED=17` in place of `SEEDS` it
 //! replays one; with `--nocapture` it prints what happened.
