@@ -49,6 +49,7 @@ fn ask(settings: ConfigBuilder, question: &str) -> Result<()> {
 fn show(event: &Event) {
     match event {
         Event::Attempt { attempt, .. } => println!("attempt {attempt}"),
+        Event::Waiting { wait: Some(wait), cause, .. } => println!("  waiting {wait:.1?} because of {cause}"),
         Event::Paced { waited, .. } => println!("  waited {waited:.1?} for its turn"),
         Event::Retry { wait: Duration::ZERO, why, .. } => println!("  {why}: retrying without backoff"),
         Event::Retry { wait, why, .. } => println!("  {why}: retrying in {wait:.1?}"),

@@ -25,7 +25,10 @@ impl Metrics {
                 let status = status.map_or("none".to_owned(), |status| status.to_string());
                 add("requests_total", &format!(",status=\"{status}\""), 1.0);
             }
-            Event::Retry { .. } => add("retries_total", "", 1.0),
+            Event::Retry { status, error, .. } => {
+                let reason = status.map_or((*error).to_owned(), |status| status.to_string());
+                add("retries_total", &format!(",reason=\"{reason}\""), 1.0);
+            }
             Event::End { elapsed, waited, error, usage, .. } => {
                 add("calls_total", &format!(",outcome=\"{}\"", error.unwrap_or("success")), 1.0);
                 add("call_seconds_sum", "", elapsed.as_secs_f64());

@@ -22,7 +22,7 @@ pub(crate) use change::{Change, Learned};
 pub use config::AdaptiveConfig;
 pub use controller::RefusalCause;
 pub(crate) use registry::HandlerRegistry;
-pub(crate) use request::{AcquireRequest, Acquired, Wake};
+pub(crate) use request::{AcquireRequest, Acquired, Expected, Wake};
 pub use state::{Snapshot, Tries};
 pub(crate) use stream_place::StreamPlace;
 pub(crate) use wait::Wait;
@@ -480,6 +480,41 @@ mod tests {
         assert!(acquired.wait.is_none(), "{acquired:?}");
         answer(&handler, acquired.permit);
         assert_eq!(handler.enter(&request).unwrap().breaker, None);
+    }
+
+    #[test]
+    fn the_expected_wait_is_known_unless_other_calls_decide_it() {
+        let (clock, stop, second) = (Clock::fake(), Cancel::default(), Duration::from_secs(1));
+        let now = clock.now();
+        let expected = |handler: &AdaptiveHandler, deadline| {
+            let (clock, stop) = (&clock, &stop);
+            let request = AcquireRequest { clock, stop, deadline, retry: false, background: false };
+            let expected = handler.enter_at_once(&request).unwrap_err();
+            expected.map(|Expected { time, cause }| (time, cause))
+        };
+        let admit = |handler: &AdaptiveHandler| match handler.admit(now) {
+            Admission::Go(permit) => permit,
+            refused => panic!("{refused:?}"),
+        };
+        let config = AdaptiveConfig::default().seed(1);
+        let paced = AdaptiveHandler::new(config.clone().initial_rate(60.0).max_rate(60.0));
+        drop(admit(&paced));
+        assert_eq!(expected(&paced, None), Some((Some(second), WaitCause::Rate)));
+        assert_eq!(expected(&paced, Some(now + second)), None, "it ends with an error");
+
+        let capped = AdaptiveHandler::new(config.clone());
+        let [first, _second] = [admit(&capped), admit(&capped)];
+        capped.record(now + 60 * second, first, Outcome::failed()); // a timeout
+        assert_eq!(expected(&capped, None), Some((None, WaitCause::Concurrency)));
+
+        for wait_when_open in [false, true] {
+            let down = AdaptiveHandler::new(config.clone().error_threshold(1).wait_when_open(wait_when_open));
+            let [first, last] = [admit(&down), admit(&down)];
+            down.record(now - 5 * second, first, Outcome::failed());
+            down.record(now, last, Outcome::failed());
+            let cause = expected(&down, None).map(|(_, cause)| cause);
+            assert_eq!(cause, wait_when_open.then_some(WaitCause::CircuitOpen));
+        }
     }
 
     #[test]

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 pub use self::function::{Retry, retry, retry_if};
 pub(crate) use self::retrier::{CallState, Failure, Retrier, Step};
-use crate::adaptive::{AcquireRequest, Acquired, AdaptiveHandler, Change, Permit, StreamPlace, Tries, Wait};
+use crate::adaptive::{
+    AcquireRequest, Acquired, AdaptiveHandler, Change, Expected, Permit, StreamPlace, Tries, Wait,
+};
 use crate::error::{Error, Result};
 use crate::limits::RateLimits;
 use crate::meta::{Attempt, Meta};
@@ -47,7 +49,9 @@ pub(crate) trait Operation {
 
 /// What happens between attempts.
 pub(crate) enum Progress<'a, E> {
-    /// The next attempt waited for a permit.
+    /// The next attempt waits for a permit.
+    Waiting(Expected),
+    /// It waited for one.
     Paced(Wait),
     /// The handler learned something.
     Learned(Change),
@@ -156,8 +160,7 @@ impl RetryLoop<'_> {
         (step, meta)
     }
 
-    /// Waits for a permit for the next attempt. A retry that wasn't announced is announced as soon as its wait is
-    /// known.
+    /// Waits for a permit for the next attempt. The wait is reported, as that of the retry if it wasn't announced.
     fn acquire<O: Operation>(&self, call: &mut Retrier<O::Error>, operation: &mut O) -> Result<Acquired> {
         let request = AcquireRequest {
             clock: self.clock,
@@ -166,12 +169,15 @@ impl RetryLoop<'_> {
             retry: call.state.attempts > 0,
             background: self.background,
         };
-        if call.state.is_unannounced {
-            match self.handler.enter_at_once(&request) {
-                Ok(acquired) => return Ok(acquired),
-                Err(Some(wait)) => self.announce(call, operation, wait),
-                Err(None) => {}
+        match self.handler.enter_at_once(&request) {
+            Ok(acquired) => return Ok(acquired),
+            Err(Some(Expected { time: Some(wait), .. })) if call.state.is_unannounced => {
+                self.announce(call, operation, wait);
             }
+            Err(Some(wait)) if !call.state.is_unannounced => {
+                operation.observe(&call.state, Progress::Waiting(wait));
+            }
+            Err(_) => {}
         }
         self.handler.enter(&request)
     }

@@ -208,7 +208,7 @@ impl Server {
         lock(&self.shared.state).script.extend(replies);
     }
 
-    /// The requests so far, in the order of their replies.
+    /// The requests received so far, whether answered yet or not, in the order of their replies.
     pub fn requests(&self) -> Vec<Request> {
         let requests = lock(&self.shared.state).requests.clone();
         requests.iter().map(|request| Request::clone(request)).collect()
@@ -219,7 +219,8 @@ impl Server {
         lock(&self.shared.state).connections
     }
 
-    /// Waits until this many requests have arrived, without a timeout: for tests of cancellation and shutdown.
+    /// Waits until this many requests were received, whether answered yet or not, and without a timeout: for tests of
+    /// cancellation and shutdown.
     pub fn wait_for_requests(&self, count: usize) {
         let mut state = lock(&self.shared.state);
         while state.requests.len() < count {

@@ -285,6 +285,24 @@ fn causes(seen: &Seen) -> Vec<WaitCause> {
 }
 
 #[test]
+fn a_wait_for_a_permit_is_reported_before_it() {
+    let server = Server::script([ok("hi"), ok("hi"), status(429), ok("hi")]);
+    let (client, clock, seen) = client(&server, paced());
+    (0..3).for_each(|_| drop(client.chat(&request()).unwrap()));
+    let waits = |event: &(Event, usize)| match event {
+        (Event::Waiting { attempt, wait, cause, .. }, sleeps) => {
+            Some((*attempt, wait.unwrap(), *cause, *sleeps))
+        }
+        _ => None,
+    };
+    let waits: Vec<_> = seen.lock().iter().filter_map(waits).collect();
+    let slept = clock.sleeps();
+    let expected = [0, 1].map(|number| (1, slept[number], WaitCause::Rate, number));
+    assert_eq!(waits, expected, "not for the retry, which announces its wait itself");
+    assert_eq!(slept.len(), 3);
+}
+
+#[test]
 fn a_wait_for_a_permit_has_its_cause() {
     let server = Server::script([ok("hi"), ok("hi")]);
     let (client, _, seen) = client(&server, paced());

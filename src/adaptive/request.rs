@@ -45,6 +45,14 @@ pub(crate) struct Acquired {
     pub(crate) is_probe: bool,
 }
 
+/// The wait that a call has before it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Expected {
+    /// `None` if it isn't known: while the cap on calls in flight is reached, or others are ahead in the queue.
+    pub(crate) time: Option<Duration>,
+    pub(crate) cause: WaitCause,
+}
+
 impl AdaptiveHandler {
     /// Waits for a permit. After cancelling the request, call [`wake`](AdaptiveHandler::wake).
     ///
@@ -110,31 +118,31 @@ impl AdaptiveHandler {
         result
     }
 
-    /// Takes a permit if one is available. Otherwise returns how long [`enter`](AdaptiveHandler::enter) will wait for
-    /// it, if that is known: not while the cap on calls in flight is reached or others are ahead in the queue, and not
-    /// if the call would be rejected.
+    /// Takes a permit if one is available. Otherwise returns the wait for it, unless the call would be rejected.
     pub(crate) fn enter_at_once(
         &self,
         request: &AcquireRequest<'_>,
-    ) -> StdResult<Acquired, Option<Duration>> {
+    ) -> StdResult<Acquired, Option<Expected>> {
         let now = request.clock.now();
         let mut inner = lock(&self.shared.inner);
-        let is_over = request.stop.is_cancelled() || request.exceeds_deadline(now, Duration::ZERO);
-        if is_over || !inner.queue.is_first(None, request.retry) {
+        if request.stop.is_cancelled() || request.exceeds_deadline(now, Duration::ZERO) {
             return Err(None);
+        }
+        if !inner.queue.is_first(None, request.retry) {
+            return Err(Some(Expected { time: None, cause: inner.head_waits_for }));
         }
         match self.try_admit(&mut inner.state, now) {
             Ok(acquired) => {
                 inner.queue.notify_head();
                 Ok(acquired)
             }
+            Err(Wait { cause: WaitCause::Concurrency, .. }) => {
+                Err(Some(Expected { time: None, cause: WaitCause::Concurrency }))
+            }
             Err(Wait { time, cause }) => {
-                let is_known = match cause {
-                    WaitCause::Concurrency => false,
-                    WaitCause::CircuitOpen => !self.rejects_when_open(request),
-                    WaitCause::Rate | WaitCause::Headers => true,
-                };
-                Err(Some(time).filter(|time| is_known && !request.exceeds_deadline(now, *time)))
+                let is_rejected = cause == WaitCause::CircuitOpen && self.rejects_when_open(request)
+                    || request.exceeds_deadline(now, time);
+                Err(Some(Expected { time: Some(time), cause }).filter(|_| !is_rejected))
             }
         }
     }

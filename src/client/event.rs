@@ -47,7 +47,7 @@ pub enum Event {
         model: String,
         /// The attempt that ended.
         attempt: u32,
-        /// The status of the response; `None` if the connection failed.
+        /// The status of the response; `None` if there was no response, or not all of it.
         status: Option<u16>,
         /// From sending to the end of the response or the failure; for a stream, to the first chunk.
         elapsed: Duration,
@@ -64,13 +64,33 @@ pub enum Event {
         model: String,
         /// The attempt that failed.
         attempt: u32,
-        /// The status of its response; `None` if the connection failed.
+        /// The status of its response; `None` if there was no response, or not all of it.
         status: Option<u16>,
-        /// The wait before the next attempt: the backoff or what the service asked for, and after a refusal the time
-        /// until the rate limiter admits the call. [`Event::Paced`] reports a further delay by the rate limiter.
+        /// The class of the error, as listed at [`End`](Event::End): a label for metrics.
+        error: &'static str,
+        /// The wait before the next attempt: the backoff or what the service asked for; after a refusal without
+        /// `Retry-After` the time until the rate limiter admits the call. If a backoff or a `Retry-After` is followed by a
+        /// wait for the rate limiter, [`Event::Paced`] reports that one in addition.
         wait: Duration,
-        /// A description of the failure.
+        /// A description of the failure, for people.
         why: String,
+    },
+    /// A call begins to wait for a permit.
+    ///
+    /// Not emitted if [`Retry`](Event::Retry) has announced the wait, and not for the calls of a batch:
+    /// [`Snapshot::waiting`](crate::Snapshot::waiting) counts all that wait.
+    #[non_exhaustive]
+    Waiting {
+        /// The number of the call.
+        call: u64,
+        /// The model.
+        model: String,
+        /// The attempt that waits.
+        attempt: u32,
+        /// The expected wait; `None` if it isn't known, because other calls are ahead in the queue or must end first.
+        wait: Option<Duration>,
+        /// What it waits for.
+        cause: WaitCause,
     },
     /// A request waited for a permit and is now sent.
     #[non_exhaustive]
@@ -81,7 +101,8 @@ pub enum Event {
         model: String,
         /// The attempt that waited.
         attempt: u32,
-        /// How long it waited; for a retry after a refusal, the wait that [`Event::Retry`] announced.
+        /// How long it waited for the permit. After a refusal without `Retry-After` that is the wait that [`Event::Retry`]
+        /// announced; otherwise it doesn't include what was announced.
         waited: Duration,
         /// What it waited for last.
         cause: WaitCause,
@@ -140,7 +161,9 @@ pub enum Event {
         waited: Duration,
         /// The status of the last response; `None` if there was none.
         status: Option<u16>,
-        /// `None` for a success, otherwise the class of the error, as a label for metrics: `api`, `cancelled`,
+        /// `None` for a success, otherwise the class of the error, as a label for metrics. For
+        /// [`GaveUp`](Error::GaveUp) it is that of the last failure, or `deadline` or `circuit_open` if that ended the
+        /// call. The classes: `api`, `cancelled`,
         /// `circuit_open`, `config`, `connect`, `deadline`, `decode`, `dropped` (a stream before its end),
         /// `incomplete`, `no_answer`, `panicked`, `shutdown`, `timeout`, `too_large`, `transport`, `truncated`. Later
         /// versions may add more.
@@ -157,6 +180,7 @@ impl Event {
             Event::Attempt { call, .. }
             | Event::Answer { call, .. }
             | Event::Retry { call, .. }
+            | Event::Waiting { call, .. }
             | Event::Paced { call, .. }
             | Event::Rate { call, .. }
             | Event::Learned { call, .. }
@@ -171,6 +195,7 @@ impl Event {
             Event::Attempt { model, .. }
             | Event::Answer { model, .. }
             | Event::Retry { model, .. }
+            | Event::Waiting { model, .. }
             | Event::Paced { model, .. }
             | Event::Rate { model, .. }
             | Event::Learned { model, .. }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::adaptive::{Change, Learned, Wait};
+use crate::adaptive::{Change, Expected, Learned, Wait};
 use crate::api::Usage;
 use crate::client::core::Core;
 use crate::client::event::{Event, error_class};
@@ -50,6 +50,14 @@ impl Core {
     pub(super) fn report(&self, name: CallName<'_>, state: &CallState, progress: &Progress<'_, Error>) {
         let attempt = state.attempts;
         match *progress {
+            Progress::Waiting(Expected { time: wait, cause }) => {
+                let attempt = attempt + 1;
+                match wait {
+                    Some(wait) => log::debug!("{name}: attempt {attempt} waits {wait:?} because of {cause}"),
+                    None => log::debug!("{name}: attempt {attempt} waits because of {cause}"),
+                }
+                self.emit(name, |call, model| Event::Waiting { call, model, attempt, wait, cause });
+            }
             Progress::Paced(Wait { time: waited, cause }) => {
                 log::debug!("{name}: attempt {attempt} waited {waited:?} because of {cause}");
                 self.emit(name, |call, model| Event::Paced { call, model, attempt, waited, cause });
@@ -80,7 +88,16 @@ impl Core {
                 let why = error.outline();
                 log::warn!("{name}: attempt {attempt} failed ({why}); retrying {}", In(wait));
                 let status = error.status();
-                self.emit(name, |call, model| Event::Retry { call, model, attempt, status, wait, why });
+                let error = error_class(error);
+                self.emit(name, |call, model| Event::Retry {
+                    call,
+                    model,
+                    attempt,
+                    status,
+                    error,
+                    wait,
+                    why,
+                });
             }
         }
     }

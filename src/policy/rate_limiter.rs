@@ -221,7 +221,8 @@ impl RateLimiter {
         // One to two slots: a server that charges for refusals needs one empty slot to recover, and the random part
         // desynchronises processes. At high rates at least a round trip, so that a response can end the row.
         let slots = f64::from(doublings).exp2() / self.base;
-        let pause = (1.0 + refusal.random) * if doublings > 0 { slots.max(self.round_trip) } else { slots };
+        let empty = if refusal.hold.is_zero() || doublings > 0 { 1.0 } else { 0.0 };
+        let pause = (empty + refusal.random) * if doublings > 0 { slots.max(self.round_trip) } else { slots };
         self.hold(now, refusal.hold.min(MAX_HOLD) + seconds(pause.min(MAX_PAUSE)));
     }
 

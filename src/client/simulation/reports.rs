@@ -92,6 +92,9 @@ impl Reports {
                     *budget = budget.saturating_sub(1);
                 }
             }
+            Event::Waiting { wait, cause, .. } => {
+                network.note(format_args!("    {call}: waits {wait:?} because of {cause}"));
+            }
             Event::Paced { waited, .. } => network.note(format_args!("    {call}: paced for {waited:?}")),
             Event::Breaker { state, .. } => network.note(format_args!("    {call}: the breaker is {state}")),
             Event::End { attempts, elapsed, error, .. } => {
