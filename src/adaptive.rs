@@ -25,7 +25,7 @@ pub(crate) use registry::HandlerRegistry;
 pub(crate) use request::{AcquireRequest, Acquired, Expected, Wake};
 pub use state::{Snapshot, Tries};
 pub(crate) use stream_place::StreamPlace;
-pub(crate) use wait::Wait;
+pub(crate) use wait::{RetryDelay, Wait};
 
 use crate::error::{Reason, Result, WaitCause};
 use crate::policy::backoff::RetryConfig;
@@ -200,21 +200,34 @@ impl AdaptiveHandler {
     /// After an error it is the backoff of `retry`, or longer if the service asked for that. After a 429 without a
     /// `Retry-After` it is 0, because the rate limiter delays the next permit. It is `None` when `tries` has used up
     /// the retries that `retry` allows after errors or after 429s; when the service asks for a longer wait than `retry`
-    /// allows; when the retry budget that all calls share is empty; and when the outcome is not retryable.
+    /// allows; when the retry budget that all calls share is empty, unless
+    /// [`wait_when_open`](AdaptiveConfig::wait_when_open) is set; and when the outcome is not retryable.
     pub fn retry_delay(&self, retry: &RetryConfig, tries: &mut Tries, outcome: &Outcome) -> Option<Duration> {
-        self.next_delay(retry, tries, outcome, false).ok()
+        let waits = self.shared.wait_when_open;
+        lock(&self.shared.inner).state.retry_delay(retry, tries, outcome, waits).ok()
     }
 
-    /// Like [`retry_delay`](AdaptiveHandler::retry_delay), but returns the reason for giving up. Background calls need
-    /// no budget.
+    /// Like [`retry_delay`](AdaptiveHandler::retry_delay), but returns the reason for giving up, and when the handler will
+    /// admit the retry. Calls that wait while the breaker is open need no budget.
     pub(crate) fn next_delay(
         &self,
+        now: Instant,
         retry: &RetryConfig,
         tries: &mut Tries,
         outcome: &Outcome,
         background: bool,
-    ) -> Result<Duration, Reason> {
-        lock(&self.shared.inner).state.retry_delay(retry, tries, outcome, background)
+    ) -> Result<RetryDelay, Reason> {
+        let waits = background || self.shared.wait_when_open;
+        let mut inner = lock(&self.shared.inner);
+        let wait = inner.state.retry_delay(retry, tries, outcome, waits)?;
+        let expected = inner.state.controller().and_then(|controller| controller.expected_wait(now));
+        Ok(match expected {
+            Some(Wait { time, cause: WaitCause::CircuitOpen }) if !waits => {
+                RetryDelay { rejected_for: time, ..RetryDelay::of(wait) }
+            }
+            Some(Wait { time, .. }) => RetryDelay { admitted_in: time, ..RetryDelay::of(wait) },
+            None => RetryDelay::of(wait),
+        })
     }
 
     /// Waits for a permit. Callers are served in order, after all [retries](AdaptiveHandler::acquire_again).
@@ -514,6 +527,44 @@ mod tests {
             down.record(now, last, Outcome::failed());
             let cause = expected(&down, None).map(|(_, cause)| cause);
             assert_eq!(cause, wait_when_open.then_some(WaitCause::CircuitOpen));
+        }
+    }
+
+    #[test]
+    fn a_call_waits_for_the_outcome_of_a_probe_as_long_as_its_deadline_allows() {
+        let (handler, probe) = half_open(9);
+        let deadline = Clock::system().now() + Duration::from_secs(60);
+        let waiting = handler.clone();
+        let thread = thread::spawn(move || waiting.acquire(Some(deadline)));
+        while handler.snapshot().waiting == 0 && !thread.is_finished() {
+            thread::yield_now();
+        }
+        assert!(
+            matches!(handler.admit(Clock::system().now()), Admission::Open { retry_in } if retry_in.as_secs() <= 5)
+        );
+        answer(&handler, probe);
+        drop(thread.join().unwrap().unwrap());
+
+        let (handler, _probe) = half_open(9);
+        let (clock, stop) = (Clock::fake(), Cancel::default());
+        let deadline = Some(clock.now() + Duration::from_secs(12));
+        let request =
+            AcquireRequest { clock: &clock, stop: &stop, deadline, retry: false, background: false };
+        let error = handler.enter(&request).unwrap_err();
+        let expected =
+            "not sent: the deadline of 12s passed while the call waited for the open circuit breaker";
+        assert_eq!(error.to_string(), expected);
+    }
+
+    #[test]
+    fn a_call_that_waits_while_the_breaker_is_open_needs_no_retry_budget() {
+        for wait_when_open in [false, true] {
+            let config = AdaptiveConfig::default().seed(1).wait_when_open(wait_when_open);
+            let (handler, retry) = (AdaptiveHandler::new(config), RetryConfig::default());
+            let mut delays =
+                (0..30).map(|_| handler.retry_delay(&retry, &mut Tries::default(), &Outcome::failed()));
+            assert_eq!(delays.all(|delay| delay.is_some()), wait_when_open);
+            assert_eq!(handler.snapshot().budget, 0);
         }
     }
 

@@ -209,7 +209,7 @@ pub enum Error {
         attempts: u32,
         /// Time since the call began.
         elapsed: Duration,
-        /// The last attempt's failure.
+        /// The last attempt's failure; with [`Reason::DeadlinePassed`] that of the attempt before.
         last: Box<Error>,
     },
 }
@@ -253,12 +253,17 @@ pub enum Phase {
 pub enum Reason {
     /// All retries are used.
     RetriesSpent,
+    /// The retries that may follow timeouts while waiting for an answer are used: see
+    /// [`timeout_retries`](crate::RetryConfig::timeout_retries).
+    TimeoutRetriesSpent,
     /// Another attempt can't fix the last failure.
     NotRetryable,
-    /// The server asks for a longer wait than [`RetryConfig`](crate::RetryConfig) allows.
+    /// The server asks for a longer wait than [`status_max_delay`](crate::RetryConfig::status_max_delay) allows.
     WaitTooLong,
-    /// The deadline passed, or the next wait would cross it.
+    /// The deadline leaves no time for another attempt: the wait before it would be too long.
     Deadline,
+    /// The deadline passed during the last attempt. The error's `last` is the failure of the attempt before that.
+    DeadlinePassed,
     /// The retry budget is spent: so many calls fail that another retry would only add load.
     BudgetSpent,
     /// The circuit breaker opened: the service is down.

@@ -179,7 +179,12 @@ impl RetryLoop<'_> {
             }
             Err(_) => {}
         }
-        self.handler.enter(&request)
+        let started = self.clock.now();
+        let result = self.handler.enter(&request);
+        if result.is_err() {
+            call.waited_without_permit(self.clock.now().saturating_duration_since(started));
+        }
+        result
     }
 
     /// Announces a retry and waits until this moment. Returns false if the call was ended meanwhile.
@@ -228,8 +233,9 @@ impl RetryLoop<'_> {
     ) -> Step<O::Output, O::Error> {
         let failure = operation.classify(&error);
         let learned = failure.learned().map(|outcome| outcome.limits(limits));
-        let retry_delay =
-            |tries: &mut Tries| self.handler.next_delay(self.retry, tries, &failure.outcome, self.background);
+        let retry_delay = |tries: &mut Tries| {
+            self.handler.next_delay(now, self.retry, tries, &failure.outcome, self.background)
+        };
         // A stale connection says nothing about the service, so its failure is recorded only if no immediate retry
         // follows.
         if call.immediate_retry(&failure) == Some(Immediate::FreshConnection) {
@@ -268,7 +274,7 @@ impl RetryLoop<'_> {
 /// Sets the times and the number of attempts of the whole call.
 fn set_times<E>(now: Instant, call: &Retrier<E>, meta: &mut Meta) {
     meta.attempts = call.state.attempts;
-    meta.waited = call.state.waited;
+    meta.waited = call.state.waited(now);
     meta.elapsed = now.saturating_duration_since(call.state.started);
 }
 

@@ -871,8 +871,10 @@ fn a_deadline_that_ends_an_attempt_keeps_the_previous_error() {
     let client = Client::new(config(&server, &Clock::system()).retry(retry).build().unwrap()).unwrap();
     ask(&client.with_deadline(Some(Duration::MAX))).unwrap();
     let error = ask(&client.with_deadline(Some(Duration::from_millis(200)))).unwrap_err();
-    assert!(matches!(error, Error::GaveUp { reason: Reason::Deadline, attempts: 2, .. }), "{error:?}");
+    assert!(matches!(error, Error::GaveUp { reason: Reason::DeadlinePassed, attempts: 2, .. }), "{error:?}");
     assert_eq!((error.status(), error.request_id(), error.is_timeout()), (Some(503), Some("r1"), true));
+    let text = "the deadline passed during the last attempt; the one before failed: the service answered 503";
+    assert!(error.to_string().contains(text), "{error}");
 }
 
 #[test]

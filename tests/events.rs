@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, Once};
 use std::time::Duration;
 
 use holysheep::{
-    AdaptiveConfig, Cancel, ChatRequest, ChatStream, Client, Clock, Config, EmbeddingRequest, Event, Jitter,
-    RefusalCause, RetryConfig, WaitCause,
+    AdaptiveConfig, Cancel, ChatRequest, ChatStream, Client, Clock, Config, EmbeddingRequest, Error, Event,
+    Jitter, Reason, RefusalCause, RetryConfig, WaitCause,
 };
 use support::{Reply, Server, ok, reset, status};
 
@@ -207,6 +207,17 @@ fn no_retry_is_reported_where_none_follows() {
     assert_eq!((error.attempts(), error.status()), (1, Some(429)));
     assert_eq!(seen.events().iter().filter_map(retry).count(), 0, "{:?}", seen.events());
     assert_eq!(seen.ends(), ["1 200 success Some(12)", "1 429 deadline None"]);
+
+    // The same if the service asks for a shorter wait.
+    let server = Server::script([ok("hi"), status(429).retry_after(2)]);
+    let slow = AdaptiveConfig::default().seed(1).initial_rate(1.0).max_rate(1.0);
+    let (client, clock, seen) = self::client(&server, slow);
+    client.chat(&request()).unwrap();
+    clock.advance(Duration::from_secs(60));
+    let error = client.with_deadline(Some(Duration::from_secs(20))).chat(&request()).unwrap_err();
+    assert!(matches!(error, Error::GaveUp { reason: Reason::Deadline, attempts: 1, .. }), "{error:?}");
+    assert_eq!(seen.events().iter().filter_map(retry).count(), 0, "{:?}", seen.events());
+    assert!(clock.sleeps().is_empty());
 }
 
 #[test]
@@ -237,6 +248,48 @@ fn every_event_names_the_call_and_the_model() {
         all.iter().all(|event| event.call() != seen.events()[0].call()),
         "call numbers are unique among clients"
     );
+}
+
+#[test]
+fn a_call_whose_retry_the_open_breaker_would_reject_ends_at_once() {
+    let mut rejected = 0;
+    for seed in 0..20 {
+        let server = Server::script(vec![status(500); 6]);
+        let adaptive = AdaptiveConfig::default().seed(seed).error_threshold(1);
+        let (client, clock, seen) = client(&server, adaptive);
+        let error = client.chat(&request()).unwrap_err();
+        // The third failure opens the breaker for 2.5 to 5 s. The wait for the next attempt would be 4 s.
+        if matches!(error, Error::GaveUp { reason: Reason::CircuitOpen, attempts: 3, .. }) {
+            rejected += 1;
+            assert_eq!(clock.sleeps(), [1, 2].map(Duration::from_secs));
+            assert_eq!(seen.events().iter().filter_map(retry).count(), 2, "{:?}", seen.events());
+        }
+    }
+    assert!((1..20).contains(&rejected), "{rejected}");
+}
+
+#[test]
+fn a_wait_that_was_ended_counts_as_long_as_it_lasted() {
+    let server = Server::always(status(503).retry_after(100));
+    let (clock, cancel, ended) = (Clock::fake(), Cancel::new(), Arc::<Mutex<Vec<_>>>::default());
+    let observe = {
+        let (clock, cancel, ended) = (clock.clone(), cancel.clone(), Arc::clone(&ended));
+        move |event: &Event| match event {
+            Event::Retry { .. } => {
+                clock.advance(Duration::from_secs(7));
+                cancel.cancel();
+            }
+            Event::End { elapsed, waited, .. } => {
+                ended.lock().unwrap().push((elapsed.as_secs(), waited.as_secs()))
+            }
+            _ => {}
+        }
+    };
+    let config = Config::builder().api_key("sk-test-0123456789").base_url(server.url()).clock(clock);
+    let config = config.adaptive(AdaptiveConfig::off()).on_event(observe);
+    let client = Client::new(config.build().unwrap()).unwrap().with_cancel(&cancel);
+    assert!(matches!(client.chat(&request()), Err(Error::Cancelled)));
+    assert_eq!(*ended.lock().unwrap(), [(7, 7)]);
 }
 
 #[test]

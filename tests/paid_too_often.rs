@@ -51,7 +51,9 @@ fn a_hanging_server_costs_three_requests_with_doubled_timeouts() {
             let least = expected * TIMEOUT;
             assert!(*time >= least && *time < 2 * least, "{what}: {times:?}");
         }
-        let Error::GaveUp { reason: Reason::RetriesSpent, last, .. } = &error else { panic!("{error:?}") };
+        let Error::GaveUp { reason: Reason::TimeoutRetriesSpent, last, .. } = &error else {
+            panic!("{error:?}")
+        };
         assert!(matches!(**last, Error::Timeout { after, .. } if after == 4 * TIMEOUT), "{what}: {error:?}");
     });
 }

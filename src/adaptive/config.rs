@@ -127,8 +127,9 @@ impl AdaptiveConfig {
         self
     }
 
-    /// Whether calls wait while the breaker is open instead of failing with
-    /// [`Error::CircuitOpen`]. Off by default; useful for unattended batches.
+    /// Whether calls wait while the breaker is open instead of failing with [`Error::CircuitOpen`], and don't fail for
+    /// lack of retry budget. They still fail at their deadlines and after their retries. Off by default; for queues that
+    /// are to outlast an outage.
     pub fn wait_when_open(mut self, wait: bool) -> Self {
         self.wait_when_open = wait;
         self

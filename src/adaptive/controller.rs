@@ -105,21 +105,36 @@ impl Controller {
         if is_extra {
             return Decision::Go(self.admitted(now));
         }
-        let last = self.rate.last();
-        let requests = self.requests.next_permitted_at(now, self.newest, last);
-        let tokens = self.tokens.next_permitted_at(now, self.newest, last);
-        let announced = requests.max(tokens);
-        let due = self.rate.next_permitted_at(now).max(announced);
+        let (due, cause) = self.next_permitted_at(now);
         match due {
-            Some(due) if now < due => {
-                let cause = if announced == Some(due) { WaitCause::Headers } else { WaitCause::Rate };
-                Decision::Wait(Wait { time: due - now, cause })
-            }
+            Some(due) if now < due => Decision::Wait(Wait { time: due - now, cause }),
             _ => {
                 self.rate.admitted(now, due);
                 Decision::Go(self.admitted(now))
             }
         }
+    }
+
+    /// The least that the next call has to wait; `None` if nothing is certain.
+    pub(super) fn expected_wait(&mut self, now: Instant) -> Option<Wait> {
+        match (self.breaker.state(), self.breaker.refuses(now)) {
+            (BreakerState::Open, Some(time)) => return Some(Wait { time, cause: WaitCause::CircuitOpen }),
+            (BreakerState::Closed, _) if !self.volley.is_running() => {}
+            _ => return None,
+        }
+        let (due, cause) = self.next_permitted_at(now);
+        due.map(|due| Wait { time: due.saturating_duration_since(now), cause })
+    }
+
+    /// When the rate limiter and the headers permit the next call, and which of them decides it.
+    fn next_permitted_at(&mut self, now: Instant) -> (Option<Instant>, WaitCause) {
+        let last = self.rate.last();
+        let requests = self.requests.next_permitted_at(now, self.newest, last);
+        let tokens = self.tokens.next_permitted_at(now, self.newest, last);
+        let announced = requests.max(tokens);
+        let due = self.rate.next_permitted_at(now).max(announced);
+        let cause = if announced == due { WaitCause::Headers } else { WaitCause::Rate };
+        (due, cause)
     }
 
     fn admitted(&mut self, now: Instant) -> Admitted {

@@ -48,7 +48,7 @@ pub(crate) struct Acquired {
 /// The wait that a call has before it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Expected {
-    /// `None` if it isn't known: while the cap on calls in flight is reached, or others are ahead in the queue.
+    /// `None` if it isn't known: while others are ahead in the queue, or the end of another call is awaited.
     pub(crate) time: Option<Duration>,
     pub(crate) cause: WaitCause,
 }
@@ -85,9 +85,8 @@ impl AdaptiveHandler {
                     }
                     Err(Wait { time, cause }) => {
                         inner.head_waits_for = cause;
-                        // Any call may end and make room, so this wait fails only once the deadline has passed.
-                        let is_certain = cause != WaitCause::Concurrency;
-                        if is_certain && request.exceeds_deadline(now, time) {
+                        // A wait that another call may end fails only once the deadline has passed.
+                        if inner.state.is_certain(cause) && request.exceeds_deadline(now, time) {
                             break Err(request.deadline_error(started, Some(cause), Some(time)));
                         }
                         wait = Some(request.left(now).map_or(time, |left| left.min(time)));
@@ -136,13 +135,11 @@ impl AdaptiveHandler {
                 inner.queue.notify_head();
                 Ok(acquired)
             }
-            Err(Wait { cause: WaitCause::Concurrency, .. }) => {
-                Err(Some(Expected { time: None, cause: WaitCause::Concurrency }))
-            }
+            Err(Wait { cause: WaitCause::CircuitOpen, .. }) if self.rejects_when_open(request) => Err(None),
             Err(Wait { time, cause }) => {
-                let is_rejected = cause == WaitCause::CircuitOpen && self.rejects_when_open(request)
-                    || request.exceeds_deadline(now, time);
-                Err(Some(Expected { time: Some(time), cause }).filter(|_| !is_rejected))
+                let time = Some(time).filter(|_| inner.state.is_certain(cause));
+                let is_late = time.is_some_and(|time| request.exceeds_deadline(now, time));
+                Err(Some(Expected { time, cause }).filter(|_| !is_late))
             }
         }
     }

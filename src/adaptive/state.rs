@@ -204,7 +204,7 @@ impl State {
         retry: &RetryConfig,
         tries: &mut Tries,
         outcome: &Outcome,
-        background: bool,
+        waits_when_open: bool,
     ) -> Result<Duration, Reason> {
         match (outcome.kind, &mut self.policy) {
             (Kind::Success | Kind::Refused, _) => Err(Reason::NotRetryable),
@@ -241,9 +241,9 @@ impl State {
                 let wait = retry.wait(attempt, outcome.status, outcome.retry_after, self.random.f64());
                 let wait = wait.ok_or(Reason::WaitTooLong)?;
                 match policy {
-                    // In a batch a retry replaces a new call instead of adding load, so it is not limited by the
-                    // budget. It still spends it, so that single calls add no load either.
-                    Policy::Adaptive(_) if background => self.budget = self.budget.saturating_sub(1),
+                    // In a batch, and where calls wait for the end of an outage, a retry replaces a new call instead of
+                    // adding load, so it is not limited by the budget. It still spends it, so that others add none.
+                    Policy::Adaptive(_) if waits_when_open => self.budget = self.budget.saturating_sub(1),
                     Policy::Adaptive(_) => {
                         self.budget = self.budget.checked_sub(1).ok_or(Reason::BudgetSpent)?;
                     }
@@ -287,6 +287,15 @@ impl State {
         match &self.policy {
             Policy::Adaptive(controller) => controller.breaker.state(),
             Policy::Published(_) | Policy::Off => BreakerState::Closed,
+        }
+    }
+
+    /// Whether a wait for this can't become shorter: no other call's outcome decides it.
+    pub(super) fn is_certain(&self, cause: WaitCause) -> bool {
+        match cause {
+            WaitCause::Rate | WaitCause::Headers => true,
+            WaitCause::Concurrency => false,
+            WaitCause::CircuitOpen => self.breaker() == BreakerState::Open,
         }
     }
 

@@ -16,6 +16,24 @@ pub(crate) struct Wait {
     pub(crate) cause: WaitCause,
 }
 
+/// The wait before a retry.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct RetryDelay {
+    /// The backoff, or what the server asked for.
+    pub(crate) wait: Duration,
+    /// The least time until the handler admits a call, if it is known.
+    pub(crate) admitted_in: Duration,
+    /// For so long, the open circuit breaker rejects the call.
+    pub(crate) rejected_for: Duration,
+}
+
+impl RetryDelay {
+    /// A delay by this handler-independent wait alone.
+    pub(crate) fn of(wait: Duration) -> RetryDelay {
+        RetryDelay { wait, ..RetryDelay::default() }
+    }
+}
+
 impl Wait {
     /// When to ask again without being woken by the end of another call.
     pub(super) fn until_next_check(self) -> Duration {

@@ -98,6 +98,11 @@ impl Call<'_> {
         self.retrier.state.started
     }
 
+    /// It waited for a permit and got none.
+    pub(crate) fn waited_without_permit(&mut self, waited: Duration) {
+        self.retrier.waited_without_permit(waited);
+    }
+
     /// Whether an attempt was made before.
     pub(crate) fn is_retry(&self) -> bool {
         self.retrier.state.attempts > 0
@@ -196,8 +201,9 @@ impl Core {
     /// Ends a waiting call, because the client was shut down, drained or cancelled.
     pub(crate) fn abandon(&self, call: &Call<'_>) -> Error {
         let error = self.cancelled(&call.spec.options).unwrap_or(Error::Shutdown);
-        let CallState { attempts, waited, .. } = call.retrier.state;
-        let elapsed = self.clock.now().saturating_duration_since(call.started());
+        let (state, now) = (&call.retrier.state, self.clock.now());
+        let (attempts, waited) = (state.attempts, state.waited(now));
+        let elapsed = now.saturating_duration_since(state.started);
         self.report_end(call.name(), &Meta { attempts, waited, elapsed, ..Meta::default() }, Err(&error));
         error
     }

@@ -208,7 +208,9 @@ impl Event {
 /// The class of an error, as listed at [`Event::End`].
 pub(super) fn error_class(error: &Error) -> &'static str {
     match error {
-        Error::GaveUp { reason: Reason::Deadline, .. } | Error::Deadline { .. } => "deadline",
+        Error::GaveUp { reason: Reason::Deadline | Reason::DeadlinePassed, .. } | Error::Deadline { .. } => {
+            "deadline"
+        }
         Error::GaveUp { reason: Reason::CircuitOpen, .. } | Error::CircuitOpen { .. } => "circuit_open",
         Error::GaveUp { last, .. } => error_class(last),
         Error::NoAnswer { .. } => "no_answer",

@@ -26,13 +26,16 @@ pub(super) fn final_error(
         }
         Failure::Rejected { by: Error::Deadline { .. }, last: Some(last) } => (Reason::Deadline, last),
         Failure::Rejected { last: Some(last), .. } => (Reason::CircuitOpen, last),
-        Failure::GaveUp { reason: Reason::NotRetryable | Reason::RetriesSpent, last, previous: None } => {
-            return last.of_call(host, model);
-        }
+        Failure::GaveUp {
+            reason: Reason::NotRetryable | Reason::RetriesSpent | Reason::TimeoutRetriesSpent,
+            last,
+            previous: None,
+        } => return last.of_call(host, model),
         // The previous failure says more than that the deadline passed.
-        Failure::GaveUp { last: last @ Error::Deadline { .. }, previous, .. } => {
-            (Reason::Deadline, previous.unwrap_or(last))
+        Failure::GaveUp { last: Error::Deadline { .. }, previous: Some(previous), .. } => {
+            (Reason::DeadlinePassed, previous)
         }
+        Failure::GaveUp { last: last @ Error::Deadline { .. }, .. } => (Reason::Deadline, last),
         Failure::GaveUp { reason, last, .. } => (reason, last),
     };
     let (attempts, elapsed, last) = (meta.attempts, meta.elapsed, Box::new(last));

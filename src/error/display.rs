@@ -65,14 +65,9 @@ impl fmt::Display for Error {
                 write_not_sent(f, *after, *cause, *turn_in)
             }
             Error::Cancelled => write!(f, "the call was cancelled"),
-            Error::Shutdown => write!(f, "the client was shut down"),
+            Error::Shutdown => write!(f, "the client was shut down or drained"),
             Error::Panicked => write!(f, "the program panicked during the call"),
-            Error::GaveUp { host, model, reason, attempts, elapsed, last } => {
-                write_target(f, host, model)?;
-                let s = if *attempts == 1 { "" } else { "s" };
-                let seconds = elapsed.as_secs_f64();
-                write!(f, ": gave up after {attempts} attempt{s} in {seconds:.1} s: {reason}: {last}")
-            }
+            Error::GaveUp { .. } => self.write_gave_up(f),
         }
     }
 }
@@ -175,6 +170,18 @@ impl fmt::Debug for Error {
 }
 
 impl Error {
+    fn write_gave_up(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Error::GaveUp { host, model, reason, attempts, elapsed, last } = self else { return Ok(()) };
+        write_target(f, host, model)?;
+        let s = if *attempts == 1 { "" } else { "s" };
+        let seconds = elapsed.as_secs_f64();
+        write!(f, ": gave up after {attempts} attempt{s} in {seconds:.1} s: {reason}")?;
+        match self.retry_after() {
+            Some(wait) if *reason == Reason::WaitTooLong => write!(f, " ({wait:?}): {last}"),
+            _ => write!(f, ": {last}"),
+        }
+    }
+
     fn debug_api(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Error::Api { status, code, kind, param, request_id, retry_after, should_retry, target, .. } =
             self
@@ -259,9 +266,11 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Reason::RetriesSpent => "no retries left",
+            Reason::TimeoutRetriesSpent => "no retries left after timeouts (timeout_retries)",
             Reason::NotRetryable => "another attempt can't help",
-            Reason::WaitTooLong => "the server asks for a longer wait than allowed",
+            Reason::WaitTooLong => "the server asks for a longer wait than status_max_delay allows",
             Reason::Deadline => "the deadline leaves no time for another attempt",
+            Reason::DeadlinePassed => "the deadline passed during the last attempt; the one before failed",
             Reason::BudgetSpent => "the retry budget is spent, because too many calls fail",
             Reason::CircuitOpen => "the circuit breaker opened, because the service is down",
         })
@@ -370,13 +379,27 @@ mod tests {
                 "not sent: the deadline of 30s passed while the call waited for the rate limit",
             ),
             (Error::Cancelled, "the call was cancelled"),
-            (Error::Shutdown, "the client was shut down"),
+            (Error::Shutdown, "the client was shut down or drained"),
             (Error::Panicked, "the program panicked during the call"),
         ];
         let gave_up = [
             (Reason::RetriesSpent, 6, "6 attempts in 12.3 s: no retries left"),
             (Reason::NotRetryable, 1, "1 attempt in 12.3 s: another attempt can't help"),
-            (Reason::WaitTooLong, 2, "2 attempts in 12.3 s: the server asks for a longer wait than allowed"),
+            (
+                Reason::TimeoutRetriesSpent,
+                3,
+                "3 attempts in 12.3 s: no retries left after timeouts (timeout_retries)",
+            ),
+            (
+                Reason::WaitTooLong,
+                2,
+                "2 attempts in 12.3 s: the server asks for a longer wait than status_max_delay allows (7s)",
+            ),
+            (
+                Reason::DeadlinePassed,
+                2,
+                "2 attempts in 12.3 s: the deadline passed during the last attempt; the one before failed",
+            ),
             (Reason::Deadline, 2, "2 attempts in 12.3 s: the deadline leaves no time for another attempt"),
             (
                 Reason::BudgetSpent,

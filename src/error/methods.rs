@@ -85,7 +85,7 @@ impl Error {
 
     /// Whether time ran out: a [`Timeout`](Error::Timeout), a [`Deadline`](Error::Deadline), or giving up because of one.
     pub fn is_timeout(&self) -> bool {
-        matches!(self, Error::GaveUp { reason: Reason::Deadline, .. })
+        matches!(self, Error::GaveUp { reason: Reason::Deadline | Reason::DeadlinePassed, .. })
             || matches!(self.innermost(), Error::Timeout { .. } | Error::Deadline { .. })
     }
 

@@ -25,6 +25,9 @@ const OPEN_JITTER: f64 = 0.5;
 /// longest that a client waits for a response by default. A later response still counts.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(600);
 
+/// The time after which a call that is rejected because of a probe may ask again: most answers have arrived by then.
+const PROBE_ESTIMATE: Duration = Duration::from_secs(5);
+
 /// The state of a circuit breaker.
 ///
 /// ```no_run
@@ -128,16 +131,17 @@ impl CircuitBreaker {
         self.openings
     }
 
-    /// How long it rejects calls, or `None` if it admits one. A clock that was set back cannot extend that beyond the
-    /// longest regular time.
+    /// How long it rejects calls, or `None` if it admits one. While a probe is in flight, whose outcome decides that, this
+    /// is an estimate. A clock that was set back cannot extend it beyond the longest regular time.
     pub(crate) fn refuses(&mut self, now: Instant) -> Option<Duration> {
-        let (until, longest) = match &mut self.state {
+        let (until, longest, estimate) = match &mut self.state {
             State::Closed => return None,
-            State::Open { until } => (until, seconds(OPEN_LONGEST)),
-            State::HalfOpen { until, .. } => (until, PROBE_TIMEOUT),
+            State::Open { until } => (until, seconds(OPEN_LONGEST), Duration::MAX),
+            State::HalfOpen { until, .. } => (until, PROBE_TIMEOUT, PROBE_ESTIMATE),
         };
         *until = (*until).min(later(now, longest));
-        Some(until.saturating_duration_since(now)).filter(|left| !left.is_zero())
+        let left = until.saturating_duration_since(now);
+        Some(left.min(estimate)).filter(|left| !left.is_zero())
     }
 
     /// ```text
@@ -276,7 +280,7 @@ mod tests {
         breaker.step(later, 5, failed(1.0));
         breaker.step(later, 6, Event::Dropped);
         assert_eq!(breaker.state(), BreakerState::HalfOpen);
-        assert_eq!(breaker.refuses(later), Some(PROBE_TIMEOUT), "a second call");
+        assert_eq!(breaker.refuses(later), Some(PROBE_ESTIMATE), "a second call");
         breaker.step(later, 11, Event::Answered);
         assert_eq!((breaker.state(), breaker.refuses(later)), (BreakerState::Closed, None));
     }
@@ -293,7 +297,11 @@ mod tests {
         assert_eq!(breaker.refuses(later + PROBE_TIMEOUT), None);
         breaker.step(later + PROBE_TIMEOUT, 13, Event::Admitted);
         breaker.step(later + PROBE_TIMEOUT, 12, Event::Dropped);
-        assert_eq!(breaker.refuses(later + PROBE_TIMEOUT), Some(PROBE_TIMEOUT), "an older probe was dropped");
+        assert_eq!(
+            breaker.refuses(later + PROBE_TIMEOUT),
+            Some(PROBE_ESTIMATE),
+            "an older probe was dropped"
+        );
         breaker.step(later + PROBE_TIMEOUT, 12, Event::Answered);
         assert_eq!(breaker.state(), BreakerState::Closed, "a late answer of an older probe counts");
     }

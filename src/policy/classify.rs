@@ -193,9 +193,10 @@ fn exceeds_limit_alone(message: &str) -> bool {
 }
 
 impl Error {
-    /// Whether a retry could help, by the default statuses.
+    /// Whether the same call could succeed later: after a failure that is retried by default, a deadline, or an open
+    /// circuit breaker.
     pub fn is_retryable(&self) -> bool {
-        self.verdict() != Verdict::GiveUp
+        matches!(self.innermost(), Error::Deadline { .. }) || self.verdict() != Verdict::GiveUp
     }
 }
 
@@ -346,6 +347,15 @@ mod tests {
             let failure = classify(&error, &RetryConfig::default());
             assert_eq!((failure.verdict, failure.learned()), (verdict, Some(Outcome::failed())), "{error}");
         }
+    }
+
+    #[test]
+    fn a_deadline_may_be_met_later_and_is_not_retried_by_itself() {
+        for error in [Error::deadline(Duration::ZERO, None), Error::circuit_open(Duration::ZERO), api(503)] {
+            assert!(error.is_retryable(), "{error}");
+        }
+        assert_eq!(Error::deadline(Duration::ZERO, None).verdict(), Verdict::GiveUp);
+        assert!(!api(404).is_retryable() && !Error::Cancelled.is_retryable());
     }
 
     #[test]

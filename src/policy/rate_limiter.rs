@@ -218,8 +218,9 @@ impl RateLimiter {
             doublings = self.row - 1;
         }
         self.round_trip = refusal.round_trip.as_secs_f64();
-        // One to two slots: a server that charges for refusals needs one empty slot to recover, and the random part
-        // desynchronises processes. At high rates at least a round trip, so that a response can end the row.
+        // One to two slots: a server that charges for refusals needs one empty slot to recover, unless it says itself when
+        // it has, and the random part desynchronises processes. At high rates at least a round trip, so that a response
+        // can end the row.
         let slots = f64::from(doublings).exp2() / self.base;
         let empty = if refusal.hold.is_zero() || doublings > 0 { 1.0 } else { 0.0 };
         let pause = (empty + refusal.random) * if doublings > 0 { slots.max(self.round_trip) } else { slots };
@@ -398,7 +399,9 @@ mod tests {
     fn a_hold_is_obeyed_up_to_two_minutes() {
         let (mut limiter, now) = (paced(10.0), Instant::now());
         limiter.refused(now, &Refusal { hold: secs(20.0), ..refusal(1, 1) });
-        assert!(limiter.next > Some(now + secs(20.0)) && limiter.next < Some(now + secs(20.2)));
+        assert_eq!(limiter.next, Some(now + secs(20.0)), "the server has said when, so no further pause");
+        limiter.refused(now, &Refusal { hold: secs(30.0), random: 0.5, ..refusal(1, 1) });
+        assert!(limiter.next > Some(now + secs(30.0)) && limiter.next < Some(now + secs(30.2)));
         limiter.refused(now, &Refusal { hold: Duration::MAX, ..refusal(1, 1) });
         assert!(limiter.next_permitted_at(now) <= Some(now + MAX_HOLD + secs(MAX_PAUSE)));
     }

@@ -12,7 +12,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::adaptive::Tries;
+use crate::adaptive::{RetryDelay, Tries};
 use crate::error::{Error, Reason};
 use crate::policy::classify::{Classification, Immediate, Verdict};
 use crate::policy::later;
@@ -41,8 +41,9 @@ pub(crate) struct CallState {
     pub(crate) started: Instant,
     /// Requests made.
     pub(crate) attempts: u32,
-    /// The time spent waiting for permits and between attempts.
-    pub(crate) waited: Duration,
+    /// The time spent waiting for permits and between attempts, including the whole wait that ends at `waits_until`.
+    waited: Duration,
+    waits_until: Option<Instant>,
     /// The time allowed for the whole call.
     pub(crate) deadline: Option<Duration>,
     /// When the whole call must be over.
@@ -59,6 +60,14 @@ pub(crate) struct CallState {
     pub(crate) new_key: bool,
     /// Attempts that were refused because of the rate or the load.
     pub(crate) refusals: u32,
+}
+
+impl CallState {
+    /// The time spent waiting until now: a wait may have been ended early.
+    pub(crate) fn waited(&self, now: Instant) -> Duration {
+        let left = self.waits_until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
+        self.waited.saturating_sub(left)
+    }
 }
 
 /// One call: its state, its limits and its last failure.
@@ -109,6 +118,7 @@ impl<E> Retrier<E> {
             started: now,
             attempts: 0,
             waited: Duration::ZERO,
+            waits_until: None,
             deadline,
             due: deadline.and_then(|deadline| now.checked_add(deadline)),
             fresh_connection: false,
@@ -141,7 +151,13 @@ impl<E> Retrier<E> {
         self.is_probe = self.background && probes && self.probes < FREE_PROBES;
         self.probes += u32::from(self.is_probe);
         self.state.waited += waited;
+        self.state.waits_until = None;
         self.state.attempts += 1;
+    }
+
+    /// The call waited for a permit and got none.
+    pub(crate) fn waited_without_permit(&mut self, waited: Duration) {
+        self.state.waited += waited;
     }
 
     /// The next attempt isn't permitted.
@@ -170,7 +186,7 @@ impl<E> Retrier<E> {
         now: Instant,
         error: E,
         failure: &Classification,
-        retry_delay: impl FnOnce(&mut Tries) -> Result<Duration, Reason>,
+        retry_delay: impl FnOnce(&mut Tries) -> Result<RetryDelay, Reason>,
     ) -> Step<T, E> {
         let previous = self.last.take();
         let wait = match self.next_wait(now, failure, retry_delay) {
@@ -186,7 +202,9 @@ impl<E> Retrier<E> {
             return Step::WaitForTurn;
         }
         self.state.waited += wait;
-        Step::WaitUntil(later(now, wait))
+        let until = later(now, wait);
+        self.state.waits_until = Some(until);
+        Step::WaitUntil(until)
     }
 
     /// The failure of the last attempt.
@@ -198,20 +216,25 @@ impl<E> Retrier<E> {
         &mut self,
         now: Instant,
         failure: &Classification,
-        retry_delay: impl FnOnce(&mut Tries) -> Result<Duration, Reason>,
+        retry_delay: impl FnOnce(&mut Tries) -> Result<RetryDelay, Reason>,
     ) -> Result<Duration, Reason> {
         let immediate = self.immediate_retry(failure);
-        let wait = match immediate {
-            Some(Immediate::Fallback | Immediate::NewKey) => Duration::ZERO,
+        let delay = match immediate {
+            Some(Immediate::Fallback | Immediate::NewKey) => RetryDelay::default(),
             None if failure.verdict == Verdict::GiveUp => return Err(Reason::NotRetryable),
             None if failure.answer_timeout && self.state.timeouts == self.max_timeout_retries => {
-                return Err(Reason::RetriesSpent);
+                return Err(Reason::TimeoutRetriesSpent);
             }
             _ if self.is_probe => retry_delay(&mut Tries::default())?,
             _ => retry_delay(&mut self.tries)?,
         };
-        let wait = if immediate.is_some() { Duration::ZERO } else { wait };
-        if self.state.due.is_some_and(|due| due.saturating_duration_since(now) <= wait) {
+        let wait = if immediate.is_some() { Duration::ZERO } else { delay.wait };
+        if wait < delay.rejected_for {
+            return Err(Reason::CircuitOpen);
+        }
+        // The deadline of a background call stands still while it waits for a permit.
+        let until_sent = if self.background { wait } else { wait.max(delay.admitted_in) };
+        if self.state.due.is_some_and(|due| due.saturating_duration_since(now) <= until_sent) {
             return Err(Reason::Deadline);
         }
         self.state.timeouts += u32::from(failure.answer_timeout);
@@ -249,7 +272,7 @@ mod tests {
         failure: &Classification,
         wait: Duration,
     ) -> Ended {
-        call.failed(now, "failed", failure, |_| Ok(wait))
+        call.failed(now, "failed", failure, |_| Ok(RetryDelay::of(wait)))
     }
 
     fn failure_of(step: Ended) -> Failure<&'static str> {
@@ -284,7 +307,8 @@ mod tests {
     fn a_failed_call_ends_with_the_reason_and_both_failures() {
         let now = Instant::now();
         let mut call = sent(now, false);
-        let _: Ended = call.failed(now, "first", &failure(Verdict::Retry, None), |_| Ok(SECOND));
+        let _: Ended =
+            call.failed(now, "first", &failure(Verdict::Retry, None), |_| Ok(RetryDelay::of(SECOND)));
         let step: Ended = call.failed(now, "second", &failure(Verdict::GiveUp, None), |_| unreachable!());
         let Failure::GaveUp { reason: why, last, previous } = failure_of(step) else {
             panic!("not given up")
@@ -307,8 +331,39 @@ mod tests {
             assert!(matches!(after(&mut call, now, failure, SECOND), Step::WaitUntil(_)));
         }
         let step = after(&mut call, now, &timeout, SECOND);
-        assert_eq!(reason(&step), Some(Reason::RetriesSpent));
+        assert_eq!(reason(&step), Some(Reason::TimeoutRetriesSpent));
         assert_eq!(call.state.timeouts, 2);
+    }
+
+    #[test]
+    fn a_call_gives_up_at_once_if_the_handler_will_not_admit_its_retry_in_time() {
+        let (now, failed) = (Instant::now(), failure(Verdict::Retry, None));
+        let ended = |background, admitted_in: u32, rejected_for: u32| {
+            let delay = RetryDelay {
+                wait: 2 * SECOND,
+                admitted_in: admitted_in * SECOND,
+                rejected_for: rejected_for * SECOND,
+            };
+            let step: Ended = sent(now, background).failed(now, "failed", &failed, |_| Ok(delay));
+            reason(&step)
+        };
+        assert_eq!(ended(false, 9, 0), None);
+        assert_eq!(ended(false, 10, 0), Some(Reason::Deadline), "the deadline is 10 s away");
+        assert_eq!(ended(true, 10, 0), None, "it stands still while the call waits for the permit");
+        assert_eq!(ended(false, 0, 2), None, "the breaker admits a probe by then");
+        assert_eq!(ended(false, 0, 3), Some(Reason::CircuitOpen));
+    }
+
+    #[test]
+    fn a_wait_that_is_ended_early_counts_as_long_as_it_lasted() {
+        let (now, failed) = (Instant::now(), failure(Verdict::Retry, None));
+        let mut call = sent(now, false);
+        call.granted(3 * SECOND, false);
+        assert!(matches!(after(&mut call, now, &failed, 5 * SECOND), Step::WaitUntil(_)));
+        let waited = |call: &Retrier<_>, later: u32| call.state.waited(now + later * SECOND).as_secs();
+        assert_eq!([0, 2, 5, 9].map(|later| waited(&call, later)), [3, 5, 8, 8]);
+        call.granted(SECOND, false);
+        assert_eq!(waited(&call, 0), 9);
     }
 
     #[test]
@@ -335,7 +390,7 @@ mod tests {
 
         for immediate in [Immediate::Fallback, Immediate::NewKey] {
             let refused = failure(Verdict::GiveUp, Some(immediate));
-            let uncharged = |_: &mut Tries| -> Result<Duration, Reason> { panic!("charged") };
+            let uncharged = |_: &mut Tries| -> Result<RetryDelay, Reason> { panic!("charged") };
             let step: Ended = call.failed(now, "refused", &refused, uncharged);
             assert!(matches!(step, Step::WaitForTurn));
             assert!(call.state.fallback && call.state.new_key == (immediate == Immediate::NewKey));

@@ -148,7 +148,7 @@ where
         loop {
             let now = clock.now();
             if self.client.is_drained() {
-                return match state.waiting.pop() {
+                return match state.waiting.pop(now) {
                     Some(task) => {
                         state.running += 1;
                         Work::Abandon(task)

@@ -137,8 +137,11 @@ impl<R> WaitingCalls<R> {
     }
 
     /// Removes any call, so that it can be ended.
-    pub(super) fn pop(&mut self) -> Option<Task<R>> {
-        let of_models = self.models.values_mut().find_map(ModelQueue::pop);
+    pub(super) fn pop(&mut self, now: Instant) -> Option<Task<R>> {
+        let of_models = self.models.values_mut().find_map(ModelQueue::pop).map(|mut task| {
+            task.call.waited_without_permit(now.saturating_duration_since(task.since));
+            task
+        });
         let task = of_models.or_else(|| self.timers.pop_first().map(|(_, task)| task))?;
         self.count -= 1;
         Some(task)

@@ -97,8 +97,11 @@ impl Reports {
             }
             Event::Paced { waited, .. } => network.note(format_args!("    {call}: paced for {waited:?}")),
             Event::Breaker { state, .. } => network.note(format_args!("    {call}: the breaker is {state}")),
-            Event::End { attempts, elapsed, error, .. } => {
+            Event::End { attempts, elapsed, waited, error, .. } => {
                 report.ends += 1;
+                if waited > elapsed {
+                    network.violated(format_args!("{call}: waited {waited:?} of {elapsed:?}"));
+                }
                 network
                     .note(format_args!("  {call}: end after {attempts} attempts and {elapsed:?}: {error:?}"));
             }

@@ -82,9 +82,9 @@ impl Settings {
         .unwrap()
     }
 
-    /// Whether retries spend a budget of their model.
+    /// Whether the retries of single calls are limited by a budget of their model.
     pub(super) fn has_budget(&self) -> bool {
-        matches!(self.handler, HandlerKind::Adaptive | HandlerKind::Patient)
+        self.handler == HandlerKind::Adaptive
     }
 
     /// The most attempts that a call with these settings may make.
