@@ -209,8 +209,8 @@ impl Client {
         self.with(|options| options.timeout = clamped_timeout(timeout))
     }
 
-    /// This client with an additional header in every request, or another value of an existing one. The value is
-    /// redacted in logs and errors like a key.
+    /// This client with an additional header in every request, or another value of an existing one. Its value is redacted as
+    /// with [`header`](ConfigBuilder::header).
     ///
     /// ```no_run
     /// # let client = holysheep::Client::from_env()?;

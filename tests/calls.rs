@@ -142,7 +142,7 @@ fn the_errors_for_401_and_403_explain_what_is_wrong_with_the_key() {
     let unknown =
         "the service answered 401: no; the key is missing, mistyped, revoked or for another service";
     assert_eq!(said(401), unknown);
-    assert_eq!(said(403), "the service answered 403: no; the key is valid but lacks permission");
+    assert_eq!(said(403), "the service answered 403: no; the credential is valid but lacks permission");
 }
 
 #[test]
@@ -375,7 +375,7 @@ fn a_status_without_a_message_has_its_usual_name() {
         (400, "bad request"),
         (401, "unauthorized; the key is missing, mistyped, revoked or for another service"),
         (402, "payment required"),
-        (403, "forbidden; the key is valid but lacks permission"),
+        (403, "forbidden; the credential is valid but lacks permission"),
         (404, "not found"),
         (408, "request timeout"),
         (409, "conflict"),

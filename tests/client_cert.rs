@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
 
-use holysheep::{Cancel, Clock, ConfigBuilder, Error};
+use holysheep::{Cancel, Clock, Config, ConfigBuilder, Error};
 use hostile::{RawServer, WAYS, ask, build, each};
 use pki::{Authority, file, keys, pem};
 use rcgen::{ExtendedKeyUsagePurpose, KeyPair, PKCS_ECDSA_P384_SHA384};
@@ -133,6 +133,31 @@ fn a_missing_certificate_is_an_error_of_the_setting() {
         );
         assert_eq!(service.refusal(|config| config), expected);
     });
+}
+
+#[test]
+fn a_server_certificate_of_an_unknown_issuer_says_whether_to_name_the_ca() {
+    let service = Service::new(&TLS13);
+    let unknown = |config: ConfigBuilder| {
+        let error = ask(&build(config.clock(Clock::fake()))).unwrap_err();
+        error.to_string().split_once("issuer is unknown").unwrap_or_else(|| panic!("{error}")).1.to_owned()
+    };
+    let url = service.server.tls_url();
+    assert_eq!(unknown(hostile::config(&url)), "; name the CA to trust with ca_file");
+    let other = file(Authority::new("another CA").pem());
+    let expected = ": it is not in ca_file, or the server leaves out an intermediate certificate";
+    assert_eq!(unknown(hostile::config(&url).ca_file(other)), expected);
+}
+
+#[test]
+fn a_client_certificate_is_a_credential_and_needs_tls() {
+    let key = KeyPair::generate().unwrap();
+    let (chain, key) = (file(Authority::new("client CA").client(&key, |_| {})), file(key.serialize_pem()));
+    let with_cert = |url: &str| Config::builder().base_url(url).client_cert(&chain, &key).build();
+    with_cert("https://llm.internal.example/v1").unwrap();
+    let error = with_cert("http://127.0.0.1:1/v1").unwrap_err();
+    let expected = "client_cert: is presented only over TLS; use an https:// address as base_url";
+    assert_eq!(error.to_string(), expected);
 }
 
 /// OpenSSL sends handshake_failure for a missing certificate with TLS 1.2, but also for other reasons.
@@ -272,7 +297,7 @@ fn invalid_files_are_refused_by_name_with_the_remedy() {
     old.headers_mut().add("Proc-Type", "4,ENCRYPTED").unwrap();
     let two = key.serialize_pem() + &pki::sec1(&key);
     let (no_certificate, no_key) = (
-        "holds no certificate in PEM form (-----BEGIN CERTIFICATE-----)",
+        "holds no certificate in PEM form (-----BEGIN CERTIFICATE-----); convert DER with openssl x509, and PKCS#12 with openssl pkcs12",
         "holds no private key in PEM form (-----BEGIN PRIVATE KEY-----)",
     );
     let encrypted = "holds an encrypted private key; decrypt it with openssl pkcs8 -topk8 -nocrypt -in";
@@ -283,7 +308,7 @@ fn invalid_files_are_refused_by_name_with_the_remedy() {
 
     assert_eq!(built(&chain, &plain), Ok(()));
     for (file, expected) in [
-        (nowhere.clone(), "can't be read"),
+        (nowhere.clone(), "can't be read: No such file or directory (os error 2)"),
         (file(""), no_certificate),
         (file(key.serialized_der()), no_certificate),
         (file(pem("CERTIFICATE REQUEST", b"x")), no_certificate),
@@ -297,7 +322,7 @@ fn invalid_files_are_refused_by_name_with_the_remedy() {
         assert_eq!(built(&file, &plain), Err(expected));
     }
     for (file, expected) in [
-        (nowhere, "can't be read".to_owned()),
+        (nowhere, "can't be read: No such file or directory (os error 2)".to_owned()),
         (file(""), no_key.to_owned()),
         (chain.clone(), no_key.to_owned()),
         (file(key.serialized_der()), no_key.to_owned()),

@@ -280,7 +280,7 @@ fn a_wait_that_was_ended_counts_as_long_as_it_lasted() {
                 cancel.cancel();
             }
             Event::End { elapsed, waited, .. } => {
-                ended.lock().unwrap().push((elapsed.as_secs(), waited.as_secs()))
+                ended.lock().unwrap().push((elapsed.as_secs(), waited.as_secs()));
             }
             _ => {}
         }

@@ -107,6 +107,6 @@ fn a_ca_file_without_certificates_is_refused() {
     let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("no-certificate.pem");
     std::fs::write(&file, "no certificate").unwrap();
     let error = Config::builder().api_key("sk-test").ca_file(&file).build().unwrap_err();
-    let problem = "holds no certificate in PEM form (-----BEGIN CERTIFICATE-----)";
+    let problem = "holds no certificate in PEM form (-----BEGIN CERTIFICATE-----); convert DER with openssl x509, and PKCS#12 with openssl pkcs12";
     assert_eq!(error.to_string(), format!("ca_file: {} {problem}", file.display()));
 }

@@ -206,6 +206,9 @@ impl ConfigBuilder {
     }
 
     /// A header to send with every request. `Authorization` replaces the one made from the key.
+    ///
+    /// Values of at least 8 bytes are redacted like keys: in errors, logs and what is read of answers. Ids that a service
+    /// repeats aren't: `x-request-id`, `x-client-request-id`, `x-correlation-id` and `traceparent`.
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.headers.push((name.into(), value.into()));
         self
@@ -230,7 +233,11 @@ impl ConfigBuilder {
         self
     }
 
-    /// A file of certificates (PEM) to trust instead of the built-in ones, for a service with a private CA.
+    /// A file of certificates (PEM) to trust instead of the built-in ones, for a service with a private CA. Without it, the
+    /// file in the environment variable `SSL_CERT_FILE` is used, if that is set.
+    ///
+    /// If the service's certificate isn't trusted, calls fail with [`Error::Config`] for the setting `base_url`, and aren't
+    /// retried.
     pub fn ca_file(mut self, path: impl AsRef<Path>) -> Self {
         self.http.ca_file = Some(path.as_ref().to_owned());
         self
@@ -240,9 +247,12 @@ impl ConfigBuilder {
     /// the private key, both in PEM form. One file may contain both.
     ///
     /// The chain begins with the client certificate, followed by the intermediate certificates. The key is unencrypted, in PKCS#8,
-    /// PKCS#1 or SEC1 form. [`build`](ConfigBuilder::build) reads the files once, and fails if the key doesn't match the
-    /// certificate; after a renewal, build a new client. If the service refuses the certificate, calls fail with
-    /// [`Error::Config`] and aren't retried.
+    /// PKCS#1 or SEC1 form: RSA, ECDSA on P-256 or P-384, or Ed25519, and with `native-tls` what the system supports.
+    /// [`build`](ConfigBuilder::build) reads the files once, and fails if the key doesn't match the certificate, but not if
+    /// that has expired; after a renewal, build a new client. The base URL must begin with `https://`, and no API key is needed.
+    ///
+    /// If the service refuses the certificate in the handshake, calls fail with [`Error::Config`] for this setting and aren't
+    /// retried. Proxies such as nginx finish the handshake and then answer 400, which is an [`Error::Api`].
     ///
     /// ```no_run
     /// use holysheep::{Client, Config};
@@ -412,10 +422,13 @@ mod tests {
                 built(|b| b.proxy("::")),
                 "proxy: is not a valid proxy address, such as http://proxy.example:3128",
             ),
-            (built(|b| b.ca_file("/nowhere/ca.pem")), "ca_file: /nowhere/ca.pem can't be read"),
+            (
+                built(|b| b.ca_file("/nowhere/ca.pem")),
+                "ca_file: /nowhere/ca.pem can't be read: No such file or directory (os error 2)",
+            ),
             (
                 built(|b| b.client_cert("/nowhere/client.pem", "/nowhere/client.key")),
-                "client_cert: /nowhere/client.pem can't be read",
+                "client_cert: /nowhere/client.pem can't be read: No such file or directory (os error 2)",
             ),
         ];
         for (said, expected) in cases {

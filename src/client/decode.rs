@@ -255,7 +255,7 @@ impl ResponseDecoder {
         };
         let hint = match status {
             401 => "; the key is missing, mistyped, revoked or for another service",
-            403 => "; the key is valid but lacks permission",
+            403 => "; the credential is valid but lacks permission",
             404 if self.without_path => "; base_url has no path, and most services need /v1 there",
             _ => "",
         };

@@ -24,7 +24,10 @@ fn certificates(file: &PemFile) -> Result<Vec<Certificate<'static>>> {
             file,
             "holds a private key but no certificate; name the file of the certificate chain first, then that of the key",
         )),
-        (true, true) => Err(problem(file, "holds no certificate in PEM form (-----BEGIN CERTIFICATE-----)")),
+        (true, true) => Err(problem(
+            file,
+            "holds no certificate in PEM form (-----BEGIN CERTIFICATE-----); convert DER with openssl x509, and PKCS#12 with openssl pkcs12",
+        )),
     }
 }
 

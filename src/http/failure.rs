@@ -21,6 +21,8 @@ pub(super) struct FailureContext {
     pub(super) connect_timeout: Duration,
     /// The client has a client certificate.
     pub(super) has_client_cert: bool,
+    /// The program named the certificates to trust.
+    pub(super) has_ca_file: bool,
     /// Cancelled when the client is shut down.
     pub(super) cancel: Cancel,
 }
@@ -84,7 +86,7 @@ impl FailureContext {
                 message: format!(
                     "the TLS handshake with {} failed: {}",
                     self.host,
-                    tls_hint(&error.to_string())
+                    tls_hint(&error.to_string(), self.has_ca_file)
                 ),
                 source: Some(into_source(error)),
             },
@@ -141,7 +143,7 @@ fn client_cert_alert(error: &str) -> Option<(&'static str, &'static str)> {
 
 /// The remedy for a rejected certificate, chosen by the text of the TLS library's error, because its errors reach this crate
 /// only as text. tests/tls.rs and tests/proxies_and_certificates.rs check the texts.
-fn tls_hint(error: &str) -> &'static str {
+fn tls_hint(error: &str, has_ca_file: bool) -> &'static str {
     const HINTS: [(&[&str], &str); 6] = [
         (
             &["CaUsedAsEndEntity"],
@@ -152,14 +154,25 @@ fn tls_hint(error: &str) -> &'static str {
         (&["NotValidYet", "not valid yet"], "the certificate is not valid yet; check this computer's clock"),
         (
             &["NotValidForName", "not valid for", "mismatch"],
-            "the certificate is for another host; use the name that it was issued for in base_url",
+            "the certificate is for another host; use a name of its subjectAltName in base_url",
         ),
         (
             &["HandshakeFailure", "alert number 40"], // from OpenSSL, TLS 1.2: also where it wants a certificate
             "the server refused it; check the address and the port, and set client_cert if it requires a client certificate",
         ),
-        (&["UnknownIssuer"], "the certificate's issuer is unknown; name the CA to trust with ca_file"),
+        (
+            &["InvalidPurpose"],
+            "the certificate is not one for servers; make one with the extended key usage serverAuth",
+        ),
     ];
+    // rustls and OpenSSL.
+    if error.contains("UnknownIssuer") || error.contains("local issuer") || error.contains("self-signed") {
+        return if has_ca_file {
+            "the certificate's issuer is unknown: it is not in ca_file, or the server leaves out an intermediate certificate"
+        } else {
+            "the certificate's issuer is unknown; name the CA to trust with ca_file"
+        };
+    }
     let known = HINTS.iter().find(|(signs, _)| signs.iter().any(|sign| error.contains(sign)));
     known.map_or("check the address and the port, or name the CA to trust with ca_file", |(_, hint)| hint)
 }

@@ -29,11 +29,13 @@ fn certificates(setting: &'static str, file: &PemFile) -> Result<RootCerts> {
         match item {
             Ok(PemItem::Certificate(certificate)) => found.push(certificate),
             Ok(_) => {}
-            Err(_) => return Err(problem("holds a certificate that can't be read")),
+            Err(_) => return Err(problem("holds a certificate that can't be read; copy or export it again")),
         }
     }
     if found.is_empty() {
-        return Err(problem("holds no certificate in PEM form (-----BEGIN CERTIFICATE-----)"));
+        return Err(problem(
+            "holds no certificate in PEM form (-----BEGIN CERTIFICATE-----); convert DER with openssl x509, and PKCS#12 with openssl pkcs12",
+        ));
     }
     Ok(RootCerts::from(found))
 }

@@ -105,6 +105,7 @@ impl Transport {
         let connections = Arc::new(Connections::new(config, cancel.clone(), new_agent));
         let uri = endpoint.uri()?;
         let has_client_cert = endpoint.client_cert.is_some();
+        let has_ca_file = endpoint.roots.as_ref().is_some_and(|(setting, _)| *setting == "ca_file");
         let Endpoint { base: address, query, headers: RequestHeaders { secrets, .. }, .. } = endpoint;
         Ok(Transport {
             _shutdown: shut_down_with(&cancel, &connections),
@@ -119,6 +120,7 @@ impl Transport {
                 host: Arc::from(address.authority),
                 connect_timeout: options.connect_timeout,
                 has_client_cert,
+                has_ca_file,
                 cancel,
             },
         })

@@ -36,6 +36,10 @@ enum Place {
 /// The minimum length of a redacted text, in bytes. Shorter values occur in ordinary text.
 const MIN_LENGTH: usize = 8;
 
+/// Headers and query fields whose values are no secrets: services repeat them in their answers, where they are needed.
+const PUBLIC: [&str; 5] =
+    ["api-version", "x-request-id", "x-client-request-id", "x-correlation-id", "traceparent"];
+
 /// The maximum number of attempts to draw a placeholder that differs from the value and from other placeholders of the same
 /// header. Most values need one attempt, a single letter may need a few.
 const MAX_DRAWS: usize = 100;
@@ -61,16 +65,17 @@ impl Secrets {
     pub(crate) fn add(&mut self, name: &str, value: &str, letter: impl FnMut() -> char) -> String {
         let bare = value.rsplit(' ').next().unwrap_or_default();
         let line = |placeholder: &str| line(name, placeholder);
-        self.insert(Place::Header, line, [value.to_owned(), bare.to_owned()], letter)
+        self.insert(Place::Header, name, line, [value.to_owned(), bare.to_owned()], letter)
     }
 
     /// Adds the values of a query, and returns the query with placeholders in their place. A field without a name is a value.
     /// `letter` returns random letters.
     pub(crate) fn add_query(&mut self, query: &str, mut letter: impl FnMut() -> char) -> String {
         let mut add = |field: &str| {
-            let (name, value) = field.split_at(field.find('=').map_or(0, |at| at + 1));
-            let field = |placeholder: &str| [name, placeholder].concat();
-            field(&self.insert(Place::Query, field, [value.to_owned(), decoded(value)], &mut letter))
+            let (begin, value) = field.split_at(field.find('=').map_or(0, |at| at + 1));
+            let field = |placeholder: &str| [begin, placeholder].concat();
+            let name = begin.trim_end_matches('=');
+            field(&self.insert(Place::Query, name, field, [value.to_owned(), decoded(value)], &mut letter))
         };
         query.split('&').map(&mut add).collect::<Vec<_>>().join("&")
     }
@@ -91,6 +96,7 @@ impl Secrets {
     fn insert(
         &mut self,
         place: Place,
+        name: &str,
         with: impl Fn(&str) -> String,
         redacted: [String; 2],
         mut letter: impl FnMut() -> char,
@@ -107,6 +113,9 @@ impl Secrets {
             }
         }
         self.push(place, with(&placeholder), redacted.into());
+        if PUBLIC.iter().any(|public| public.eq_ignore_ascii_case(name)) {
+            self.secrets.last_mut().into_iter().for_each(|public| public.redacted.clear());
+        }
         placeholder
     }
 
@@ -324,6 +333,16 @@ mod tests {
         for text in ["wrong: s3cr%2Bt%2F99%zz", "wrong: s3cr+t/99%zz"] {
             assert_eq!(in_place(&secrets, text), "wrong: …");
         }
+    }
+
+    #[test]
+    fn ids_and_versions_are_sent_by_placeholders_but_not_redacted() {
+        let (mut secrets, _) =
+            with_secrets(&[("x-request-id", "request-0123456789"), ("x-tenant", "tenant-0123456789")]);
+        secrets.add_query("API-Version=2024-10-21&sig=abcdefghij", || 'a');
+        assert_eq!(secrets.len(), 4);
+        let text = "request-0123456789: no gpt-4o-2024-10-21 for tenant-0123456789, sig abcdefghij";
+        assert_eq!(in_place(&secrets, text), "request-0123456789: no gpt-4o-2024-10-21 for …, sig …");
     }
 
     #[test]

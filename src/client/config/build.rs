@@ -7,7 +7,7 @@ use std::{env, fs};
 
 use crate::client::config::api_key::{self, Origin};
 use crate::client::config::{Config, ConfigBuilder, KEY_VARIABLE, URL_VARIABLE};
-use crate::error::{Error, Result, into_source};
+use crate::error::{Error, Result};
 use crate::http::options::{self, ClientCertFiles, Endpoint, PemFile, headers};
 use crate::http::request::RequestHeaders;
 use crate::policy::backoff::MAX_TIME;
@@ -66,6 +66,10 @@ impl ConfigBuilder {
         let roots =
             roots.map(|(setting, path)| pem_file(setting, &path).map(|file| (setting, file))).transpose()?;
         let client_cert = http.client_cert.as_ref().map(read_client_cert).transpose()?;
+        if client_cert.is_some() && !base.https {
+            let message = "is presented only over TLS; use an https:// address as base_url";
+            return Err(Error::config("client_cert", message));
+        }
         let headers = RequestHeaders { fields: headers(&fields)?, secrets: Arc::new(secrets) };
         let endpoint = Endpoint { base, query, headers, roots, client_cert };
         endpoint.check(http)?;
@@ -84,8 +88,10 @@ impl ConfigBuilder {
             return Ok(None);
         }
         let mut parameters = base.query.split('&').filter_map(|field| field.split('=').next());
-        let is_optional =
-            base.loopback || names.any(api_key::is_credential) || parameters.any(api_key::is_credential);
+        let is_optional = base.loopback
+            || self.http.client_cert.is_some()
+            || names.any(api_key::is_credential)
+            || parameters.any(api_key::is_credential);
         let setting = self.key_origin.setting();
         let key = api_key::checked(&self.api_key).map_err(|problem| Error::config(setting, problem))?;
         if key.is_empty() && !is_optional {
@@ -225,8 +231,8 @@ fn refuse_own_header(name: &str) -> Result<()> {
 fn read_file(setting: &'static str, path: &Path) -> Result<Vec<u8>> {
     fs::read(path).map_err(|source| Error::Config {
         setting,
-        message: format!("{} can't be read", path.display()),
-        source: Some(into_source(source)),
+        message: format!("{} can't be read: {source}", path.display()),
+        source: None, // the message includes it
     })
 }
 
