@@ -23,6 +23,7 @@ pub use config::AdaptiveConfig;
 pub use controller::RefusalCause;
 pub(crate) use registry::HandlerRegistry;
 pub(crate) use request::{AcquireRequest, Acquired, Expected, Wake};
+pub(crate) use state::Charge;
 pub use state::{Snapshot, Tries};
 pub(crate) use stream_place::StreamPlace;
 pub(crate) use wait::{RetryDelay, Wait};
@@ -203,12 +204,13 @@ impl AdaptiveHandler {
     /// allows; when the retry budget that all calls share is empty, unless
     /// [`wait_when_open`](AdaptiveConfig::wait_when_open) is set; and when the outcome is not retryable.
     pub fn retry_delay(&self, retry: &RetryConfig, tries: &mut Tries, outcome: &Outcome) -> Option<Duration> {
-        let waits = self.shared.wait_when_open;
-        lock(&self.shared.inner).state.retry_delay(retry, tries, outcome, waits).ok()
+        let charge = if self.shared.wait_when_open { Charge::Optional } else { Charge::Needed };
+        lock(&self.shared.inner).state.retry_delay(retry, tries, outcome, charge).ok()
     }
 
     /// Like [`retry_delay`](AdaptiveHandler::retry_delay), but returns the reason for giving up, and when the handler will
-    /// admit the retry. Calls that wait while the breaker is open need no budget.
+    /// admit the retry. Calls that wait while the breaker is open need no budget, and neither does the retry of a request
+    /// that was `not_sent`.
     pub(crate) fn next_delay(
         &self,
         now: Instant,
@@ -216,10 +218,16 @@ impl AdaptiveHandler {
         tries: &mut Tries,
         outcome: &Outcome,
         background: bool,
+        not_sent: bool,
     ) -> Result<RetryDelay, Reason> {
         let waits = background || self.shared.wait_when_open;
+        let charge = match (not_sent, waits) {
+            (true, _) => Charge::Free,
+            (false, true) => Charge::Optional,
+            (false, false) => Charge::Needed,
+        };
         let mut inner = lock(&self.shared.inner);
-        let wait = inner.state.retry_delay(retry, tries, outcome, waits)?;
+        let wait = inner.state.retry_delay(retry, tries, outcome, charge)?;
         let expected = inner.state.controller().and_then(|controller| controller.expected_wait(now));
         Ok(match expected {
             Some(Wait { time, cause: WaitCause::CircuitOpen }) if !waits => {

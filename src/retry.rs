@@ -234,7 +234,8 @@ impl RetryLoop<'_> {
         let failure = operation.classify(&error);
         let learned = failure.learned().map(|outcome| outcome.limits(limits));
         let retry_delay = |tries: &mut Tries| {
-            self.handler.next_delay(now, self.retry, tries, &failure.outcome, self.background)
+            let Classification { outcome, not_sent, .. } = &failure;
+            self.handler.next_delay(now, self.retry, tries, outcome, self.background, *not_sent)
         };
         // A stale connection says nothing about the service, so its failure is recorded only if no immediate retry
         // follows.

@@ -269,6 +269,37 @@ fn a_call_whose_retry_the_open_breaker_would_reject_ends_at_once() {
 }
 
 #[test]
+fn refused_connections_spend_no_retry_budget() {
+    let server = Server::script([]);
+    let closed = server.url();
+    drop(server);
+    let clock = Clock::fake();
+    let adaptive = AdaptiveConfig::default().seed(1).error_threshold(1000);
+    let config =
+        Config::builder().api_key("sk-test-0123456789").base_url(closed).clock(clock).adaptive(adaptive);
+    let client = Client::new(config.build().unwrap()).unwrap();
+    for _ in 0..5 {
+        let error = client.chat(&request()).unwrap_err();
+        assert!(
+            matches!(error, Error::GaveUp { reason: Reason::RetriesSpent, attempts: 6, .. }),
+            "{error:?}"
+        );
+    }
+    assert_eq!(client.handler(MODEL).snapshot().budget, 20);
+}
+
+#[test]
+fn a_wait_of_hours_does_not_delay_other_calls() {
+    let server = Server::script([status(429).retry_after(7200), ok("hi")]);
+    let (client, clock, _) = client(&server, AdaptiveConfig::default().seed(1));
+    let error = client.chat(&request()).unwrap_err();
+    assert_eq!(error.retry_after(), Some(Duration::from_secs(7200)));
+    client.chat(&request()).unwrap();
+    let slept: Duration = clock.sleeps().iter().sum();
+    assert!(slept <= Duration::from_secs(2), "{slept:?}");
+}
+
+#[test]
 fn a_wait_that_was_ended_counts_as_long_as_it_lasted() {
     let server = Server::always(status(503).retry_after(100));
     let (clock, cancel, ended) = (Clock::fake(), Cancel::new(), Arc::<Mutex<Vec<_>>>::default());
@@ -404,7 +435,7 @@ fn what_the_handler_learned_is_reported_when_it_changed_and_logged_in_one_line()
     assert!(distrusted.0 > refused.0, "the call from which it was learned");
     let text = |rate: f64| {
         format!(
-            "INFO learner: the last refusals are attributed to a rate limit; at most {rate:.1} calls a minute; no limit on calls in flight"
+            "INFO learner: calls were probably refused because of a rate limit; at most {rate:.1} calls a minute; no limit on calls in flight"
         )
     };
     let lines = LOGGED.lock().unwrap().clone();

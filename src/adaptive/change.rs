@@ -34,7 +34,11 @@ impl Default for Learned {
 impl fmt::Display for Learned {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.refused_for {
-            Some(cause) => write!(f, "the last refusals are attributed to {cause}")?,
+            Some(RefusalCause::Outage) => f.write_str("the service seems to be down")?,
+            Some(RefusalCause::Chance) => f.write_str("calls were probably refused at random")?,
+            Some(cause) => write!(f, "calls were probably refused because of {cause}")?,
+            // The other reason for a cap.
+            None if self.max_in_flight.is_some() => f.write_str("calls timed out")?,
             None => f.write_str("no call was refused yet")?,
         }
         match self.rate_per_minute {
@@ -60,16 +64,24 @@ mod tests {
         for (learned, text) in [
             (nothing, "no call was refused yet; no limit on the rate; no limit on calls in flight"),
             (
+                Learned { max_in_flight, ..nothing },
+                "calls timed out; no limit on the rate; at most 4 calls in flight",
+            ),
+            (
+                Learned { refused_for: Some(RefusalCause::Outage), ..nothing },
+                "the service seems to be down; no limit on the rate; no limit on calls in flight",
+            ),
+            (
                 Learned { refused_for: Some(RefusalCause::Rate), rate_per_minute, ..nothing },
-                "the last refusals are attributed to a rate limit; at most 58.2 calls a minute; no limit on calls in flight",
+                "calls were probably refused because of a rate limit; at most 58.2 calls a minute; no limit on calls in flight",
             ),
             (
                 Learned { refused_for: Some(RefusalCause::Concurrency), max_in_flight, ..nothing },
-                "the last refusals are attributed to a limit on calls in flight; no limit on the rate; at most 4 calls in flight",
+                "calls were probably refused because of a limit on calls in flight; no limit on the rate; at most 4 calls in flight",
             ),
             (
                 Learned { refused_for: Some(RefusalCause::Chance), headers_believed: false, ..nothing },
-                "the last refusals are attributed to chance; no limit on the rate; no limit on calls in flight; \
+                "calls were probably refused at random; no limit on the rate; no limit on calls in flight; \
                  the rate limit headers are ignored",
             ),
         ] {

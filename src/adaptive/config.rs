@@ -71,7 +71,7 @@ impl Default for AdaptiveConfig {
 
 impl AdaptiveConfig {
     /// No rate limiter, no circuit breaker and no retry budget: the handler only keeps statistics. Each call's own
-    /// retry limits still apply.
+    /// retry limits still apply; refusals then count and back off like errors, so there are up to 5 retries after 429s.
     pub fn off() -> AdaptiveConfig {
         AdaptiveConfig { mode: Mode::Off, ..AdaptiveConfig::default() }
     }

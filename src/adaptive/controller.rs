@@ -10,7 +10,7 @@ use crate::policy::circuit_breaker::{BreakerState, CircuitBreaker, Event};
 use crate::policy::concurrency::{Concurrency, Reader};
 use crate::policy::header_limits::HeaderLimit;
 use crate::policy::outcome::{Admitted, Kind, Outcome};
-use crate::policy::rate_limiter::{RateLimiter, Refusal, SavedRate};
+use crate::policy::rate_limiter::{MAX_HOLD, RateLimiter, Refusal, SavedRate};
 use crate::policy::volley::{VolleyResult, VolleyTest};
 
 /// This many consecutive failures with bare 503s are not attributed to chance: if 15 % of calls fail at random, they
@@ -236,8 +236,10 @@ impl Controller {
     /// Attributes a refusal to the calls in flight, to chance, or to the rate.
     fn refused(&mut self, now: Instant, call: &Admitted, outcome: &Outcome, others: u32) {
         self.round_trip = now.saturating_duration_since(call.at);
-        // One second may be a fraction rounded up: only the refused call waits for it.
-        let hold = outcome.retry_after.filter(|asked| *asked != ROUNDED_UP).unwrap_or_default();
+        // One second may be a fraction rounded up: only the refused call waits for it. Nor do others wait for hours, because
+        // they would then be refused all the same.
+        let holds = |asked: &Duration| *asked != ROUNDED_UP && *asked <= MAX_HOLD;
+        let hold = outcome.retry_after.filter(holds).unwrap_or_default();
         let is_bare = outcome.is_bare_503();
         if self.volley.is_running() {
             self.volley.refused(call.number, hold);

@@ -38,6 +38,18 @@ pub struct Tries {
     backoffs: u32,
 }
 
+/// How a retry after an error uses the retry budget.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Charge {
+    /// It needs a unit and spends it.
+    Needed,
+    /// It spends a unit if there is one. In a batch, and where calls wait for the end of an outage, a retry replaces a new
+    /// call instead of adding load.
+    Optional,
+    /// It is free: the service received nothing.
+    Free,
+}
+
 /// The counters and current limits of a handler.
 ///
 /// ```
@@ -204,7 +216,7 @@ impl State {
         retry: &RetryConfig,
         tries: &mut Tries,
         outcome: &Outcome,
-        waits_when_open: bool,
+        charge: Charge,
     ) -> Result<Duration, Reason> {
         match (outcome.kind, &mut self.policy) {
             (Kind::Success | Kind::Refused, _) => Err(Reason::NotRetryable),
@@ -241,12 +253,13 @@ impl State {
                 let wait = retry.wait(attempt, outcome.status, outcome.retry_after, self.random.f64());
                 let wait = wait.ok_or(Reason::WaitTooLong)?;
                 match policy {
-                    // In a batch, and where calls wait for the end of an outage, a retry replaces a new call instead of
-                    // adding load, so it is not limited by the budget. It still spends it, so that others add none.
-                    Policy::Adaptive(_) if waits_when_open => self.budget = self.budget.saturating_sub(1),
-                    Policy::Adaptive(_) => {
-                        self.budget = self.budget.checked_sub(1).ok_or(Reason::BudgetSpent)?;
-                    }
+                    Policy::Adaptive(_) => match charge {
+                        Charge::Needed => {
+                            self.budget = self.budget.checked_sub(1).ok_or(Reason::BudgetSpent)?;
+                        }
+                        Charge::Optional => self.budget = self.budget.saturating_sub(1),
+                        Charge::Free => {}
+                    },
                     Policy::Published(_) if self.consecutive_errors >= GIVE_UP_AFTER => {
                         return Err(Reason::BudgetSpent);
                     }

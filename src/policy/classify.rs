@@ -69,6 +69,8 @@ pub(crate) struct Classification {
     pub(crate) immediate: Option<Immediate>,
     /// It is a timeout while waiting for or reading the response, which doubles the timeout of the next attempt.
     pub(crate) answer_timeout: bool,
+    /// The service received nothing.
+    pub(crate) not_sent: bool,
 }
 
 /// A retry without a wait, made at most once in a call.
@@ -100,7 +102,7 @@ impl Classification {
             Verdict::RetryAfter(asked) => Outcome::failed().retry_after(asked),
             Verdict::Retry | Verdict::GiveUp => Outcome::failed(),
         };
-        Classification { verdict, outcome, feedback, immediate: None, answer_timeout: false }
+        Classification { verdict, outcome, feedback, immediate: None, answer_timeout: false, not_sent: false }
     }
 
     /// The outcome to record in the handler, if any.
@@ -137,7 +139,7 @@ pub(crate) fn classify(error: &Error, retry: &RetryConfig) -> Classification {
             Classification { outcome, ..Classification::new(verdict, feedback) }
         }
         Error::Connect { .. } | Error::Timeout { phase: Phase::Connect, .. } => {
-            Classification::new(Retry, Feedback::Outcome)
+            Classification { not_sent: true, ..Classification::new(Retry, Feedback::Outcome) }
         }
         Error::Timeout { phase, .. } => {
             let verdict = if retry.retries_timeouts() { Retry } else { GiveUp };
