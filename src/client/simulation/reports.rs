@@ -78,12 +78,13 @@ impl Reports {
                     *budget = (*budget + 1).min(BUDGET);
                 }
             }
-            Event::Retry { model, status, wait, why, .. } => {
+            Event::Retry { model, status, error, wait, why, .. } => {
                 network.note(format_args!("    {call}: retrying in {wait:?}: {why}"));
                 report.not_before = report.answered.map(|answered| answered + *wait);
-                // A 503 may be a refusal, and what is sent again without a wait is no retry by the policy.
-                let is_charged =
-                    matches!(status, None | Some(500 | 502 | 504 | 520)) && !wait.is_zero() && has_budget;
+                // A 503 may be a refusal, a timeout may have been one of connecting, and what is sent again without a wait is
+                // no retry by the policy.
+                let was_sent = matches!(status, Some(500 | 502 | 504 | 520)) || *error == "transport";
+                let is_charged = was_sent && !wait.is_zero() && has_budget;
                 if is_charged {
                     let budget = self.budgets.entry(model.clone()).or_insert(BUDGET);
                     if *budget == 0 && !is_batch {
