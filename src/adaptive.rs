@@ -23,9 +23,9 @@ pub use config::AdaptiveConfig;
 pub use controller::RefusalCause;
 pub(crate) use registry::HandlerRegistry;
 pub(crate) use request::{AcquireRequest, Acquired, Expected, Wake};
-pub(crate) use state::Charge;
 pub use state::{Snapshot, Tries};
 pub(crate) use stream_place::StreamPlace;
+use wait::Charge;
 pub(crate) use wait::{RetryDelay, Wait};
 
 use crate::error::{Reason, Result, WaitCause};

@@ -7,7 +7,7 @@ use crate::adaptive::change::{Change, Learned};
 use crate::adaptive::config::{AdaptiveConfig, Mode};
 use crate::adaptive::controller::{Controller, Decision, RefusalCause};
 use crate::adaptive::latencies::Latencies;
-use crate::adaptive::wait::Wait;
+use crate::adaptive::wait::{Charge, Wait};
 use crate::error::{Reason, WaitCause};
 use crate::policy::backoff::RetryConfig;
 use crate::policy::circuit_breaker::BreakerState;
@@ -36,18 +36,6 @@ pub struct Tries {
     throttles: u32,
     /// Refusals after which the call backed off as after an error.
     backoffs: u32,
-}
-
-/// How a retry after an error uses the retry budget.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Charge {
-    /// It needs a unit and spends it.
-    Needed,
-    /// It spends a unit if there is one. In a batch, and where calls wait for the end of an outage, a retry replaces a new
-    /// call instead of adding load.
-    Optional,
-    /// It is free: the service received nothing.
-    Free,
 }
 
 /// The counters and current limits of a handler.

@@ -1,4 +1,4 @@
-//! Waits for permits.
+//! Waits for permits and before retries.
 
 use std::time::Duration;
 
@@ -25,6 +25,18 @@ pub(crate) struct RetryDelay {
     pub(crate) admitted_in: Duration,
     /// For so long, the open circuit breaker rejects the call.
     pub(crate) rejected_for: Duration,
+}
+
+/// How a retry after an error uses the retry budget.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Charge {
+    /// It needs a unit and spends it.
+    Needed,
+    /// It spends a unit if there is one. In a batch, and where calls wait for the end of an outage, a retry replaces a new
+    /// call instead of adding load.
+    Optional,
+    /// It is free: the service received nothing.
+    Free,
 }
 
 impl RetryDelay {
