@@ -66,7 +66,8 @@ impl ConfigBuilder {
         let roots =
             roots.map(|(setting, path)| pem_file(setting, &path).map(|file| (setting, file))).transpose()?;
         let client_cert = http.client_cert.as_ref().map(read_client_cert).transpose()?;
-        if client_cert.is_some() && !base.https {
+        let has_tls = cfg!(any(feature = "rustls", feature = "native-tls"));
+        if has_tls && client_cert.is_some() && !base.https {
             let message = "is presented only over TLS; use an https:// address as base_url";
             return Err(Error::config("client_cert", message));
         }
