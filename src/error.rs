@@ -346,6 +346,7 @@ mod tests {
         assert_eq!(error.elapsed(), Some(Duration::from_millis(12_340)));
         assert!(error.is_rate_limited() && error.is_retryable() && !error.is_auth() && !error.is_timeout());
         assert_eq!((api().attempts(), api().elapsed()), (1, None));
+        assert_eq!(Error::deadline(Duration::ZERO, Some(Phase::Waiting)).attempts(), 1);
         for unsent in [
             Error::config("timeout", "is zero"),
             Error::circuit_open(Duration::ZERO),

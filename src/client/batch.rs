@@ -116,8 +116,8 @@ impl Client {
     /// # Ok::<_, holysheep::Error>(())
     /// ```
     ///
-    /// Each request becomes one [`BatchItem`], unless the batch is dropped or the client shut down, drained or
-    /// cancelled. Requests are pulled one by one, on the threads that make the calls, when there is room for them, so
+    /// Each request becomes one [`BatchItem`], unless the batch is dropped. After the client was shut down, drained or
+    /// cancelled, no further requests are pulled, and those that were pulled and not sent end with that error. Requests are pulled one by one, on the threads that make the calls, when there is room for them, so
     /// that memory is bounded for an input of any length.
     ///
     /// The calls are those of [`chat`](Client::chat) and [`embeddings`](Client::embeddings), but more persistent, because no

@@ -141,6 +141,9 @@ impl ConfigBuilder {
     /// at most for their `timeout` and deadline, or until they are cancelled. It must not use the client itself. If it
     /// fails, the call fails with [`Error::Config`] and isn't retried. The last 256 keys are redacted in errors.
     ///
+    /// The function isn't told why it is called. To replace a cached key that was revoked, clear the cache when
+    /// [`on_event`](ConfigBuilder::on_event) reports an [`Event::Answer`] with the status 401: that comes first.
+    ///
     /// ```no_run
     /// use holysheep::{Client, Config};
     ///

@@ -43,6 +43,7 @@ impl Error {
     pub fn attempts(&self) -> u32 {
         match self {
             Error::GaveUp { attempts, .. } => *attempts,
+            Error::Deadline { phase: Some(_), .. } => 1,
             Error::Config { .. }
             | Error::CircuitOpen { .. }
             | Error::Deadline { .. }
