@@ -128,9 +128,10 @@ pub enum Admission {
     Go(Permit),
     /// The call has to wait this long. Then call `admit` again: other outcomes may have changed the result.
     Wait(Duration),
-    /// The circuit breaker is open: no call is admitted before `retry_in` has passed.
+    /// The circuit breaker rejects the call: it is open, or a probe is in flight. Call `admit` again after `retry_in`.
     Open {
-        /// The time until the breaker admits a probe.
+        /// The time until an open breaker admits a probe; while a probe is in flight, an estimate of at most 5 s, because its
+        /// outcome may admit calls earlier.
         retry_in: Duration,
     },
 }

@@ -171,7 +171,7 @@ pub enum Error {
     /// The circuit breaker is open after too many consecutive failures, and nothing was sent.
     #[non_exhaustive]
     CircuitOpen {
-        /// The time until the next call may probe the service.
+        /// The time until the next call may probe the service; while a probe is in flight, an estimate of at most 5 s.
         retry_in: Duration,
         /// The service and the model, if the call ended with this error.
         target: Option<Box<Target>>,

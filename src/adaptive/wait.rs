@@ -23,7 +23,7 @@ pub(crate) struct RetryDelay {
     pub(crate) wait: Duration,
     /// The least time until the handler admits a call, if it is known.
     pub(crate) admitted_in: Duration,
-    /// For so long, the open circuit breaker rejects the call.
+    /// How long the open circuit breaker will still reject the call.
     pub(crate) rejected_for: Duration,
 }
 
@@ -40,7 +40,7 @@ pub(crate) enum Charge {
 }
 
 impl RetryDelay {
-    /// A delay by this handler-independent wait alone.
+    /// A wait that the handler doesn't prolong.
     pub(crate) fn of(wait: Duration) -> RetryDelay {
         RetryDelay { wait, ..RetryDelay::default() }
     }
