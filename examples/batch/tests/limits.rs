@@ -136,10 +136,16 @@ fn a_budget_stops_the_run_and_counts_earlier_runs() {
         );
         assert!(err.contains("to continue, run the same with --resume"), "{err}");
         let written = lines(&output).len();
-        let expected = if limit[0] == "--max-tokens" { 10..=11 } else { 11..=13 };
+        let by_tokens = limit[0] == "--max-tokens";
+        // An admitted item that wasn't sent yet when the limit was reached is left for the next run.
+        let expected = if by_tokens { 9..=11 } else { 11..=13 };
         assert!(expected.contains(&written), "{written}");
         call(&limit, 3);
-        assert_eq!(lines(&output).len(), written, "nothing more is sent");
+        let (again, is_spent) = (lines(&output).len(), written >= if by_tokens { 10 } else { 12 });
+        assert!(
+            if is_spent { again == written } else { expected.contains(&again) },
+            "{written}, then {again}"
+        );
         call(&[], 0);
         assert_eq!(lines(&output).len(), 30);
     }
