@@ -142,7 +142,7 @@ fn client_cert_alert(error: &str) -> Option<(&'static str, &'static str)> {
 }
 
 /// The remedy for a rejected certificate, chosen by the text of the TLS library's error, because its errors reach this crate
-/// only as text. tests/tls.rs and tests/proxies_and_certificates.rs check the texts.
+/// only as text. `tls.rs` and `proxies_and_certificates.rs` in `tests/loopback` check the texts.
 fn tls_hint(error: &str, has_ca_file: bool) -> &'static str {
     const HINTS: [(&[&str], &str); 6] = [
         (

@@ -321,7 +321,9 @@ pub(crate) fn child(test: &str, variables: &[(&str, &str)]) -> Output {
     for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE"] {
         command.env_remove(name).env_remove(name.to_lowercase());
     }
-    command.envs(variables.iter().copied()).output().unwrap()
+    let output = command.envs(variables.iter().copied()).output().unwrap();
+    assert!(!String::from_utf8_lossy(&output.stdout).contains("running 0 tests"), "no test is named {test}");
+    output
 }
 
 /// The number of threads of this process.

@@ -1,20 +1,15 @@
 //! No unnecessary paid requests: retries after timeouts, the `stream_options` fallback, `x-should-retry` and idempotency keys.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't continue must fail")]
-
-#[path = "support/hostile.rs"]
-mod hostile;
-mod support;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use holysheep::{AdaptiveConfig, Error, Event, Jitter, Phase, Reason, RetryConfig};
-use hostile::{
+use crate::hostile::{
     DONE, FINISH, ROLE, RawServer, STREAM_HEAD, USAGE, WAYS, adaptive, ask, build, chunk, config, delta,
 };
-use hostile::{each, events, exact, hasty, streamed, whole};
-use support::{Reply, Server, full_message, ok, silence, status};
+use crate::hostile::{each, events, exact, hasty, streamed, whole};
+use crate::support::{Reply, Server, full_message, ok, silence, status};
+use holysheep::{AdaptiveConfig, Error, Event, Jitter, Phase, Reason, RetryConfig};
 
 /// The inactivity timeout of these tests. Slow models need longer.
 const TIMEOUT: Duration = Duration::from_millis(60);
@@ -148,9 +143,9 @@ fn usage_chunks_alone_do_not_reset_the_inactivity_timeout() {
             connection.pause(Duration::from_millis(10));
         }
     });
-    let mut pieces = hostile::stream(&hasty(server.url(), TIMEOUT)).unwrap();
+    let mut pieces = crate::hostile::stream(&hasty(server.url(), TIMEOUT)).unwrap();
     let started = Instant::now();
-    let (text, error) = hostile::read(&mut pieces);
+    let (text, error) = crate::hostile::read(&mut pieces);
     assert_eq!(text, "Hel");
     assert!(matches!(error, Some(Error::Timeout { phase: Phase::Reading, .. })), "{error:?}");
     assert!(started.elapsed() < 5 * TIMEOUT, "{:?}", started.elapsed());
@@ -216,7 +211,7 @@ fn other_refusals_do_not_disable_stream_options() {
 #[test]
 fn usage_is_not_requested_if_the_caller_opts_out() {
     let server = Server::script([events(&[&delta("Hello"), FINISH, DONE].concat())]);
-    let request = hostile::request().extra("stream_options", serde_json::Value::Null);
+    let request = crate::hostile::request().extra("stream_options", serde_json::Value::Null);
     exact(server.url()).0.chat_stream(&request).unwrap().into_response().unwrap();
     assert!(!server.requests()[0].body.contains("include_usage"), "{}", server.requests()[0].body);
 }
@@ -231,7 +226,7 @@ fn refusals_retried_by_x_should_retry_are_charged_to_the_budget() {
         for _ in 0..CALLS {
             match ask(&client).unwrap_err() {
                 Error::GaveUp { reason, .. } => drop(reasons.insert(format!("{reason:?}"))),
-                error => drop(reasons.insert(hostile::kind(&error))),
+                error => drop(reasons.insert(crate::hostile::kind(&error))),
             }
         }
         (server.requests().len(), reasons)
@@ -251,7 +246,7 @@ fn no_two_clients_use_the_same_idempotency_keys() {
         for _ in 0..3 {
             ask(&client).unwrap();
         }
-        drop(client.batch((0..2).map(|_| hostile::request())).run().collect::<Vec<_>>());
+        drop(client.batch((0..2).map(|_| crate::hostile::request())).run().collect::<Vec<_>>());
     }
     let requests = server.requests();
     let keys: BTreeSet<_> =

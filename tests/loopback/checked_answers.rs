@@ -1,15 +1,10 @@
 //! Answers are checked against the request: embeddings must match the texts, and JSON of an incomplete answer is an
 //! `Incomplete` error.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't continue must fail")]
 
-#[path = "support/hostile.rs"]
-mod hostile;
-mod support;
-
+use crate::hostile::{DONE, ask, each, events, exact, streamed};
+use crate::support::{Server, full_message, status};
 use holysheep::{ChatResponse, EmbeddingRequest, EmbeddingResponse, Error, Result};
-use hostile::{DONE, ask, each, events, exact, streamed};
 use serde_json::{Value, json};
-use support::{Server, full_message, status};
 
 /// Requests embeddings of four texts from a server that answers with this `data`.
 fn embed_four(data: &Value) -> Result<EmbeddingResponse> {

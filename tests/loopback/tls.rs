@@ -1,8 +1,4 @@
 //! TLS: `ca_file`, and the errors for an untrusted certificate and for a server without TLS.
-#![cfg(feature = "rustls")]
-#![allow(clippy::unwrap_used, reason = "a test that can't continue must fail")]
-
-mod support;
 
 use std::error::Error as _;
 use std::io::{Read, Write};
@@ -12,10 +8,10 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::support::ok;
 use holysheep::{ChatRequest, Client, Clock, Config, Error, Phase, RetryConfig};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::{ServerConfig, ServerConnection, Stream};
-use support::ok;
 
 /// Serves chats over TLS with a self-signed certificate; returns the address and the certificate in PEM form.
 fn tls_server() -> (SocketAddr, String) {

@@ -1,5 +1,4 @@
 //! The public test server: the bytes that it sends, how its connections end, what it records, and its limits.
-#![allow(clippy::unwrap_used, reason = "a test that can't continue must fail")]
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;

@@ -1,17 +1,11 @@
 //! Proxy selection from environment variables, and error messages for untrusted certificates.
-#![cfg(feature = "rustls")]
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't continue must fail")]
-
-#[path = "support/hostile.rs"]
-mod hostile;
-mod support;
 
 use std::env;
 
+use crate::hostile::{Identity, KEY, RawServer, ask, build, child, each};
+use crate::support::{Server, full_message, ok, status};
 use holysheep::{Clock, Config, Error, RetryConfig};
-use hostile::{Identity, KEY, RawServer, ask, build, child, each};
 use rcgen::{BasicConstraints, CertificateParams, IsCa};
-use support::{Server, full_message, ok, status};
 
 /// Calls `TEST_URL` with the proxy settings of the environment. The proxies are on the loopback interface and refuse.
 #[test]
@@ -29,7 +23,7 @@ fn asked(url: &str, variables: &[&str]) -> Vec<String> {
     let urls: Vec<_> = proxies.iter().map(|proxy| format!("http://{}", proxy.address())).collect();
     let mut set: Vec<(&str, &str)> = variables.iter().copied().zip(urls.iter().map(String::as_str)).collect();
     set.push(("TEST_URL", url));
-    let output = child("child_that_calls_through_the_environments_proxy", &set);
+    let output = child("proxies_and_certificates::child_that_calls_through_the_environments_proxy", &set);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let asked = variables.iter().zip(&proxies).filter(|(_, proxy)| !proxy.requests().is_empty());
     asked.map(|(name, _)| (*name).to_owned()).collect()
@@ -64,7 +58,7 @@ fn answer_or_error(name: &str, change: impl FnOnce(&mut CertificateParams)) -> R
         }
     });
     let clock = Clock::fake();
-    let config = hostile::config(server.tls_url()).clock(clock.clone()).ca_file(identity.file(name));
+    let config = crate::hostile::config(server.tls_url()).clock(clock.clone()).ca_file(identity.file(name));
     let answer = ask(&build(config));
     answer.map(|answer| answer.text().to_owned()).map_err(|error| {
         assert!(matches!(error, Error::Config { .. }), "{name}: {error:?}");
@@ -127,7 +121,7 @@ fn a_certificate_for_another_host_is_reported_as_such() {
 #[test]
 #[ignore = "run by another test, in a process of its own"]
 fn child_that_calls_over_tls() {
-    let config = hostile::config(env::var("TEST_URL").unwrap()).clock(Clock::fake());
+    let config = crate::hostile::config(env::var("TEST_URL").unwrap()).clock(Clock::fake());
     let config = env::var("TEST_CA").ok().iter().fold(config, |config, path| config.ca_file(path));
     match ask(&build(config)) {
         Ok(answer) => println!("answer: {}", answer.text()),
@@ -159,7 +153,7 @@ fn ca_file_takes_precedence_over_ssl_cert_file() {
         |(files, trusted)| {
             let mut variables = vec![("TEST_URL", url.as_str())];
             variables.extend(files.iter().map(|(name, file)| (*name, file.as_str())));
-            let output = child("child_that_calls_over_tls", &variables);
+            let output = child("proxies_and_certificates::child_that_calls_over_tls", &variables);
             let said = String::from_utf8_lossy(&output.stdout).into_owned();
             assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
             assert_eq!(said.contains("answer: over TLS"), trusted, "{variables:?}: {said}");

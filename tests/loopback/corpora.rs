@@ -1,19 +1,14 @@
 //! Recorded answers and headers of real services, served to the client. They are not in the repository, so these tests are
-//! ignored by default; `tests/quirks.rs` has a small case for each quirk in them.
-#![allow(clippy::unwrap_used, reason = "a test that can't continue must fail")]
-
-#[path = "support/observed.rs"]
-mod observed;
-mod support;
+//! ignored by default; `quirks.rs` has a small case for each quirk in them.
 
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::observed::{Setup, request};
+use crate::support::{Reply, ok, status};
 use holysheep::ChatResponse;
-use observed::{Setup, request};
 use serde_json::{Map, Value, json};
-use support::{Reply, ok, status};
 
 /// Chunk sizes in which each body is sent again.
 const PIECES: [usize; 3] = [1, 7, 61];

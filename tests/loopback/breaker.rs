@@ -1,20 +1,15 @@
 //! The circuit breaker opens when a server breaks every connection, and any answer to a probe closes it.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't continue must fail")]
-
-#[path = "support/hostile.rs"]
-mod hostile;
-mod support;
 
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::hostile::{RawServer, adaptive, ask, build, config, each, request, streamed};
+use crate::support::{Reply, Server, full_message, hang_up, ok, raw, reset, status};
 use holysheep::{
     AdaptiveConfig, AdaptiveHandler, Admission, BreakerState, Client, Clock, Error, Event, Jitter, Outcome,
     Permit, RetryConfig,
 };
-use hostile::{RawServer, adaptive, ask, build, config, each, request, streamed};
-use support::{Reply, Server, full_message, hang_up, ok, raw, reset, status};
 
 /// The ways in which a server breaks a connection after the request.
 fn broken() -> [(&'static str, Reply); 4] {

@@ -1,19 +1,14 @@
 //! Errors and empty answers with status 200, and in streams, are never returned as a success.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't continue must fail")]
-
-#[path = "support/hostile.rs"]
-mod hostile;
-mod support;
 
 use std::time::Duration;
 
-use holysheep::{Client, Error, Reason};
-use hostile::{
+use crate::hostile::{
     DONE, FINISH, HELLO, ROLE, USAGE, WAYS, Way, adaptive, ask, config, delta, each, events, exact, read,
     stream,
 };
-use hostile::{streamed, whole};
-use support::{Reply, Server, full_message, ok, status};
+use crate::hostile::{streamed, whole};
+use crate::support::{Reply, Server, full_message, ok, status};
+use holysheep::{Client, Error, Reason};
 
 fn json(body: &str) -> Reply {
     status(200).header("content-type", "application/json").body(body)

@@ -1,18 +1,12 @@
 //! Servers that answer before a large request is completely sent: the client reads the answer, with and without TLS.
-#![cfg(feature = "rustls")]
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't continue must fail")]
-
-#[path = "support/hostile.rs"]
-mod hostile;
-mod support;
 
 use std::io::Read;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use crate::hostile::{Connection, Identity, RawServer, build, config, each};
+use crate::support::full_message;
 use holysheep::{AdaptiveConfig, ChatRequest, Client, Clock, Error, Jitter, Phase, RetryConfig};
-use hostile::{Connection, Identity, RawServer, build, config, each};
-use support::full_message;
 
 /// Larger than the socket buffers, so that sending it blocks.
 const LARGE: usize = 10_000_000;
@@ -50,7 +44,7 @@ fn refuse_early(connection: &mut Connection, code: u16, part: usize, then: Then)
         return;
     }
     if !first {
-        connection.send(support::ok("hi").bytes());
+        connection.send(crate::support::ok("hi").bytes());
         return connection.hold();
     }
     connection.send(reply(code));

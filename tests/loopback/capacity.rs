@@ -1,17 +1,14 @@
 //! What a call takes from the capacity of a service: its tokens, and a place among the calls in flight.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't continue must fail")]
-
-mod support;
 
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::support::{Reply, Server, ok, status, stream};
 use holysheep::{
     AdaptiveConfig, AdaptiveHandler, Admission, ChatRequest, ChatStream, Client, Clock, Config,
     ConfigBuilder, EmbeddingRequest, Outcome, Permit,
 };
 use serde_json::json;
-use support::{Reply, Server, ok, status, stream};
 
 const SECOND: Duration = Duration::from_secs(1);
 

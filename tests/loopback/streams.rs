@@ -1,17 +1,14 @@
 //! Streams from a scripted server: delivery, retries, timeouts, and detection of truncated streams.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't continue must fail")]
-
-mod support;
 
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::support::{Reply, Server, hang_up, reset, silence, status};
 use holysheep::{
     AdaptiveConfig, ChatRequest, ChatStream, Client, Clock, Config, ConfigBuilder, Error, Jitter, Phase,
 };
 use holysheep::{Result, RetryConfig};
-use support::{Reply, Server, hang_up, reset, silence, status};
 
 fn config(server: &Server) -> ConfigBuilder {
     let retry = RetryConfig::default().jitter(Jitter::None);
@@ -281,7 +278,7 @@ fn the_fallback_without_the_option_shares_deadline_meta_and_idempotency_key() {
 
 #[test]
 fn an_answer_that_is_not_a_stream_is_one_chunk() {
-    let server = Server::script([support::ok("all at once")]);
+    let server = Server::script([crate::support::ok("all at once")]);
     let response = ask(&client(&server).0).unwrap().into_response().unwrap();
     assert_eq!((response.text(), response.finish_reason()), ("all at once", Some("stop")));
     assert_eq!(response.usage.unwrap().total_tokens, Some(12));

@@ -1,18 +1,13 @@
 //! Unusual response headers: large ones, many fields, control bytes, unrequested content encodings; and Google's retry delay
 //! in error bodies.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't continue must fail")]
-
-#[path = "support/hostile.rs"]
-mod hostile;
-mod support;
 
 use std::time::Duration;
 
-use holysheep::{Error, Reason};
-use hostile::{HELLO, RawServer, WAYS, adaptive, ask, each, exact, kind, streamed};
+use crate::hostile::{HELLO, RawServer, WAYS, adaptive, ask, each, exact, kind, streamed};
 #[cfg(feature = "gzip")]
-use hostile::{build, config};
-use support::{Server, full_message, ok, status};
+use crate::hostile::{build, config};
+use crate::support::{Server, full_message, ok, status};
+use holysheep::{Error, Reason};
 
 /// A complete response with this status and these additional header fields.
 fn head(code: u16, fields: &str) -> Vec<u8> {
@@ -126,7 +121,7 @@ fn an_error_with_an_unparsable_header_keeps_its_status_and_retry_after() {
 
 #[test]
 fn a_large_response_header_is_read_over_tls() {
-    let identity = hostile::Identity::new(|_| {});
+    let identity = crate::hostile::Identity::new(|_| {});
     let fields = [long(40)[0].clone(), format!("retry-after: 7\r\n{}", many(129))];
     each([(200, 0), (429, 1)], |(code, index)| {
         let bytes = head(code, &fields[index]);
@@ -137,8 +132,8 @@ fn a_large_response_header_is_read_over_tls() {
         });
         let file = identity.file(&format!("heads-{code}"));
         let clock = holysheep::Clock::fake();
-        let config = hostile::config(server.tls_url()).clock(clock.clone()).ca_file(file);
-        let client = hostile::build(config.adaptive(holysheep::AdaptiveConfig::off()));
+        let config = crate::hostile::config(server.tls_url()).clock(clock.clone()).ca_file(file);
+        let client = crate::hostile::build(config.adaptive(holysheep::AdaptiveConfig::off()));
         let answer = ask(&client).map_err(|error| full_message(&error));
         assert_eq!(
             answer.map(|answer| answer.meta().attempts),

@@ -1,7 +1,4 @@
 //! Batches: every request becomes one item, the input is read lazily, and a batch always ends its threads.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't continue must fail")]
-
-mod support;
 
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,11 +7,11 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 use std::{iter, thread};
 
+use crate::support::{Server, hang_up, ok, silence, status};
 use holysheep::{
     AdaptiveConfig, BatchItem, ChatRequest, Client, Clock, Config, ConfigBuilder, EmbeddingRequest, Error,
     Event, Jitter, RetryConfig,
 };
-use support::{Server, hang_up, ok, silence, status};
 
 fn config(server: &Server) -> ConfigBuilder {
     Config::builder().api_key("sk-test-0123456789abcdef").base_url(server.url())

@@ -1,11 +1,8 @@
 //! Response headers in `Meta`, for every kind of call.
-#![allow(clippy::unwrap_used, reason = "a test that can't continue must fail")]
 
-mod support;
-
+use crate::support::{Reply, Server, ok, status};
 use holysheep::{ChatRequest, Client, Clock, Config, EmbeddingRequest, Meta};
 use serde_json::json;
-use support::{Reply, Server, ok, status};
 
 const KEY: &str = "sk-test-0123456789";
 const OTHER: &str = "another-secret-0123456789";

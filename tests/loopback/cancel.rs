@@ -1,14 +1,11 @@
 //! Cancelling the calls of one clone ends them immediately in every phase and leaves other clones alone.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't continue must fail")]
-
-mod support;
 
 use std::sync::{Arc, OnceLock, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::support::{Reply, Server, ok, raw, silence, status, stream};
 use holysheep::{AdaptiveConfig, Cancel, ChatRequest, Client, Clock, Config, Error, Event, RetryConfig};
-use support::{Reply, Server, ok, raw, silence, status, stream};
 
 /// Cancelled calls end within this time. An idle machine needs less than 50 ms; a busy one may need more.
 const CANCEL_LIMIT: Duration = Duration::from_millis(500);

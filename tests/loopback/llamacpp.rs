@@ -1,6 +1,5 @@
 //! Calls to a real server: llama.cpp with a model of random weights. Its start script is not in the repository, so the test is
 //! ignored by default.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't continue must fail")]
 
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;

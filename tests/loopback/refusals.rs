@@ -2,11 +2,8 @@
 //! `limit_req` with its default 503, a server with 64 slots, and random refusals.
 //!
 //! ```sh
-//! cargo test --release --test refusals -- --ignored --nocapture --test-threads 1
+//! cargo test --release --test loopback refusals:: -- --ignored --nocapture --test-threads 1
 //! ```
-#![allow(clippy::unwrap_used, reason = "a test that can't continue must fail")]
-
-mod support;
 
 use std::net::TcpListener;
 use std::process::Command;
@@ -14,8 +11,8 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
+use crate::support::{Server, ok, status};
 use holysheep::{AdaptiveConfig, ChatRequest, Client, Config};
-use support::{Server, ok, status};
 
 fn millis(count: u64) -> Duration {
     Duration::from_millis(count)

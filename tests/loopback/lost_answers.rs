@@ -1,16 +1,13 @@
 //! Every answer that arrives is delivered, in whichever format: JSON or events, with blank lines, nulls or split characters.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't continue must fail")]
-
-#[path = "support/hostile.rs"]
-mod hostile;
-mod support;
 
 use std::time::{Duration, Instant};
 
+use crate::hostile::{
+    DONE, FINISH, HELLO, ROLE, RawServer, STREAM_HEAD, USAGE, ask, build, chunk, config, delta,
+};
+use crate::hostile::{each, events, exact, hasty, read, stream, streamed, whole};
+use crate::support::{Reply, Server, full_message, ok, status};
 use holysheep::{Client, Error, Phase, RetryConfig};
-use hostile::{DONE, FINISH, HELLO, ROLE, RawServer, STREAM_HEAD, USAGE, ask, build, chunk, config, delta};
-use hostile::{each, events, exact, hasty, read, stream, streamed, whole};
-use support::{Reply, Server, full_message, ok, status};
 
 const TYPES: [&str; 5] = ["text/event-stream", "application/json", "text/plain", "text/html", ""];
 
@@ -293,7 +290,7 @@ fn usage_and_other_choices_after_the_first_finish_reason_are_received() {
         connection.pause(Duration::from_millis(100));
         connection.send([&chunk(USAGE), &chunk(DONE), "0\r\n\r\n"].concat());
     });
-    let request = hostile::request().n(2);
+    let request = crate::hostile::request().n(2);
     let answer = build(config(server.url())).chat_stream(&request).unwrap().into_response().unwrap();
     assert_eq!((answer.choices.len(), answer.usage.unwrap().total_tokens), (2, Some(3)));
 }

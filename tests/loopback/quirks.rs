@@ -2,19 +2,14 @@
 //!
 //! The cases are in `tests/data`. Each has a name, the services where it was seen, what the server sends, and the expected
 //! observation.
-#![allow(clippy::unwrap_used, reason = "a test that can't continue must fail")]
-
-#[path = "support/observed.rs"]
-mod observed;
-mod support;
 
 use std::fs;
 use std::path::Path;
 
+use crate::observed::{Setup, request};
+use crate::support::{Reply, ok, status};
 use holysheep::{ChatResponse, Limit};
-use observed::{Setup, request};
 use serde_json::{Value, json};
-use support::{Reply, ok, status};
 
 /// Chunk sizes in which each body is sent again.
 const PIECES: [usize; 3] = [1, 7, 61];

@@ -1,5 +1,4 @@
 //! `AdaptiveHandler` without a client: in virtual time, on a fake clock, and with many threads.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't continue must fail")]
 
 use std::sync::Barrier;
 use std::thread;
