@@ -280,7 +280,7 @@ impl Controller {
 
     /// Ends the running volley if it has a result, and acts on it.
     fn judge(&mut self, now: Instant) {
-        match self.volley.result(now, self.round_trip) {
+        match self.volley.result(now, self.round_trip, self.rate.base()) {
             Some(VolleyResult::Limit { hold, bare }) => self.too_fast(now, self.newest, hold, bare),
             Some(VolleyResult::Chance { rate }) => {
                 self.cause = Some(RefusalCause::Chance);

@@ -15,8 +15,9 @@ use crate::policy::concurrency::Reader;
 use crate::policy::outcome::{Admitted, Kind, Outcome};
 use crate::policy::published::{GIVE_UP_AFTER, PublishedRate};
 
-/// The number of refusals of one call from which they are not considered random.
-const NOT_RANDOM: u32 = 3;
+/// The number of refusals of one call from which they are not considered random. If 15 % of the calls are refused at random,
+/// one in 300 is refused three times, which would end each conclusion within seconds at 16 calls a second.
+const NOT_RANDOM: u32 = 4;
 
 /// A failure in less time than this is not a timeout but a failed connection.
 const SHORTEST_TIMEOUT: Duration = Duration::from_secs(5);

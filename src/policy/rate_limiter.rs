@@ -91,9 +91,12 @@ pub(crate) struct RateLimiter {
     /// Calls since the last cut that were delayed by the rate, and the seconds they took.
     calls: f64,
     seconds: f64,
-    /// Calls granted since the last cut, and how many of them raise the rate by a factor of e.
+    /// Calls granted since the last cut while the rate delayed calls, and how many of them raise the rate by a factor of e.
     granted: f64,
     search: f64,
+    /// Whether the newest call was delayed by the rate. Calls of a program that sends fewer are no evidence that more are
+    /// granted.
+    delays: bool,
     /// The calls before the last cut that still count as granted, and their seconds.
     earlier: (f64, f64),
     /// The newest call at the last cut. A refusal of it or of an older call is no new evidence.
@@ -116,6 +119,7 @@ impl RateLimiter {
             seconds: MAX_IDLE,
             granted: 0.0,
             search: f64::INFINITY,
+            delays: true,
             earlier: (0.0, 0.0),
             cut: 0,
             row: 0,
@@ -174,11 +178,11 @@ impl RateLimiter {
         let gap = self.last.map_or(Duration::ZERO, |last| now.saturating_duration_since(last)).as_secs_f64();
         let slot = (1.0 / self.rate()).max(if self.row > 0 { self.round_trip } else { 0.0 });
         let next = later(due.unwrap_or(now), seconds(slot));
+        self.delays = now < next;
         if self.base.is_infinite() {
             self.calls += 1.0;
             self.seconds += gap.min(MAX_IDLE);
-        } else if now < next {
-            // A later call was not delayed by the rate, so it is no evidence about it.
+        } else if self.delays {
             self.calls += 1.0;
             self.seconds += gap;
         }
@@ -193,7 +197,7 @@ impl RateLimiter {
     pub(crate) fn granted(&mut self, call: u64) {
         if call > self.cut {
             self.row = 0;
-            self.granted += 1.0;
+            self.granted += f64::from(u8::from(self.delays));
         }
     }
 
@@ -315,6 +319,23 @@ mod tests {
             (limiter.calls, limiter.seconds) = (seconds, seconds);
             assert!((limiter.rate() - factor).abs() < factor * 0.01, "{} after {seconds} s", limiter.rate());
         }
+    }
+
+    #[test]
+    fn calls_that_the_rate_does_not_delay_do_not_raise_it() {
+        let (mut limiter, mut now) = (paced(1.0), Instant::now());
+        limiter.search = DOUBLING / LN_2;
+        let mut send = |limiter: &mut RateLimiter, gap: f64, call: u64| {
+            now += secs(gap);
+            let due = limiter.next_permitted_at(now);
+            now = due.map_or(now, |due| due.max(now));
+            limiter.admitted(now, due);
+            limiter.granted(call);
+        };
+        (1..=100).for_each(|call| send(&mut limiter, 10.0, call));
+        assert!(limiter.rate() < 1.2, "{}", limiter.rate());
+        (101..=117).for_each(|call| send(&mut limiter, 0.0, call));
+        assert!(limiter.rate() > 1.8, "{}", limiter.rate());
     }
 
     #[test]

@@ -3,12 +3,18 @@
 //! A limiter that has just refused a call can't grant a whole volley a moment later; a server that refuses at random
 //! can, and slowing down for it would only waste its capacity. So if refusals don't depend on the rate, a few calls are
 //! sent at once in addition to the paced ones. If nearly all are granted, the next refusals are ignored.
+//!
+//! If fewer calls are waiting, often only the retry of the refused call, the volley is made up of those that follow several
+//! refusals.
 
 use std::time::{Duration, Instant};
 
 /// The number of calls in a volley. With three, ten clients that share a quota mistake each other for chance (5.2 %
 /// refused, not 3.6 %); six exceed the burst that small quotas allow.
 const SIZE: u32 = 4;
+
+/// The number of refused calls that proves a limit. A single one of four may be chance.
+const MIN_REFUSED: u32 = 2;
 
 /// The time in which the calls of a volley must be sent. If calls are missing after it, no thread is waiting to send
 /// them.
@@ -18,6 +24,11 @@ const SENDING_TIME: Duration = Duration::from_millis(50);
 /// least this time: refusals are fast, but a response may take a minute.
 const ROUND_TRIPS: u32 = 4;
 const MIN_SETTLING_TIME: Duration = Duration::from_millis(500);
+
+/// The result of a single call is evidence only if at the current rate at most this fraction of a call is regained while a
+/// refusal takes its time. Otherwise a limiter may grant it: with a quota of 5 calls a second that takes 0.3 s to refuse,
+/// 30 % of the calls would be refused, not 0.5 %.
+const MAX_REGAINED: f64 = 0.15;
 
 /// The longest duration of a refusal that is taken as an estimate for the next one.
 const MAX_ROUND_TRIP: Duration = Duration::from_secs(5);
@@ -92,6 +103,10 @@ pub(crate) struct VolleyTest {
     /// Doubtful refusals to skip before the next volley, and after the next failed one.
     skip: u32,
     interval: u32,
+    /// Calls since the last result that were sent right after a refusal, but fewer than a volley; and how many of them were
+    /// refused.
+    sent: u32,
+    refused: u32,
 }
 
 impl VolleyTest {
@@ -107,6 +122,8 @@ impl VolleyTest {
             spare: MAX_SPARE,
             skip: 0,
             interval: 1,
+            sent: 0,
+            refused: 0,
         }
     }
 
@@ -185,16 +202,17 @@ impl VolleyTest {
             Some(Volley { left, first, last, refused, granted, began, hold, bare, was_refused_before });
     }
 
-    /// The result of the running volley, if it is over.
-    pub(crate) fn result(&mut self, now: Instant, round_trip: Duration) -> Option<VolleyResult> {
+    /// The result of the running volley, if it is over. A limiter would refuse calls beyond `rate`.
+    pub(crate) fn result(&mut self, now: Instant, round_trip: Duration, rate: f64) -> Option<VolleyResult> {
         let volley = self.running.as_mut()?;
-        let is_limit = volley.is_limit(now, round_trip)?;
-        let (sent, hold, bare) = (volley.sent(), volley.hold, volley.bare);
+        let is_limit = volley.is_limit(now, round_trip, self.refused)?;
+        let (sent, refused, hold, bare) = (volley.sent(), volley.refused, volley.hold, volley.bare);
         self.running = None;
         if is_limit {
             self.limited = true;
             self.bare_limited |= bare;
             self.spare = if self.bare_limited { 0.0 } else { self.spare };
+            (self.sent, self.refused) = (0, 0);
             (self.passed, self.trust, self.skip) = (0, 0, self.interval);
             self.interval = (SKIP_FACTOR * self.interval).min(MAX_SKIPPED);
             return Some(VolleyResult::Limit { hold, bare });
@@ -202,10 +220,20 @@ impl VolleyTest {
         if bare {
             (self.spare, self.bare_limited) = (MAX_SPARE, false);
         }
-        if sent < 2 {
+        let is_evidence = match sent {
+            0 => false,
+            1 => !bare && round_trip.as_secs_f64() * rate <= MAX_REGAINED,
+            _ => true,
+        };
+        if !is_evidence {
             self.skip = self.interval;
             return Some(VolleyResult::Unknown);
         }
+        (self.sent, self.refused) = (self.sent + sent, self.refused + refused);
+        if self.sent < SIZE && !bare {
+            return Some(VolleyResult::Unknown);
+        }
+        (self.sent, self.refused) = (0, 0);
         (self.passed, self.skip, self.interval) = (self.passed + 1, 0, 1);
         if self.passed >= MIN_PASSED {
             self.trust = (SIZE * (self.passed - MIN_PASSED + 1)).min(MAX_TRUST);
@@ -244,16 +272,18 @@ impl Volley {
         (self.last - self.first) as u32
     }
 
-    /// Whether the volley exceeded a limit, once that is known: more than a quarter of its calls were refused, or more
-    /// than half with bare 503s, which may hit half of all calls at random.
-    fn is_limit(&mut self, now: Instant, round_trip: Duration) -> Option<bool> {
+    /// Whether the volley exceeded a limit, once that is known: two of its calls were refused, with those of incomplete
+    /// volleys before; or more than half with bare 503s, which may hit half of all calls at random.
+    fn is_limit(&mut self, now: Instant, round_trip: Duration, refused_before: u32) -> Option<bool> {
         let age = now.saturating_duration_since(self.began);
         if age > SENDING_TIME {
             self.left = 0;
         }
         let sent = self.sent();
-        let most = if self.bare { sent / 2 } else { sent / 4 };
-        let exceeded = self.refused > most && (self.left == 0 || self.refused >= 2 && !self.bare);
+        let exceeded = match self.bare {
+            true => self.left == 0 && self.refused > sent / 2,
+            false => self.refused > 0 && self.refused + refused_before >= MIN_REFUSED,
+        };
         let latest = MIN_SETTLING_TIME.max(round_trip.min(MAX_ROUND_TRIP) * ROUND_TRIPS);
         let is_over = self.left == 0 && (self.refused + self.granted >= sent || age > latest);
         (exceeded || is_over).then_some(exceeded || self.was_refused_before)
@@ -279,7 +309,42 @@ mod tests {
                 test.granted(call);
             }
         }
-        test.result(now, Duration::from_millis(100))
+        test.result(now, Duration::from_millis(100), 1.0)
+    }
+
+    /// Sends only the retry of the refused call after call `newest`. Returns the result.
+    fn lone(test: &mut VolleyTest, newest: u64, is_refused: bool, rate: f64) -> Option<VolleyResult> {
+        let (now, round_trip) = (Instant::now(), Duration::from_millis(100));
+        test.start(now, newest, Duration::ZERO, false);
+        assert!(test.takes(newest + 1));
+        if is_refused {
+            test.refused(newest + 1, Duration::ZERO)
+        } else {
+            test.granted(newest + 1)
+        }
+        test.result(now, round_trip, rate)
+            .or_else(|| test.result(now + MIN_SETTLING_TIME * 2, round_trip, rate))
+    }
+
+    #[test]
+    fn retries_that_follow_several_refusals_make_up_a_volley() {
+        let mut test = VolleyTest::new();
+        for call in 1..MIN_PASSED * SIZE {
+            let is_refused = call % SIZE == 0;
+            assert_eq!(lone(&mut test, u64::from(call) * 10, is_refused, 1.0), Some(VolleyResult::Unknown));
+        }
+        assert!(matches!(lone(&mut test, 1000, false, 1.0), Some(VolleyResult::Chance { .. })));
+        assert_eq!(lone(&mut test, 2000, true, 1.0), Some(VolleyResult::Unknown));
+        assert!(matches!(lone(&mut test, 3000, true, 1.0), Some(VolleyResult::Limit { .. })));
+    }
+
+    #[test]
+    fn a_retry_that_a_limiter_could_grant_proves_nothing() {
+        let mut test = VolleyTest::new();
+        for call in 1..100 {
+            assert_eq!(lone(&mut test, call * 10, false, 2.0), Some(VolleyResult::Unknown));
+        }
+        assert_eq!(test.passed, 0);
     }
 
     fn ignored(test: &mut VolleyTest) -> usize {

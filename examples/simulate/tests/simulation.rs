@@ -102,6 +102,15 @@ fn refusals_at_random_barely_slow_the_calls_down() {
     assert!(used >= 0.9, "{used:.3}");
 }
 
+/// A single thread can't send several calls at once, so its retries show that the refusals are random.
+#[test]
+fn refusals_at_random_do_not_make_a_single_thread_crawl() {
+    for (chance, most) in [(0.05, 0.85), (0.15, 0.6)] {
+        let used = efficiency(&Scenario { threads: 1, chance, ..unlimited() }, 1.2 * chance + 0.01);
+        assert!(used >= most, "{chance}: {used:.3}");
+    }
+}
+
 #[test]
 fn an_outage_gets_little_load_and_no_thundering_herd_follows() {
     let trouble = Trouble { from: secs(300), to: secs(420), asks: None };
