@@ -101,12 +101,11 @@ SHORT = {
     ("storm_600", "eff"): 0.88,
     ("conc4_1x16_slow", "rej/ok"): 0.085,
     ("chance06_60", "eff"): 0.80,
-    ("chance15_600", "eff"): 0.58,
     ("queue_open", "fail%"): 14.5,
     ("lie_reset60", "eff"): 0.89,
     ("updown_600", "find_s"): 160,
-    ("busy_half", "amp"): 0.29,
-    ("busy_half", "ttr"): 185,
+    ("busy_half", "ttr"): 170,
+    ("many20_6000", "rej/ok"): 0.035,
 }
 COMPARE = {">=": operator.ge, "<=": operator.le}
 
