@@ -95,17 +95,16 @@ busy_out         mk/det <= 5  amp <= 0.10  ttr <= 30  fail% <= 0.2
 busy_blip        ttr <= 30  fail% <= 0.2
 busy_half        amp >= 0.5  ttr <= 60  fail% <= 0.3
 """
+# These depend more on chance than the others, so their figures are means over more seeds: with three, those of one version differ by
+# a tenth.
+CHANCE, CHANCE_SEEDS = "strict2+storm_600+chance06_60+chance15_600+free15+many20_6000", 24
 # Figures that the handler doesn't reach yet. Each has a weaker bound that it must keep; the table shows them as SHORT.
 SHORT = {
-    ("strict2", "eff"): 0.67,
-    ("storm_600", "eff"): 0.88,
     ("conc4_1x16_slow", "rej/ok"): 0.085,
-    ("chance06_60", "eff"): 0.80,
     ("queue_open", "fail%"): 14.5,
     ("lie_reset60", "eff"): 0.89,
     ("updown_600", "find_s"): 160,
     ("busy_half", "ttr"): 170,
-    ("many20_6000", "rej/ok"): 0.035,
 }
 COMPARE = {">=": operator.ge, "<=": operator.le}
 
@@ -130,8 +129,8 @@ def tables(file, pick, policies, seeds):
     return figures
 
 
-def worlds(seeds):
-    lines = [line.split() for line in run(SHARED / "scenarios/worlds.json", "all", "holysheep", seeds, "x").splitlines()]
+def worlds(pick, seeds):
+    lines = [line.split() for line in run(SHARED / "scenarios/worlds.json", pick, "holysheep", seeds, "x").splitlines()]
     columns = [*lines[0][2:], "makespan"]
     return {(line[0], line[1]): dict(zip(columns, map(float, line[2:]))) for line in lines[1:]}
 
@@ -169,7 +168,8 @@ def main():
         seeds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
         scenarios = SHARED / "scenarios/scenarios.json"
         wanted = list(checks(QUOTAS)) + list(checks(WORLDS)) + list(checks(OUTAGES))
-        found = worlds(min(seeds, 3))
+        found = worlds("all", min(seeds, 3))
+        found.update(worlds(CHANCE, CHANCE_SEEDS))
         found.update(tables(scenarios, "all", "holysheep", seeds))
         found.update(tables(scenarios, "+".join(NO_OVERHEAD), f"{BASELINE}+holysheep", seeds))
         found.update(tables(SHARED / "scenarios/worlds.json", "busy_out+busy_blip+busy_half", "holysheep", min(seeds, 3)))
