@@ -318,9 +318,9 @@ mod tests {
         test.start(now, newest, Duration::ZERO, false);
         assert!(test.takes(newest + 1));
         if is_refused {
-            test.refused(newest + 1, Duration::ZERO)
+            test.refused(newest + 1, Duration::ZERO);
         } else {
-            test.granted(newest + 1)
+            test.granted(newest + 1);
         }
         test.result(now, round_trip, rate)
             .or_else(|| test.result(now + MIN_SETTLING_TIME * 2, round_trip, rate))
