@@ -252,6 +252,13 @@ mod tests {
                 assert_eq!((config.window_size, config.error_threshold), (MAX_WINDOW, 1));
             }
         }
+        let zero = AdaptiveConfig::default().min_rate(0.0).max_rate(0.0).initial_rate(0.0).clamped();
+        let default = AdaptiveConfig::default();
+        assert_eq!(
+            (zero.min_rate, zero.max_rate, zero.initial_rate),
+            (default.min_rate, default.max_rate, default.initial_rate),
+            "a rate of zero is none, so it becomes the default"
+        );
         let kept = AdaptiveConfig::as_published().clamped();
         assert_eq!((kept.initial_rate, kept.min_rate, kept.max_rate), PUBLISHED_RATES);
     }

@@ -239,6 +239,13 @@ mod tests {
     }
 
     #[test]
+    fn states_are_printed_as_words() {
+        let words =
+            [BreakerState::Closed, BreakerState::Open, BreakerState::HalfOpen].map(|it| it.to_string());
+        assert_eq!(words, ["closed", "open", "half open"]);
+    }
+
+    #[test]
     fn ten_failures_within_two_seconds_or_nine_in_an_hour_leave_it_closed() {
         let start = Instant::now();
         let mut quick = CircuitBreaker::new(DEFAULT_THRESHOLD);

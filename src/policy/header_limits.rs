@@ -291,6 +291,16 @@ mod tests {
     }
 
     #[test]
+    fn plenty_left_ends_the_contradictions_and_little_left_does_not() {
+        for (left, ends) in [(11, false), (12, true)] {
+            let mut quota = HeaderLimit::requests();
+            quota.granted(limit(60, 0, 60.0));
+            quota.granted(limit(60, left, 60.0));
+            assert_eq!(quota.contradictions == 0, ends, "{left} of 60 left");
+        }
+    }
+
+    #[test]
     fn recovery_before_the_reset_shortens_the_wait_to_five_seconds() {
         let (mut quota, now) = (HeaderLimit::requests(), Instant::now());
         for call in 1..=10_u32 {
@@ -310,6 +320,11 @@ mod tests {
             }
             assert_eq!(quota.sliding >= 2, is_log, "{resets:?}");
         }
+        let (mut unused, now) = (HeaderLimit::requests(), Instant::now());
+        for nth in 0..6 {
+            unused.update(limit(60, 55, 60.0), u64::from(nth) + 1, now + secs(5.0) * nth, 0.0);
+        }
+        assert_eq!(unused.sliding, 0, "readings that don't differ say nothing");
     }
 
     #[test]

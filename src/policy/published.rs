@@ -65,3 +65,16 @@ impl PublishedRate {
         self.successes = 0;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_are_spaced_evenly_at_the_rate() {
+        let (mut rate, now) = (PublishedRate::new(4.0, Bounds { min: 1.0, max: 10.0 }), Instant::now());
+        assert_eq!(rate.admit(now), None);
+        assert_eq!(rate.admit(now), Some(seconds(0.25)));
+        assert_eq!(rate.admit(now + seconds(0.25)), None);
+    }
+}

@@ -399,6 +399,9 @@ mod tests {
         assert!(limiter.growth() > 0.0, "the same rate is no raise");
         limiter.raise(2.0 * grown, 21);
         assert_eq!((limiter.rate(), limiter.growth(), limiter.is_current(21)), (2.0 * grown, 0.0, false));
+        limiter.admitted(now, None);
+        limiter.raise(4.0, 22);
+        assert_eq!(limiter.next_permitted_at(now), Some(now + secs(0.25)), "a slot of the new rate");
     }
 
     #[test]

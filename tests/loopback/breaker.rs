@@ -209,6 +209,24 @@ fn slow_answers_close_the_breaker_of_a_batch() {
     assert!(matches!(log.1[..], [0..=8, ..]), "closed after {:?} of {} answers", log.1, log.0);
 }
 
+#[test]
+fn each_state_of_the_breaker_has_an_event() {
+    let server = Server::script(vec![status(503); 10]);
+    server.add(vec![ok("hi")]);
+    let (clock, states) = (Clock::fake(), Arc::new(Mutex::new(Vec::new())));
+    let client = build(config(server.url()).clock(clock.clone()).on_event({
+        let states = Arc::clone(&states);
+        move |event| {
+            if let Event::Breaker { state, .. } = event {
+                states.lock().unwrap().push(*state);
+            }
+        }
+    }));
+    break_down(&client, &clock);
+    ask(&client).unwrap();
+    assert_eq!(*states.lock().unwrap(), [BreakerState::Open, BreakerState::HalfOpen, BreakerState::Closed]);
+}
+
 /// A server that fails ten requests and holds the next one until the flag is set and notified.
 fn holding() -> (RawServer, Arc<(Mutex<bool>, Condvar)>) {
     let released = Arc::new((Mutex::new(false), Condvar::new()));

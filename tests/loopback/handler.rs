@@ -414,3 +414,17 @@ fn the_later_of_two_header_limits_applies() {
         assert!((held..=held + 1).contains(&wait.as_secs()), "{wait:?}");
     }
 }
+
+/// A failure without a status is a timeout if it took about as long as the slowest call; a connection may fail after seconds, too.
+#[test]
+fn only_failures_as_slow_as_the_slowest_calls_cap_the_calls_in_flight() {
+    for (slowest, cap) in [(10, None), (6, Some(1))] {
+        let (handler, start) = (AdaptiveHandler::new(AdaptiveConfig::default()), Instant::now());
+        let answered = go(&handler, start);
+        handler.record(start + secs(slowest), answered, Outcome::success());
+        let sent = start + secs(20);
+        let (failing, _other) = (go(&handler, sent), go(&handler, sent));
+        handler.record(sent + secs(6), failing, Outcome::failed());
+        assert_eq!(handler.snapshot().max_in_flight, cap, "{slowest} s");
+    }
+}
