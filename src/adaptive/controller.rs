@@ -169,7 +169,7 @@ impl Controller {
                 self.volley.granted(call.number);
                 self.judge(now);
                 self.rate.granted(call.number);
-                self.concurrency.granted(call, self.newest, others);
+                self.concurrency.granted(self.newest, others);
                 self.breaker.step(now, call.number, Event::Answered);
             }
             Kind::Throttled if !is_bare => {

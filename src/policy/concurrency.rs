@@ -26,9 +26,6 @@ const RARE: usize = 48;
 /// fewer, failed trials cost more than 2 to 4 % of the calls.
 const RAISE_AFTER: u32 = 50;
 
-/// A refusal reverts a raised cap unless this many calls were granted at it.
-const PROVEN: u32 = 3;
-
 /// The factor by which a timeout reduces the calls in flight. One half reacts no better and takes longer to recover.
 const AFTER_TIMEOUT: f64 = 0.7;
 
@@ -60,9 +57,9 @@ pub(crate) struct Concurrency {
     /// The newest call when the cap last changed, and when it last changed after a timeout.
     changed: u64,
     timed_out: u64,
-    /// Calls granted at the cap, and those granted at a raised cap; `None` if the last change wasn't a raise.
+    /// Calls granted at the cap, and whether its last change was a raise.
     at_cap: u32,
-    proven: Option<u32>,
+    raised: bool,
     granted: [u32; MEMORY],
     count: usize,
     /// When a call was last admitted or ended.
@@ -78,7 +75,7 @@ impl Concurrency {
             changed: 0,
             timed_out: 0,
             at_cap: 0,
-            proven: None,
+            raised: false,
             granted: [0; MEMORY],
             count: 0,
             moved: None,
@@ -162,18 +159,15 @@ impl Concurrency {
     }
 
     /// Records that `call` was granted, with this many others in flight at its end.
-    pub(crate) fn granted(&mut self, call: &Admitted, newest: u64, others: u32) {
+    pub(crate) fn granted(&mut self, newest: u64, others: u32) {
         self.granted[self.count % MEMORY] = others;
         self.count += 1;
         let Some(cap) = self.cap else { return };
-        if call.number > self.changed && call.others + 1 >= cap {
-            self.proven = self.proven.map(|proven| proven + 1);
-        }
         if others + 1 >= cap {
             self.at_cap += 1;
             if self.at_cap >= RAISE_AFTER + cap {
                 self.set(cap + 1, newest);
-                self.proven = Some(0);
+                self.raised = true;
             }
         }
     }
@@ -191,7 +185,7 @@ impl Concurrency {
         };
         if call.number <= self.changed {
             // Sent before the cap changed. Unless it was raised then, even fewer calls fit.
-            if self.proven.is_none() {
+            if !self.raised {
                 self.cap = Some(cap.min(others).max(1));
             }
             return true;
@@ -199,7 +193,7 @@ impl Concurrency {
         if call.others >= cap {
             return true; // the call was one more than the cap allows
         }
-        let failed_trial = self.proven.is_some_and(|proven| proven < PROVEN) && call.others + 1 >= cap;
+        let failed_trial = self.raised && call.others + 1 >= cap;
         if failed_trial {
             self.set((cap - 1).max(1), newest);
         } else {
@@ -218,7 +212,7 @@ impl Concurrency {
     }
 
     fn set(&mut self, cap: u32, newest: u64) {
-        (self.cap, self.changed, self.at_cap, self.proven) = (Some(cap), newest, 0, None);
+        (self.cap, self.changed, self.at_cap, self.raised) = (Some(cap), newest, 0, false);
     }
 }
 
@@ -252,9 +246,9 @@ mod tests {
                     break;
                 }
             }
-            if let Some(call) = serving.pop_front() {
+            if serving.pop_front().is_some() {
                 let others = limiter.ended(now);
-                limiter.granted(&call, newest, others);
+                limiter.granted(newest, others);
                 granted += i32::from(round > 10_000);
             }
         }
@@ -276,24 +270,21 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_reverts_a_raised_cap_until_three_calls_were_granted_at_it() {
-        let now = Instant::now();
-        for (proofs, expected) in [(0, (true, Some(2))), (2, (true, Some(2))), (3, (false, None))] {
-            let call = |number, others| Admitted { number, at: now, others };
-            let mut limiter = Concurrency::new();
-            limiter.timed_out(&call(1, 2), 1, 2);
-            assert_eq!(limiter.cap(), Some(2));
-            for number in 2..54 {
-                assert_eq!(limiter.cap(), Some(2), "before call {number}");
-                limiter.granted(&call(number, 1), number, 1);
-            }
-            assert_eq!(limiter.cap(), Some(3), "raised after 52 calls at the cap");
-            limiter.granted(&call(53, 2), 54, 1); // sent before the raise
-            limiter.granted(&call(54, 1), 54, 1); // sent below the cap
-            (0..proofs).for_each(|proof| limiter.granted(&call(55 + proof, 2), 55 + proof, 2));
-            let reverted = limiter.refused(&call(60, 2), 60, 2);
-            assert_eq!((reverted, limiter.cap()), expected, "{proofs} calls granted at the raised cap");
+    fn a_refusal_at_a_raised_cap_reverts_it_and_the_next_one_removes_it() {
+        let call = |number, others| Admitted { number, at: Instant::now(), others };
+        let mut limiter = Concurrency::new();
+        limiter.timed_out(&call(1, 2), 1, 2);
+        for number in 2..54 {
+            assert_eq!(limiter.cap(), Some(2), "before call {number}");
+            limiter.granted(number, 1);
         }
+        assert_eq!(limiter.cap(), Some(3), "raised after 52 calls at the cap");
+        assert!(limiter.refused(&call(53, 2), 54, 1), "it was sent before the raise");
+        assert_eq!(limiter.cap(), Some(3), "which fewer calls in flight don't revert");
+        assert!(limiter.refused(&call(60, 2), 60, 2));
+        assert_eq!(limiter.cap(), Some(2));
+        assert!(!limiter.refused(&call(61, 1), 61, 1), "it isn't due to the calls in flight");
+        assert_eq!(limiter.cap(), None);
     }
 
     #[test]

@@ -320,11 +320,29 @@ mod tests {
             }
             assert_eq!(quota.sliding >= 2, is_log, "{resets:?}");
         }
-        let (mut unused, now) = (HeaderLimit::requests(), Instant::now());
-        for nth in 0..6 {
-            unused.update(limit(60, 55, 60.0), u64::from(nth) + 1, now + secs(5.0) * nth, 0.0);
+    }
+
+    /// Two readings of a limit of 100, each `(left, reset)`; the seconds between them; and what they say. `None`: nothing yet.
+    #[test]
+    fn two_readings_tell_a_sliding_log_from_a_window_and_a_bucket() {
+        let log = [(50, 60.0), (40, 60.0)];
+        for (readings, passed, says) in [
+            (log, 10.0, Some(true)),
+            ([(50, 60.0), (40, 50.0)], 10.0, Some(false)), // a window: the reset comes nearer
+            ([(50, 30.0), (40, 36.0)], 10.0, Some(false)), // a bucket: it takes as much longer as more is used
+            ([(50, 60.0), (48, 60.0)], 10.0, None),
+            ([(50, 60.0), (47, 60.0)], 10.0, Some(true)),
+            (log, 3.9, None),
+            (log, 4.0, Some(true)),
+            (log, 60.0, Some(false)), // the first one is over
+        ] {
+            let (mut quota, now) = (HeaderLimit::requests(), Instant::now());
+            let [old, new] = readings.map(|(left, reset)| limit(100, left, reset));
+            quota.update(old, 1, now, 0.0);
+            quota.update(new, 2, now + secs(passed), 0.0);
+            let said = quota.anchor.filter(|anchor| anchor.call == 2).map(|_| quota.sliding > 0);
+            assert_eq!(said, says, "{readings:?} after {passed} s");
         }
-        assert_eq!(unused.sliding, 0, "readings that don't differ say nothing");
     }
 
     #[test]

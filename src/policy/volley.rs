@@ -93,8 +93,7 @@ pub(crate) struct VolleyTest {
     /// Consecutive refusals without growth of the rate, and the rate at the first of them.
     doubtful: u32,
     began_at: f64,
-    /// Whether a limiter was ever detected, and whether it sends bare 503s.
-    limited: bool,
+    /// Whether a limiter that sends bare 503s was detected.
     bare_limited: bool,
     /// Consecutive successful volleys, and the refusals that may be ignored until the next one.
     passed: u32,
@@ -115,7 +114,6 @@ impl VolleyTest {
             running: None,
             doubtful: 0,
             began_at: f64::INFINITY,
-            limited: false,
             bare_limited: false,
             passed: 0,
             trust: 0,
@@ -178,7 +176,6 @@ impl VolleyTest {
             return true;
         }
         if growth >= MIN_GROWTH && !bare {
-            self.limited = true;
             self.doubtful = 0;
             return false;
         }
@@ -209,7 +206,6 @@ impl VolleyTest {
         let (sent, refused, hold, bare) = (volley.sent(), volley.refused, volley.hold, volley.bare);
         self.running = None;
         if is_limit {
-            self.limited = true;
             self.bare_limited |= bare;
             self.spare = if self.bare_limited { 0.0 } else { self.spare };
             (self.sent, self.refused) = (0, 0);
@@ -242,8 +238,7 @@ impl VolleyTest {
         }
         let rate = match self.doubtful {
             0 => 0.0,
-            _ if self.limited => self.began_at,
-            _ => f64::INFINITY,
+            _ => self.began_at,
         };
         self.doubtful = 0;
         Some(VolleyResult::Chance { rate })
