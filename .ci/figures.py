@@ -100,7 +100,6 @@ busy_half        amp >= 0.5  ttr <= 60  fail% <= 0.3
 CHANCE, CHANCE_SEEDS = "strict2+storm_600+chance06_60+chance15_600+free15+many20_6000", 24
 # Figures that the handler doesn't reach yet. Each has a weaker bound that it must keep; the table shows them as SHORT.
 SHORT = {
-    ("conc4_1x16_slow", "rej/ok"): 0.085,
     ("queue_open", "fail%"): 14.5,
     ("lie_reset60", "eff"): 0.89,
     ("updown_600", "find_s"): 160,
