@@ -251,6 +251,16 @@ fn every_event_names_the_call_and_the_model() {
 }
 
 #[test]
+fn a_change_of_the_rate_alone_is_no_change_of_what_was_learned() {
+    let server = Server::script([status(429), ok("hi"), status(429), ok("hi")]);
+    let (client, _, seen) = client(&server, paced());
+    (0..2).for_each(|_| drop(client.chat(&request()).unwrap()));
+    let count = |is_kind: fn(&Event) -> bool| seen.events().iter().filter(|event| is_kind(event)).count();
+    assert_eq!(count(|event| matches!(event, Event::Rate { .. })), 2);
+    assert_eq!(count(|event| matches!(event, Event::Learned { .. })), 1);
+}
+
+#[test]
 fn a_call_whose_retry_the_open_breaker_would_reject_ends_at_once() {
     let mut rejected = 0;
     for seed in 0..20 {

@@ -22,7 +22,7 @@ use crate::meta::{Attempt, Meta};
 use crate::runtime::clock::Clock;
 use crate::wire::accumulate::Accumulator;
 use crate::wire::headers::Headers;
-use crate::wire::sse::{Decoder, Event, TooLong};
+use crate::wire::sse::{Decoder, Event};
 use crate::wire::stream_event::StreamEvent;
 
 /// The chunks of an answer, as they arrive. Created by [`Client::chat_stream`](crate::Client::chat_stream).
@@ -319,10 +319,7 @@ impl ChatStream {
         let used = length - rest.len();
         body.consume(used);
         self.bytes += used as u64;
-        let event = event.map_err(|too_long| {
-            let part = if too_long == TooLong::Line { "line" } else { "event" };
-            Error::too_large(part, too_long.limit() as u64)
-        })?;
+        let event = event.map_err(|long| Error::too_large(long.part(), long.limit() as u64))?;
         let limit = self.core.transport.max_response_bytes();
         match event {
             _ if self.bytes > limit => Err(Error::too_large("body", limit)),

@@ -349,6 +349,18 @@ mod tests {
         assert_eq!(limiter.rate(), f64::INFINITY);
     }
 
+    /// The pause begins after the Retry-After. It leaves an empty slot only if that was too short before.
+    #[test]
+    fn after_a_retry_after_only_repeated_refusals_leave_an_empty_slot() {
+        let (mut limiter, now) = (paced(1.0), Instant::now());
+        let hold = secs(5.0);
+        limiter.refused(now, &Refusal { hold, ..refusal(1, 1) });
+        assert_eq!(limiter.next, Some(now + hold));
+        let slot = secs(2.0 / limiter.base);
+        limiter.refused(now, &Refusal { hold, ..refusal(2, 2) });
+        assert_eq!(limiter.next, Some(now + hold + slot));
+    }
+
     #[test]
     fn the_first_cut_is_to_the_granted_rate_and_the_next_to_the_mean() {
         let (mut limiter, start) = (RateLimiter::new(f64::INFINITY, WIDE), Instant::now());

@@ -172,6 +172,8 @@ mod tests {
             "Sun, 06 Nov 1994 08:49:37 PST",
             "Sun, 06 Nov 100000 08:49:37 GMT",
             "Sun, 06 Nov 1994 24:49:37 GMT",
+            "Sun, 06 Nov 1994 08:60:37 GMT",
+            "Sun, 06 Nov 1994 08:49:61 GMT",
             "Sun, 06 Nov 1994 08:49 GMT",
             "Sunday, 06-Nov-+9 08:49:37 GMT",
             "Sun, 06 Nov -999 08:49:37 GMT",

@@ -34,12 +34,11 @@ pub(super) fn first_bytes(secret: &str) -> impl Iterator<Item = u8> {
 /// Whether the text ends here, or within a non-ASCII character, or within an escape.
 fn is_cut(text: &[u8]) -> bool {
     match text {
-        [] => true,
         [b'\\' | b'%', ..] => {
             let in_escape = |byte: &u8| matches!(byte, b'\\' | b'u' | b'%') || byte.is_ascii_hexdigit();
             text.len() < MAX_ESCAPE && text.iter().all(in_escape)
         }
-        _ => text.len() < 4 && !text.iter().any(u8::is_ascii),
+        _ => text.len() < 4 && !text.iter().any(u8::is_ascii), // also nothing at all
     }
 }
 

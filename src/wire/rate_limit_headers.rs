@@ -365,6 +365,8 @@ mod tests {
     fn the_forms_of_the_ietf_drafts() {
         let new = [("ratelimit", "\"default\";r=50;t=30"), ("ratelimit-policy", "\"default\";q=100;w=60")];
         assert_eq!(parse(&new).requests, limit(100, 50, 30.0));
+        let no_reset = [("ratelimit", "\"default\";r=50"), new[1]];
+        assert_eq!(parse(&no_reset).requests, limit(100, 50, 60.0), "at the end of the window at the latest");
         let seventh = [("ratelimit", "limit=100, remaining=50, reset=30"), ("ratelimit-policy", "100;w=60")];
         assert_eq!(parse(&seventh).requests, limit(100, 50, 30.0));
         let third =

@@ -39,6 +39,14 @@ impl TooLong {
             TooLong::Event => EVENT_LIMIT,
         }
     }
+
+    /// What exceeded it, as errors name it.
+    pub(crate) fn part(self) -> &'static str {
+        match self {
+            TooLong::Line => "line",
+            TooLong::Event => "event",
+        }
+    }
 }
 
 /// An incremental decoder: it takes bytes as they arrive and returns each event as soon as it is complete.
@@ -407,6 +415,7 @@ mod tests {
         assert_eq!(decoder.next(&mut &line[..]), Ok(None));
         assert_eq!(decoder.next(&mut &line[..]), Err(TooLong::Event));
         assert_eq!([TooLong::Line, TooLong::Event].map(TooLong::limit), [LINE_LIMIT, EVENT_LIMIT]);
+        assert_eq!([TooLong::Line, TooLong::Event].map(TooLong::part), ["line", "event"]);
     }
 
     /// The cases of the web platform's tests and of another project's contract tests.

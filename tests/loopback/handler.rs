@@ -1,12 +1,12 @@
 //! `AdaptiveHandler` without a client: in virtual time, on a fake clock, and with many threads.
 
 use std::sync::Barrier;
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{iter, thread};
 
 use holysheep::{
     AdaptiveConfig, AdaptiveHandler, Admission, BreakerState, CallError, Clock, Error, Jitter, Limit,
-    Outcome, Permit, RateLimits, RetryConfig, Tries,
+    Outcome, Permit, RateLimits, RefusalCause, RetryConfig, Tries,
 };
 
 fn secs(seconds: u64) -> Duration {
@@ -426,5 +426,41 @@ fn only_failures_as_slow_as_the_slowest_calls_cap_the_calls_in_flight() {
         let (failing, _other) = (go(&handler, sent), go(&handler, sent));
         handler.record(sent + secs(6), failing, Outcome::failed());
         assert_eq!(handler.snapshot().max_in_flight, cap, "{slowest} s");
+    }
+}
+
+/// A request that is too large is refused again and again, also where other refusals are random.
+#[test]
+fn a_call_that_is_refused_four_times_ends_the_trust_in_chance() {
+    let refusal = Outcome::throttled().status(429);
+    for (refusals, cause) in [(3, RefusalCause::Chance), (4, RefusalCause::Rate)] {
+        let handler = AdaptiveHandler::new(AdaptiveConfig::default().seed(1));
+        let mut now = Instant::now();
+        let mut grant_then_refuse = || {
+            for outcome in [Outcome::success(), refusal] {
+                let permit = loop {
+                    match handler.admit(now) {
+                        Admission::Go(permit) => break permit,
+                        Admission::Wait(wait) | Admission::Open { retry_in: wait } => now += wait,
+                    }
+                };
+                now += Duration::from_millis(50);
+                handler.record(now, permit, outcome);
+            }
+            let at_once = iter::from_fn(|| match handler.admit(now) {
+                Admission::Go(permit) => Some(permit),
+                _ => None,
+            });
+            let volley: Vec<Permit> = at_once.take(4).collect();
+            volley.into_iter().for_each(|permit| handler.record(now, permit, Outcome::success()));
+        };
+        (0..20).for_each(|_| grant_then_refuse());
+        assert_eq!(handler.snapshot().refused_for, Some(RefusalCause::Chance));
+        let (retry, mut tries) = (RetryConfig::default(), Tries::default());
+        for _ in 0..refusals {
+            assert!(handler.retry_delay(&retry, &mut tries, &refusal).is_some());
+        }
+        grant_then_refuse();
+        assert_eq!(handler.snapshot().refused_for, Some(cause), "after {refusals} refusals of one call");
     }
 }
