@@ -45,7 +45,7 @@ type Fault = (&'static str, fn(&Reply) -> Reply, [&'static str; 4]);
 const CALLS: [&str; 4] = ["chat", "chat_stream", "embeddings", "get"];
 
 /// A class is a variant of `Error`; a few have more.
-const FAULTS: [Fault; 26] = [
+const FAULTS: [Fault; 27] = [
     ("connection reset before the response", |_| reset(), ["Transport"; 4]),
     ("connection closed before the response", |_| hang_up(), ["Transport"; 4]),
     (
@@ -96,6 +96,15 @@ const FAULTS: [Fault; 26] = [
         ["Transport"; 4],
     ),
     ("unreadable status line", |_| raw("SSH-2.0-OpenSSH_9.6\r\n").then_close(), ["Transport"; 4]),
+    (
+        "unreadable head, a byte in each 50 ms",
+        |_| {
+            let head = b"HTTP/1.1 200 OK\r\nbad\0name: b\r\n";
+            let endless = [&head[..], &[b'x'; 400]].concat();
+            raw(endless).trickle_after(head.len(), Duration::from_millis(50))
+        },
+        ["Decode"; 4],
+    ),
     ("head beyond 64 KiB", |good| good.clone().header("x-large", &"x".repeat(70_000)), ["TooLarge"; 4]),
     (
         "body beyond `max_response_bytes`",

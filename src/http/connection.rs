@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ureq::Error;
 use ureq::unversioned::transport::{Buffers, NextTimeout, ShutdownHandle, Transport};
@@ -11,13 +11,16 @@ use ureq::unversioned::transport::{Buffers, NextTimeout, ShutdownHandle, Transpo
 use crate::http::exchange::{self, MAX_HEAD, keep_unparsed_head, remaining_read_time};
 use crate::http::redaction::Substitution;
 use crate::runtime::cancel::Subscription;
+use crate::runtime::clock::Clock;
 use crate::wire::secrets::Secrets;
 
 /// How long to check after a timeout for bytes that arrived while the process was suspended.
 const LAST_READ: Duration = Duration::from_millis(1);
 
-/// How long to wait for each further part of a head that ureq rejected.
-const REST_OF_HEAD: Duration = Duration::from_millis(100);
+/// How long to wait for each further part of a head that ureq rejected, and for all of them together: 64 KiB take a few
+/// round trips. The deadline of the exchange also ends it.
+const PART_OF_HEAD: Duration = Duration::from_millis(100);
+const REST_OF_HEAD: Duration = Duration::from_secs(1);
 
 /// The beginning of every response.
 const HEAD: &[u8] = b"HTTP/";
@@ -34,6 +37,9 @@ pub(super) struct HttpConnection {
     cancellation: Option<Subscription>,
     /// A read failed or found the end, so an incomplete head stays incomplete.
     input_ended: bool,
+    /// When the exchange has to end, as of the last read; `None` if never.
+    deadline: Option<Instant>,
+    clock: Clock,
 }
 
 impl HttpConnection {
@@ -41,6 +47,7 @@ impl HttpConnection {
         inner: Box<dyn Transport>,
         secrets: Arc<Secrets>,
         handles: Vec<Weak<dyn ShutdownHandle>>,
+        clock: Clock,
     ) -> HttpConnection {
         HttpConnection {
             inner,
@@ -49,6 +56,8 @@ impl HttpConnection {
             handles: handles.into(),
             cancellation: None,
             input_ended: false,
+            deadline: None,
+            clock,
         }
     }
 
@@ -64,12 +73,18 @@ impl HttpConnection {
 
     /// Reads the rest of a head that ureq rejected before all of it had arrived.
     fn read_rest_of_head(&mut self) {
-        let timeout = NextTimeout { after: REST_OF_HEAD.into(), ..NextTimeout::default() };
+        let latest = self.clock.now() + REST_OF_HEAD;
+        let latest = self.deadline.map_or(latest, |deadline| deadline.min(latest));
         loop {
             let overflow = self.overflow.get_or_insert_default();
             overflow.take_from(self.inner.buffers());
-            let is_over = overflow.bytes.len() >= MAX_HEAD || head_length(overflow.input()).is_some();
-            if is_over || !matches!(self.inner.await_input(timeout), Ok(true)) {
+            let left = latest.saturating_duration_since(self.clock.now());
+            let is_complete = overflow.bytes.len() >= MAX_HEAD || head_length(overflow.input()).is_some();
+            if is_complete || left.is_zero() {
+                return;
+            }
+            let timeout = NextTimeout { after: left.min(PART_OF_HEAD).into(), ..NextTimeout::default() };
+            if !matches!(self.inner.await_input(timeout), Ok(true)) {
                 return;
             }
         }
@@ -77,6 +92,7 @@ impl HttpConnection {
 
     /// Waits for input. If time ran out while the process was suspended, the bytes that arrived meanwhile are still read.
     fn read(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
+        self.deadline = self.clock.now().checked_add(*timeout.after);
         let read = match remaining_read_time() {
             Some(remaining) => {
                 let after = remaining.max(LAST_READ).min(*timeout.after).into();
@@ -242,6 +258,9 @@ mod tests {
         buffers: LazyBuffers,
         reads: Vec<Option<Vec<u8>>>,
         waits: Arc<std::sync::Mutex<Vec<Duration>>>,
+        clock: Clock,
+        /// How long each read takes.
+        pace: Duration,
     }
 
     impl Transport for Scripted {
@@ -255,6 +274,7 @@ mod tests {
 
         fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
             self.waits.lock().unwrap().push(*timeout.after);
+            self.clock.advance(self.pace.min(*timeout.after));
             let Some(bytes) = self.reads.remove(0) else { return Err(Error::Timeout(timeout.reason)) };
             let free = self.buffers.input_append_buf();
             free[..bytes.len()].copy_from_slice(&bytes);
@@ -268,10 +288,19 @@ mod tests {
     }
 
     fn connection(reads: &[Option<&[u8]>]) -> (HttpConnection, Arc<std::sync::Mutex<Vec<Duration>>>) {
+        paced_connection(reads, Duration::ZERO, &Clock::fake())
+    }
+
+    fn paced_connection(
+        reads: &[Option<&[u8]>],
+        pace: Duration,
+        clock: &Clock,
+    ) -> (HttpConnection, Arc<std::sync::Mutex<Vec<Duration>>>) {
         let waits = Arc::default();
         let reads = reads.iter().map(|read| read.map(<[u8]>::to_vec)).collect();
-        let scripted = Scripted { buffers: LazyBuffers::new(8, 8), reads, waits: Arc::clone(&waits) };
-        (HttpConnection::new(Box::new(scripted), Arc::default(), Vec::new()), waits)
+        let (buffers, clock) = (LazyBuffers::new(8, 8), clock.clone());
+        let scripted = Scripted { buffers, reads, waits: Arc::clone(&waits), clock: clock.clone(), pace };
+        (HttpConnection::new(Box::new(scripted), Arc::default(), Vec::new(), clock), waits)
     }
 
     fn minute() -> NextTimeout {
@@ -343,6 +372,21 @@ mod tests {
         assert!(connection.await_input(minute()).unwrap());
         drop(connection);
         assert!(crate::http::exchange::take_unparsed_head().is_empty());
+    }
+
+    #[test]
+    fn the_rest_of_a_rejected_head_is_not_awaited_for_long_or_beyond_the_deadline() {
+        for (after, expected) in [(60_000, 1050), (1050, 1050), (300, 300), (50, 50)] {
+            let (clock, pace) = (Clock::fake(), Duration::from_millis(50));
+            let reads = [[Some(&b"HTTP/1.1"[..])].as_slice(), &[Some(&b"x"[..]); 100]].concat();
+            let (mut connection, _) = paced_connection(&reads, pace, &clock);
+            let started = clock.now();
+            let after = Duration::from_millis(after).into();
+            connection.await_input(NextTimeout { after, ..minute() }).unwrap();
+            drop(connection);
+            assert_eq!(clock.now() - started, Duration::from_millis(expected), "{after:?}");
+            assert!(crate::http::exchange::take_unparsed_head().starts_with(b"HTTP/1.1"));
+        }
     }
 
     #[test]

@@ -124,8 +124,9 @@ impl Connector<()> for HttpConnector {
         match connected.map_err(|why| abandoned(why, timeout.reason)).and_then(|connected| connected) {
             Ok(transport) => {
                 let handles = std::mem::take(&mut *lock(&handles));
-                let connection =
-                    |transport| HttpConnection::new(transport, Arc::clone(&self.secrets), handles);
+                let connection = |transport| {
+                    HttpConnection::new(transport, Arc::clone(&self.secrets), handles, Clock::system())
+                };
                 Ok(transport.map(|transport| Box::new(connection(transport)) as Box<dyn Transport>))
             }
             Err(error) => {

@@ -104,6 +104,7 @@ impl Connector<()> for SimulatedConnector {
         drop(state);
         network.note(format_args!("    connection {number}"));
         let config = details.config;
+        let clock = network.0.clock.clone();
         let transport = SimulatedTransport {
             buffers: LazyBuffers::new(config.input_buffer_size(), config.output_buffer_size()),
             network,
@@ -116,7 +117,8 @@ impl Connector<()> for SimulatedConnector {
             response: None,
         };
         let early = EarlyAnswerConnector.connect(details, Some(transport))?;
-        let connection = |inner| HttpConnection::new(Box::new(inner), Arc::clone(&self.secrets), vec![weak]);
+        let connection =
+            |inner| HttpConnection::new(Box::new(inner), Arc::clone(&self.secrets), vec![weak], clock);
         Ok(early.map(|inner| Box::new(connection(inner)) as Box<dyn Transport>))
     }
 }
