@@ -433,6 +433,12 @@ mod tests {
     }
 
     #[test]
+    fn a_permit_is_printed_with_the_number_of_its_call() {
+        let permit = AdaptiveHandler::new(AdaptiveConfig::off()).acquire(None).unwrap();
+        assert_eq!(format!("{permit:?}"), "Permit { call: 1, .. }");
+    }
+
+    #[test]
     fn a_poisoned_lock_still_works() {
         let handler = AdaptiveHandler::new(AdaptiveConfig::default());
         let poisoned = catch_unwind(AssertUnwindSafe(|| {

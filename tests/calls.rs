@@ -504,35 +504,6 @@ fn a_shutdown_ends_waits_and_calls_of_all_clones_immediately() {
 }
 
 #[test]
-fn a_shutdown_does_not_wait_for_a_connection() {
-    // A listener with a full queue leaves further connections pending.
-    let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    listener.bind(&"127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap().into()).unwrap();
-    listener.listen(0).unwrap();
-    let address = listener.local_addr().unwrap().as_socket().unwrap();
-    let fill: Vec<_> = (0..4)
-        .map(|_| {
-            let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-            socket.set_nonblocking(true).unwrap();
-            let _ = socket.connect(&address.into());
-            socket
-        })
-        .collect();
-    let (trying, tried) = std::sync::mpsc::channel();
-    let config = Config::builder().api_key(KEY).base_url(format!("http://{address}/v1"));
-    let config = config.connect_timeout(secs(3600)).on_event(move |_| trying.send(()).unwrap());
-    let client = Client::new(config.build().unwrap()).unwrap();
-    let calling = thread::spawn({
-        let client = client.clone();
-        move || ask(&client)
-    });
-    tried.recv().unwrap();
-    client.shutdown();
-    assert!(matches!(calling.join().unwrap(), Err(Error::Shutdown)));
-    drop(fill);
-}
-
-#[test]
 fn events_report_attempts_answers_and_retries() {
     let server = Server::script([status(429).retry_after(2), reset(), ok("hi")]);
     let seen = Arc::new(Mutex::new(Vec::new()));

@@ -112,3 +112,54 @@ impl AdaptiveHandler {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    /// A failed look-up, which is caused by a failed read.
+    #[derive(Debug)]
+    struct LookUp(io::Error);
+
+    impl fmt::Display for LookUp {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("can't look up the name")
+        }
+    }
+
+    impl StdError for LookUp {
+        fn source(&self) -> Option<&(dyn StdError + 'static)> {
+            Some(&self.0)
+        }
+    }
+
+    #[test]
+    fn an_error_and_its_sources_print_each_cause_once() {
+        let look_up = || LookUp(io::Error::other("disk full"));
+        let open_text = "the circuit breaker is open after too many consecutive failures; the next call may probe in 3.0 s";
+        let open = || Error::CircuitOpen { retry_in: std::time::Duration::from_secs(3), target: None };
+        let cases = [
+            (
+                CallError::Failed { error: look_up(), attempts: 1 },
+                "can't look up the name, disk full".to_owned(),
+            ),
+            (
+                CallError::Failed { error: look_up(), attempts: 3 },
+                "failed after 3 attempts: can't look up the name, disk full".to_owned(),
+            ),
+            (CallError::NotAdmitted { reason: open(), error: None, attempts: 0 }, open_text.to_owned()),
+            (
+                CallError::NotAdmitted { reason: open(), error: Some(look_up()), attempts: 2 },
+                format!("{open_text}; attempt 2 failed: can't look up the name, disk full"),
+            ),
+        ];
+        for (error, expected) in cases {
+            let top: &dyn StdError = &error;
+            let sources = std::iter::successors(Some(top), |error| (*error).source());
+            let chain: Vec<String> = sources.map(ToString::to_string).collect();
+            assert_eq!(chain.join(", "), expected);
+        }
+    }
+}

@@ -117,8 +117,9 @@ impl Client {
     /// ```
     ///
     /// Each request becomes one [`BatchItem`], unless the batch is dropped. After the client was shut down, drained or
-    /// cancelled, no further requests are pulled, and those that were pulled and not sent end with that error. Requests are pulled one by one, on the threads that make the calls, when there is room for them, so
-    /// that memory is bounded for an input of any length.
+    /// cancelled, no further requests are pulled, and those that were pulled and not sent end with that error. Requests
+    /// are pulled one by one, on the threads that make the calls, when there is room for them, so that memory is bounded
+    /// for an input of any length.
     ///
     /// The calls are those of [`chat`](Client::chat) and [`embeddings`](Client::embeddings), but more persistent, because no
     /// caller waits for a single one:

@@ -2,7 +2,6 @@
 //! responds and closes the connection, so that a write fails. The error is kept while the response is read, and is returned
 //! if there is none. This layer is between TCP and TLS, because TLS repeats a failed write before it reads.
 
-use std::fmt;
 use std::time::Duration;
 
 use ureq::Error;
@@ -28,6 +27,7 @@ impl<In: Transport> Connector<In> for EarlyAnswerConnector {
 }
 
 /// A connection that still reads after a failed write.
+#[derive(Debug)]
 pub(super) struct EarlyAnswerTransport<T> {
     inner: T,
     /// The error of a write, which is returned when reading ends. Input doesn't clear it, because it may consist of TLS
@@ -72,11 +72,5 @@ impl<T: Transport> Transport for EarlyAnswerTransport<T> {
 
     fn is_tls(&self) -> bool {
         self.inner.is_tls()
-    }
-}
-
-impl<T: Transport> fmt::Debug for EarlyAnswerTransport<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("EarlyAnswerTransport").field(&self.inner).finish()
     }
 }

@@ -1,7 +1,6 @@
 //! Ends a read on time. The kernel rounds the timeout of a socket up, on Linux by as much as an eighth, so that 60 seconds may
 //! take 67. This layer first waits for less, and then for the rest. It is next to TCP, where a read can be repeated.
 
-use std::fmt;
 use std::time::Duration;
 
 use ureq::Error;
@@ -29,6 +28,7 @@ impl<In: Transport> Connector<In> for ExactTimeoutConnector {
 }
 
 /// A connection whose reads end on time.
+#[derive(Debug)]
 pub(super) struct ExactTimeoutTransport<T> {
     inner: T,
     clock: Clock,
@@ -74,12 +74,6 @@ impl<T: Transport> Transport for ExactTimeoutTransport<T> {
 
     fn is_tls(&self) -> bool {
         self.inner.is_tls()
-    }
-}
-
-impl<T: Transport> fmt::Debug for ExactTimeoutTransport<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("ExactTimeoutTransport").field(&self.inner).finish()
     }
 }
 

@@ -1,11 +1,14 @@
 //! Cancelling the calls of one clone ends them immediately in every phase and leaves other clones alone.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::hostile::{build, config};
 use crate::support::{Reply, Server, ok, raw, silence, status, stream};
 use holysheep::{AdaptiveConfig, Cancel, ChatRequest, Client, Clock, Config, Error, Event, RetryConfig};
+use socket2::{Domain, Socket, Type};
 
 /// Cancelled calls end within this time. An idle machine needs less than 50 ms; a busy one may need more.
 const CANCEL_LIMIT: Duration = Duration::from_millis(500);
@@ -189,6 +192,58 @@ fn a_batch_ends_when_it_is_cancelled() {
     let results: Vec<_> = items.map(|item| item.result.map(drop)).collect();
     assert!(results.iter().all(|result| matches!(result, Err(Error::Cancelled))), "{results:?}");
     assert!(start.elapsed() < CANCEL_LIMIT, "{:?}", start.elapsed());
+}
+
+/// A listener with a full queue, which leaves further connections pending, and what keeps it full.
+fn full_listener() -> (SocketAddr, Vec<Socket>) {
+    let socket = || Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    let listener = socket();
+    listener.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    listener.listen(0).unwrap();
+    let address = listener.local_addr().unwrap();
+    let waiting = (0..4).map(|_| {
+        let socket = socket();
+        socket.set_nonblocking(true).unwrap();
+        let _ = socket.connect(&address);
+        socket
+    });
+    (address.as_socket().unwrap(), waiting.chain([listener]).collect())
+}
+
+/// A client of a service that never accepts its connection, and a receiver that returns when a call begins.
+fn connecting(address: SocketAddr) -> (Client, mpsc::Receiver<()>) {
+    let (sender, began) = mpsc::channel();
+    let config = config(format!("http://{address}/v1")).connect_timeout(Duration::from_secs(3600));
+    (build(config.on_event(move |_| _ = sender.send(()))), began)
+}
+
+#[test]
+fn a_shutdown_does_not_wait_for_a_connection() {
+    let (address, _full) = full_listener();
+    let (client, began) = connecting(address);
+    let caller = thread::spawn({
+        let client = client.clone();
+        move || chat(&client)
+    });
+    began.recv().unwrap();
+    client.shutdown();
+    assert!(matches!(caller.join().unwrap(), Some(Error::Shutdown)));
+}
+
+#[test]
+fn dropping_a_batch_ends_its_calls_while_they_connect() {
+    let (address, _full) = full_listener();
+    let (client, began) = connecting(address);
+    // The threads of the batch own the requests, and so the sender, until their calls end.
+    let (sender, ended) = mpsc::channel::<()>();
+    let requests = std::iter::repeat_with(move || {
+        _ = &sender;
+        request()
+    });
+    let items = client.batch(requests).concurrency(1).run();
+    began.recv().unwrap();
+    drop(items);
+    assert_eq!(ended.recv_timeout(CANCEL_LIMIT), Err(mpsc::RecvTimeoutError::Disconnected));
 }
 
 #[test]
