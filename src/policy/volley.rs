@@ -334,6 +334,21 @@ mod tests {
     }
 
     #[test]
+    fn calls_sent_before_or_after_a_volley_are_no_part_of_it() {
+        let (mut test, now) = (VolleyTest::new(), Instant::now());
+        test.start(now, 10, Duration::ZERO, false);
+        assert!((11..=14).all(|call| test.takes(call)));
+        for call in [9, 10, 15, 16] {
+            test.refused(call, Duration::ZERO);
+            test.granted(call);
+        }
+        assert_eq!(test.result(now, Duration::ZERO, 1.0), None);
+        test.refused(11, Duration::ZERO);
+        test.refused(14, Duration::ZERO);
+        assert!(matches!(test.result(now, Duration::ZERO, 1.0), Some(VolleyResult::Limit { .. })));
+    }
+
+    #[test]
     fn a_retry_that_a_limiter_could_grant_proves_nothing() {
         let mut test = VolleyTest::new();
         for call in 1..100 {
