@@ -51,18 +51,28 @@ pub(crate) struct ChunkHead {
 impl ChatChunk {
     /// The next part of the first choice's text; empty if there is none.
     pub fn text(&self) -> &str {
-        self.choices.first().map_or("", |choice| choice.delta.text())
+        self.first().map_or("", |choice| choice.delta.text())
     }
 
     /// The next part of the model's reasoning, in the first choice.
     pub fn reasoning(&self) -> Option<&str> {
-        self.choices.first()?.delta.reasoning()
+        self.first()?.delta.reasoning()
+    }
+
+    /// The first choice of the answer. A chunk may have only others.
+    fn first(&self) -> Option<&ChunkChoice> {
+        self.choices.iter().find(|choice| choice.index == 0)
     }
 
     /// Whether the chunk has content or a finish reason.
     #[inline]
     pub(crate) fn has_content(&self) -> bool {
         self.choices.iter().any(ChunkChoice::has_content)
+    }
+
+    /// Whether a choice continues, which a finish reason alone doesn't.
+    pub(crate) fn has_delta(&self) -> bool {
+        self.choices.iter().any(|choice| choice.delta.has_content())
     }
 
     /// The service's id of the completion.

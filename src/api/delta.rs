@@ -22,6 +22,8 @@ pub struct ChunkChoice {
     pub logprobs: Option<Box<Logprobs>>,
     /// All other fields.
     pub extra: Extra,
+    /// The delta is a `message`, which may repeat all deltas before it.
+    pub(crate) is_message: bool,
 }
 
 /// The next part of a message.
@@ -54,7 +56,7 @@ impl ChunkChoice {
 
 impl Delta {
     #[inline]
-    fn has_content(&self) -> bool {
+    pub(crate) fn has_content(&self) -> bool {
         let Delta {
             role: _,
             content,

@@ -197,9 +197,9 @@ impl ChatRequest {
         self
     }
 
-    /// The number of answers that are requested.
+    /// The number of answers that are requested. An extra field overrides the setter.
     pub(crate) fn answers(&self) -> u64 {
-        self.n.unwrap_or(1)
+        self.extra.get("n").and_then(Value::as_u64).or(self.n).unwrap_or(1)
     }
 
     /// The requested model.

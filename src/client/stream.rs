@@ -5,7 +5,7 @@ mod receive;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::adaptive::StreamPlace;
 use crate::api::{ChatChunk, ChatResponse};
@@ -19,7 +19,6 @@ use crate::http::body::ResponseBody;
 use crate::http::transport::ResponseHead;
 use crate::json::budget::Budget;
 use crate::meta::{Attempt, Meta};
-use crate::runtime::clock::Clock;
 use crate::wire::accumulate::Accumulator;
 use crate::wire::headers::Headers;
 use crate::wire::sse::{Decoder, Event};
@@ -61,8 +60,8 @@ pub struct ChatStream {
     idle: Duration,
     /// A chunk with content arrived.
     has_content: bool,
-    /// When to stop waiting for usage and `[DONE]` once all choices have their finish reason.
-    end_by: Option<Instant>,
+    /// Once all choices have their finish reason: the time spent waiting for usage and `[DONE]` since the last content.
+    ending: Option<Duration>,
     /// A chunk was returned to the caller.
     delivered: bool,
     /// The error that ended it, after that was returned.
@@ -74,7 +73,7 @@ pub struct ChatStream {
 }
 
 /// How long to wait for the end of a stream once all choices have their finish reason: services send usage and `[DONE]`
-/// at once, but some keep the connection open.
+/// at once, but some keep the connection open. The time that the consumer takes doesn't count.
 const END_TIME: Duration = Duration::from_secs(1);
 
 /// The maximum number of chunks buffered before the first one with content: services send one about the prompt, and one
@@ -152,7 +151,7 @@ impl ChatStream {
             bytes: 0,
             idle: Duration::ZERO,
             has_content: false,
-            end_by: None,
+            ending: None,
             delivered: false,
             failed: None,
             place: None,
@@ -227,10 +226,11 @@ impl ChatStream {
         };
         self.body = None;
         let error = match error {
-            // The answer is complete; only the end of the stream itself is missing.
+            // The answer is complete; only the end of the stream itself is missing or unreadable.
             Error::Transport { .. }
             | Error::Timeout { .. }
             | Error::Deadline { .. }
+            | Error::Decode { .. }
             | Error::StreamTruncated { .. }
                 if self.accumulator.is_complete() =>
             {
@@ -260,8 +260,9 @@ impl ChatStream {
                     (self.has_content, self.idle) = (true, Duration::ZERO);
                 }
                 self.accumulator.add(chunk).map_err(too_large)?;
-                if self.end_by.is_none() && self.accumulator.is_complete() {
-                    self.end_by = Clock::system().now().checked_add(END_TIME);
+                // Some gateways send the finish reason with each chunk, so content delays the end.
+                if self.accumulator.is_complete() && (self.ending.is_none() || chunk.has_delta()) {
+                    self.ending = Some(Duration::ZERO);
                     self.report.iter_mut().for_each(|report| report.finished());
                 }
             }
@@ -308,10 +309,6 @@ impl ChatStream {
     /// Reads the next event from what has arrived, and whether the stream ended there, so that the event itself may be
     /// truncated. `None` if no event is complete yet, or none follows.
     fn next_event(&mut self) -> Result<Option<(Event, bool)>> {
-        if self.end_by.is_some_and(|end| Clock::system().now() >= end) {
-            self.body = None;
-            return Ok(None);
-        }
         self.wait()?;
         let Some(body) = &mut self.body else { return Ok(None) };
         let (length, mut rest) = (body.buffered().len(), body.buffered());

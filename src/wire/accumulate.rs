@@ -58,6 +58,8 @@ struct PartialChoice {
     refusal: Option<String>,
     tool_calls: PartialToolCalls,
     function_call: Option<FunctionCall>,
+    /// It began with a message, not with a delta.
+    has_messages: bool,
     finish_reason: Option<String>,
     logprobs: Option<Box<Logprobs>>,
     extra: Map<String, Value>,
@@ -87,6 +89,11 @@ impl Accumulator {
     #[inline]
     pub(crate) fn add(&mut self, chunk: &mut ChatChunk) -> Result<(), Excess> {
         self.budget.add_chunk(chunk.extra.json().len());
+        chunk
+            .choices
+            .iter_mut()
+            .filter(|choice| choice.is_message)
+            .for_each(|choice| self.remove_repetition(choice));
         self.surrogates.join(chunk);
         let mut is_last = chunk.usage.is_some();
         for choice in &chunk.choices {
@@ -149,6 +156,15 @@ impl Accumulator {
         }
     }
 
+    /// Removes from a whole message what deltas have already said (MiniMax). Services that send the parts of an answer as
+    /// messages send no deltas.
+    fn remove_repetition(&self, next: &mut ChunkChoice) {
+        let choice = self.choices.iter().find(|choice| choice.index == next.index);
+        if let Some(choice) = choice.filter(|choice| !choice.has_messages) {
+            choice.remove_repetition(&mut next.delta);
+        }
+    }
+
     /// Adds the next part of a choice.
     fn add_choice(&mut self, choice: &ChunkChoice) -> Result<(), Excess> {
         let position = self.position(choice.index)?;
@@ -191,9 +207,28 @@ impl Accumulator {
 }
 
 impl PartialChoice {
+    fn remove_repetition(&self, message: &mut Delta) {
+        if !self.text.is_empty() {
+            message.content = None;
+        }
+        if self.reasoning.is_some() || self.reasoning_content.is_some() {
+            (message.reasoning, message.reasoning_content) = (None, None);
+        }
+        if self.refusal.is_some() {
+            message.refusal = None;
+        }
+        if !self.tool_calls.is_empty() {
+            message.tool_calls.clear();
+        }
+        if self.function_call.is_some() {
+            message.function_call = None;
+        }
+    }
+
     fn add(&mut self, next: &ChunkChoice, budget: &Budget) -> Result<(), Excess> {
         let Delta { role, content, refusal, tool_calls, function_call, extra, reasoning, reasoning_content } =
             &next.delta;
+        self.has_messages |= next.is_message;
         if self.role.is_none() {
             self.role.clone_from(role);
         }

@@ -18,6 +18,7 @@ use crate::json::cursor::{JsonCursor, RawValue, SyntaxError};
 use crate::json::extra::Extra;
 use crate::json::lenient::{Lenient, is_filled, object, short_list, text};
 use crate::meta::Meta;
+use crate::wire::error_body::ErrorBody;
 use crate::wire::usage::read_usage;
 
 /// A decoded chunk, and the error in it, if any.
@@ -157,7 +158,10 @@ impl<'a> Completion<'a> {
     /// Reads a complete response in place.
     fn read_answer(&mut self, json: &'a [u8], budget: &Budget) -> serde_json::Result<()> {
         self.read(json, budget).map_err(|SyntaxError| parse_error(json))?;
-        if self.error.as_ref().is_some_and(is_filled) {
+        let failed = |choice: &ChunkChoice| {
+            choice.finish_reason.as_deref().and_then(ErrorBody::of_finish_reason).is_some()
+        };
+        if self.error.as_ref().is_some_and(is_filled) || self.choices.iter().flatten().any(failed) {
             return Err(Error::custom("the response contains an error"));
         }
         Ok(())
@@ -207,7 +211,7 @@ fn read_choice(
     budget: &Budget,
 ) -> Result<Option<Value>, SyntaxError> {
     let mut error = None;
-    let mut has_delta = false;
+    let (mut has_delta, mut has_message) = (false, false);
     if !cursor.enter(b'{')? {
         return Err(SyntaxError);
     }
@@ -217,7 +221,7 @@ fn read_choice(
             b"delta" => has_delta |= read_delta(&mut choice.delta, cursor, budget)?,
             // In a chunk with both, the message repeats the text of all deltas.
             b"message" if has_delta => drop(cursor.value()?),
-            b"message" => drop(read_delta(&mut choice.delta, cursor, budget)?),
+            b"message" => has_message = read_delta(&mut choice.delta, cursor, budget)?,
             // The answer in the legacy completions API.
             b"text" => read_content(&mut choice.delta.content, cursor.value()?, budget)?,
             b"finish_reason" => {
@@ -241,6 +245,7 @@ fn read_choice(
             }
         }
     }
+    choice.is_message = has_message && !has_delta;
     // Some servers send an empty reason, or the string "null", while the answer continues.
     if matches!(choice.finish_reason.as_deref(), Some("" | "null")) {
         choice.finish_reason = None;

@@ -21,6 +21,45 @@ pub(crate) struct ErrorBody {
     http_status: Option<u16>,
 }
 
+/// The finish reasons of an answer that the service could not complete, and the statuses that they correspond to: those of
+/// OpenRouter and Mistral, of vLLM and SGLang, of Z.ai, and of DeepSeek.
+const FAILED_FINISH: [(&str, u16); 4] =
+    [("error", 500), ("abort", 500), ("network_error", 500), ("insufficient_system_resource", 503)];
+
+/// The codes and types, in lower case, that correspond to a status: those of OpenAI, Anthropic and Google, and of services
+/// that copy them.
+const NAMED_STATUSES: [(u16, &[&str]); 8] = [
+    (
+        400,
+        &[
+            "invalid_request_error",
+            "context_length_exceeded",
+            "content_filter",
+            "content_policy_violation",
+            "invalid_argument",
+            "bad_request",
+            "badrequesterror",
+        ],
+    ),
+    (401, &["invalid_api_key", "authentication_error", "unauthenticated", "unauthorized"]),
+    (403, &["permission_error", "permission_denied", "forbidden"]),
+    (404, &["model_not_found", "not_found_error", "not_found"]),
+    (
+        429,
+        &[
+            "insufficient_quota",
+            "billing_hard_limit_reached",
+            "rate_limit_exceeded",
+            "rate_limit_error",
+            "resource_exhausted",
+            "too_many_requests",
+        ],
+    ),
+    (503, &["overloaded_error", "overloaded", "service_unavailable", "unavailable"]),
+    (504, &["timeout_error", "deadline_exceeded"]),
+    (500, &["server_error", "api_error", "internal_server_error", "internal_error", "internal"]),
+];
+
 /// The maximum number of details that are searched for Google's retry delay. Google sends three or four.
 const MAX_DETAILS: usize = 32;
 
@@ -66,9 +105,24 @@ impl ErrorBody {
         ErrorBody { code: Some(code), message, http_status: Some(status), ..ErrorBody::default() }
     }
 
-    /// The HTTP status in the body: the code, if that is one, or else another field.
+    /// The error that a finish reason stands for, if it does.
+    pub(crate) fn of_finish_reason(reason: &str) -> Option<ErrorBody> {
+        let (name, status) = FAILED_FINISH.iter().find(|(name, _)| reason.eq_ignore_ascii_case(name))?;
+        let message = format!("the service could not complete the answer: its finish reason is {name}");
+        Some(ErrorBody::with_status((*name).to_owned(), *status, Some(message)))
+    }
+
+    /// Reads the value of an `error` field, and what it lacks from the fields beside it.
+    pub(crate) fn from_field(value: &Value, siblings: &Map<String, Value>) -> ErrorBody {
+        let mut error = ErrorBody::from_value(value);
+        error.add_object(siblings, MAX_DEPTH);
+        error
+    }
+
+    /// The HTTP status in the body: the code, if that is one, or another field, or else what the code or the type means.
     pub(crate) fn status(&self) -> Option<u16> {
-        self.code.as_deref().and_then(parse_status).or(self.http_status)
+        let number = self.code.as_deref().and_then(parse_status).or(self.http_status);
+        number.or_else(|| named_status(self.code.as_deref()?)).or_else(|| named_status(self.kind.as_deref()?))
     }
 
     /// Fills in the fields that are still missing.
@@ -103,7 +157,7 @@ impl ErrorBody {
             Value::Number(number) => Some(number.to_string()),
             _ => None,
         };
-        self.code = self.code.take().or_else(|| text("code"));
+        self.code = self.code.take().or_else(|| text("code")).or_else(|| text("error_code"));
         let status = || object.get("status")?.as_str().map(str::to_owned); // Google's name for the type
         self.kind = self.kind.take().or_else(|| text("type")).or_else(status);
         self.param = self.param.take().or_else(|| text("param"));
@@ -112,7 +166,7 @@ impl ErrorBody {
             .find_map(|name| parse_status(&text(name)?));
         self.http_status = self.http_status.or(http_status);
         self.retry_delay = self.retry_delay.or_else(|| retry_delay(object));
-        for name in ["error", "message", "detail", "msg", "errors", "error_description"] {
+        for name in ["error", "message", "detail", "msg", "errors", "error_description", "error_msg"] {
             if self.message.is_none() {
                 if let Some(value) = object.get(name) {
                     self.add(value, depth - 1);
@@ -129,6 +183,13 @@ impl ErrorBody {
         }
         self.param = self.param.take().or_else(|| location(object));
     }
+}
+
+/// The status that a code or a type in words corresponds to.
+fn named_status(word: &str) -> Option<u16> {
+    let matching =
+        NAMED_STATUSES.iter().find(|(_, words)| words.iter().any(|known| known.eq_ignore_ascii_case(word)));
+    matching.map(|(status, _)| *status)
 }
 
 /// A code as an HTTP status, if it is one.
@@ -258,6 +319,15 @@ mod tests {
         }
         let both = ErrorBody::parse(br#"{"error":{"code":"429","message":"no","status":400}}"#);
         assert_eq!(both.status(), Some(429));
+        let status = |code: &str, kind: &str| {
+            ErrorBody::parse(format!(r#"{{"error":{{"code":"{code}","type":"{kind}"}}}}"#).as_bytes())
+                .status()
+        };
+        assert_eq!(status("model_not_found", "invalid_request_error"), Some(404), "the code says more");
+        assert_eq!(status("new_code", "invalid_request_error"), Some(400));
+        assert_eq!(status("insufficient_quota", "insufficient_quota"), Some(429));
+        assert_eq!(status("", "RESOURCE_EXHAUSTED"), Some(429));
+        assert_eq!(status("new_code", "new_type"), None);
     }
 
     #[test]

@@ -44,12 +44,14 @@ impl StreamEvent {
             return Ok(StreamEvent::Failure(ErrorBody::parse(&event.data)));
         }
         match decode_chunk(event.data, budget) {
-            Ok(DecodedChunk { chunk, error: None }) => Ok(match error_object(&chunk) {
-                Some(error) => StreamEvent::Failure(error),
-                None => StreamEvent::Chunk(chunk),
-            }),
-            Ok(DecodedChunk { error: Some(error), .. }) => {
-                Ok(StreamEvent::Failure(ErrorBody::from_value(&error)))
+            Ok(DecodedChunk { chunk, error: None }) => {
+                Ok(match error_object(&chunk).or_else(|| failed_finish(&chunk)) {
+                    Some(error) => StreamEvent::Failure(error),
+                    None => StreamEvent::Chunk(chunk),
+                })
+            }
+            Ok(DecodedChunk { error: Some(error), chunk }) => {
+                Ok(StreamEvent::Failure(ErrorBody::from_field(&error, &chunk.extra)))
             }
             // Google wraps an error in a list.
             Err((error, data)) => match (success::error_in(&data), success::document(&data)) {
@@ -61,6 +63,11 @@ impl StreamEvent {
             },
         }
     }
+}
+
+/// The error that the finish reason of a choice stands for.
+fn failed_finish(chunk: &ChatChunk) -> Option<ErrorBody> {
+    chunk.choices.iter().find_map(|choice| ErrorBody::of_finish_reason(choice.finish_reason.as_deref()?))
 }
 
 /// The error in a chunk without choices and without an `error` field: an object of type `error`, as vLLM sends it, or one of

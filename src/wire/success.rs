@@ -26,9 +26,9 @@ pub(crate) fn error_in(body: &[u8]) -> Option<ErrorBody> {
         Value::Array(items) => items.iter().find(|item| !item.is_null())?, // Google wraps the object in a list
         value => value,
     };
-    let field =
-        |object: &Value| object.get("error").filter(|error| is_filled(error)).map(ErrorBody::from_value);
-    let in_choices = || object.get("choices")?.as_array()?.iter().find_map(field);
+    let field = |object: &Value| Some(ErrorBody::from_field(error_field(object)?, object.as_object()?));
+    let in_choice = |choice: &Value| error_field(choice).map(ErrorBody::from_value);
+    let in_choices = || object.get("choices")?.as_array()?.iter().find_map(in_choice);
     let typed = || {
         let name = object.get("object")?.as_str()?;
         name.eq_ignore_ascii_case("error").then(|| ErrorBody::from_value(object))
@@ -36,21 +36,30 @@ pub(crate) fn error_in(body: &[u8]) -> Option<ErrorBody> {
     field(object).or_else(in_choices).or_else(typed)
 }
 
-/// The error in the body of a success without an answer, also in the forms of [`error_among`], which don't mean an error
-/// next to an answer.
+fn error_field(object: &Value) -> Option<&Value> {
+    object.get("error").filter(|error| is_filled(error))
+}
+
+/// The error in the body of a success without a complete answer, also in the forms of [`error_among`], which don't mean an
+/// error next to an answer.
 pub(crate) fn error_instead_of_answer(body: &[u8]) -> Option<ErrorBody> {
     let budget = Budget::of_answer(body);
     let fields = || json::parse_bounded::<Map<String, Value>>(json::without_bom(body), &budget).ok();
     error_in(body).or_else(|| {
         let fields = fields()?;
-        error_among(&fields, fields.get("usage").is_some_and(is_filled))
+        let failed_finish =
+            |choice: &Value| ErrorBody::of_finish_reason(choice.get("finish_reason")?.as_str()?);
+        let failed =
+            fields.get("choices").and_then(|choices| choices.as_array()?.iter().find_map(failed_finish));
+        failed.or_else(|| error_among(&fields, fields.get("usage").is_some_and(is_filled)))
     })
 }
 
 /// The error among the fields of a success without an answer:
 ///
 /// - `base_resp` with a code other than 0 (MiniMax).
-/// - A `code` or status of 400 to 599 together with a message.
+/// - A `code`, a `type` or a status that stands for 400 to 599 together with a message.
+/// - A `type` of `error`, or an `error_code` other than 0 (Baidu), together with a message.
 /// - `success: false` (Cloudflare and several gateways).
 /// - `detail` (FastAPI's error handler), unless there is usage.
 pub(crate) fn error_among(fields: &Map<String, Value>, has_usage: bool) -> Option<ErrorBody> {
@@ -61,8 +70,10 @@ pub(crate) fn error_among(fields: &Map<String, Value>, has_usage: bool) -> Optio
     let unsuccessful = is("success", |success| *success == false || *success == "false");
     let has_detail = is("detail", is_filled) && !has_usage;
     let error = ErrorBody::from_object(fields);
-    let named = error.status().is_some_and(|status| status >= 400) && error.message.is_some();
-    (unsuccessful || has_detail || named).then_some(error)
+    let is_named = error.status().is_some_and(|status| status >= 400)
+        || is("type", |kind| kind == "error")
+        || is("error_code", |code| is_filled(code) && *code != "0");
+    (unsuccessful || has_detail || (is_named && error.message.is_some())).then_some(error)
 }
 
 /// MiniMax's error format, with the status that its code corresponds to.
@@ -147,7 +158,10 @@ mod tests {
         let status = |body: &str| error_in(body.as_bytes()).map(|error| error.status());
         assert_eq!(status(r#"{"error":{"code":429,"message":"slow down"}}"#), Some(Some(429)));
         assert_eq!(status(r#"{"error":{"code":"503"}}"#), Some(Some(503)));
-        assert_eq!(status(r#"{"error":{"code":"overloaded"}}"#), Some(None));
+        assert_eq!(status(r#"{"error":{"code":"overloaded"}}"#), Some(Some(503)));
+        assert_eq!(status(r#"{"error":{"code":"tilted"}}"#), Some(None));
+        assert_eq!(status(r#"{"error":true,"message":"boom","code":504}"#), Some(Some(504)));
+        assert_eq!(status(r#"{"error":"slow down","code":429}"#), Some(Some(429)));
         assert_eq!(status(r#"{"error":{"code":7}}"#), Some(None));
         assert_eq!(status(r#"[{"error":{"code":500}}]"#), Some(Some(500)));
         assert_eq!(
@@ -189,6 +203,14 @@ mod tests {
             (r#"{"success":false,"message":"no"}"#, None, "no"),
             (r#"{"success":"false","code":403,"message":"no"}"#, Some(403), "no"),
             (r#"{"success":false,"errors":[{"code":10000,"message":"no"}]}"#, None, "no"),
+            (r#"{"type":"error","message":"no"}"#, None, "no"),
+            (r#"{"type":"Rate_Limit_Error","message":"no"}"#, Some(429), "no"),
+            (r#"{"error_code":336100,"error_msg":"no"}"#, None, "no"),
+            (
+                r#"{"choices":[{"message":{"content":"par"},"finish_reason":"abort"}]}"#,
+                Some(500),
+                "the service could not complete the answer: its finish reason is abort",
+            ),
             (r#"{"detail":"no"}"#, None, "no"),
             (r#"{"detail":[{"loc":["body"],"msg":"no"}]}"#, None, "no"),
             (r#"{"error":{"message":"no","code":429},"detail":"other"}"#, Some(429), "no"),
@@ -217,6 +239,9 @@ mod tests {
             r#"{"detail":""}"#,
             r#"{"detail":"priority","usage":{"total_tokens":1}}"#,
             r#"{"message":"hello"}"#,
+            r#"{"type":"message","message":"hello"}"#,
+            r#"{"error_code":0,"error_msg":"ok"}"#,
+            r#"{"choices":[{"finish_reason":"stop"}]}"#,
         ] {
             assert_eq!(error_instead_of_answer(body.as_bytes()), None, "{body}");
         }

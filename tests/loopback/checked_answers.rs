@@ -1,9 +1,9 @@
 //! Answers are checked against the request: embeddings must match the texts, and JSON of an incomplete answer is an
 //! `Incomplete` error.
 
-use crate::hostile::{DONE, ask, each, events, exact, streamed};
-use crate::support::{Server, full_message, status};
-use holysheep::{ChatResponse, EmbeddingRequest, EmbeddingResponse, Error, Result};
+use crate::hostile::{DONE, WAYS, ask, each, events, exact, streamed};
+use crate::support::{Server, full_message, ok, status};
+use holysheep::{ChatResponse, EmbeddingRequest, EmbeddingResponse, Error, Result, RetryConfig};
 use serde_json::{Value, json};
 
 /// Requests embeddings of four texts from a server that answers with this `data`.
@@ -204,7 +204,7 @@ fn complete_json_is_parsed_for_any_finish_reason() {
 
 #[test]
 fn only_known_finish_reasons_mean_incomplete() {
-    each(["MAX_TOKENS", "SAFETY", "model_length", "insufficient_system_resource"], |reason| {
+    each(["MAX_TOKENS", "SAFETY", "model_length"], |reason| {
         for (way, answer) in answers(&json!({"content": "{\"a\": "}), reason) {
             is_incomplete(&answer.json::<Value>().unwrap_err(), reason, way);
         }
@@ -212,6 +212,32 @@ fn only_known_finish_reasons_mean_incomplete() {
     each(["stop", "tool_calls", "end_turn", "anything"], |reason| {
         for (way, answer) in answers(&json!({"content": "{\"a\": "}), reason) {
             assert!(matches!(answer.json::<Value>(), Err(Error::Decode { .. })), "{way} {reason}");
+        }
+    });
+}
+
+/// OpenRouter and Mistral, vLLM and SGLang, Z.ai, DeepSeek.
+#[test]
+fn an_answer_that_the_service_could_not_complete_is_an_error_and_is_retried() {
+    each(["error", "abort", "network_error", "insufficient_system_resource"], |reason| {
+        let choice = |part: &str| json!({"choices": [{part: {"content": "Onc"}, "finish_reason": reason}]});
+        let piece = json!({"choices": [{"delta": {"content": "Onc"}}]});
+        let end = json!({"choices": [{"delta": {}, "finish_reason": reason}]});
+        let replies = [
+            status(200).json(&choice("message")),
+            events(&format!("data: {}\n\n{DONE}", choice("delta"))),
+            events(&format!("data: {piece}\n\ndata: {end}\n\n{DONE}")),
+        ];
+        for (reply, (name, way)) in replies.iter().flat_map(|reply| WAYS.map(|way| (reply, way))) {
+            let server = Server::script([reply.clone(), ok("Once upon a time")]);
+            let answer = way(&exact(server.url()).0).unwrap();
+            assert_eq!((answer.text(), answer.meta().attempts), ("Once upon a time", 2), "{name} {reason}");
+            let once = exact(server.url()).0.with_retry(RetryConfig::default().max_retries(0));
+            server.add([reply.clone()]);
+            let error = way(&once).unwrap_err();
+            let status = if reason.starts_with("insufficient") { 503 } else { 500 };
+            assert_eq!(error.status(), Some(status), "{name} {reason}");
+            assert!(error.to_string().contains(&format!("its finish reason is {reason}")), "{name}: {error}");
         }
     });
 }

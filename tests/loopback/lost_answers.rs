@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::hostile::{
     DONE, FINISH, HELLO, ROLE, RawServer, STREAM_HEAD, USAGE, ask, build, chunk, config, delta,
 };
-use crate::hostile::{each, events, exact, hasty, read, stream, streamed, whole};
+use crate::hostile::{WAYS, each, events, exact, hasty, read, stream, streamed, whole};
 use crate::support::{Reply, Server, full_message, ok, status};
 use holysheep::{Client, Error, Phase, RetryConfig};
 
@@ -285,14 +285,59 @@ fn usage_and_other_choices_after_the_first_finish_reason_are_received() {
     let server = RawServer::new(move |connection| {
         connection.request();
         connection.send([STREAM_HEAD, &chunk(&first)].concat());
-        connection.pause(Duration::from_millis(100));
+        connection.pause(Duration::from_millis(1200));
         connection.send(chunk(&field(1, r#""content":"other""#)));
         connection.pause(Duration::from_millis(100));
         connection.send([&chunk(USAGE), &chunk(DONE), "0\r\n\r\n"].concat());
     });
-    let request = crate::hostile::request().n(2);
-    let answer = build(config(server.url())).chat_stream(&request).unwrap().into_response().unwrap();
-    assert_eq!((answer.choices.len(), answer.usage.unwrap().total_tokens), (2, Some(3)));
+    for request in [crate::hostile::request().n(2), crate::hostile::request().extra("n", 2)] {
+        let answer = build(config(server.url())).chat_stream(&request).unwrap().into_response().unwrap();
+        assert_eq!((answer.choices.len(), answer.usage.unwrap().total_tokens), (2, Some(3)));
+    }
+}
+
+/// LiteLLM and one-api send a finish reason with each chunk.
+#[test]
+fn content_after_a_finish_reason_delays_the_end_of_the_stream() {
+    let word = |text: &str| {
+        format!(
+            "data: {{\"choices\":[{{\"delta\":{{\"content\":\"{text}\"}},\"finish_reason\":\"stop\"}}]}}\n\n"
+        )
+    };
+    let words = ["One ", "two ", "three"].map(word);
+    each(WAYS, |(name, way)| {
+        let words = words.clone();
+        let server = RawServer::new(move |connection| {
+            connection.request();
+            connection.send(STREAM_HEAD);
+            for word in &words {
+                connection.send(chunk(word));
+                connection.pause(Duration::from_millis(700));
+            }
+            connection.send([&chunk(USAGE), &chunk(DONE), "0\r\n\r\n"].concat());
+        });
+        let answer = way(&build(config(server.url()))).unwrap();
+        assert_eq!((answer.text(), answer.usage.is_some()), ("One two three", true), "{name}");
+    });
+}
+
+#[test]
+fn usage_that_arrives_while_the_consumer_is_busy_is_received() {
+    let (sender, sent) = std::sync::mpsc::channel();
+    let finished = [ROLE, &delta("Hello"), FINISH].concat();
+    let server = RawServer::new(move |connection| {
+        connection.request();
+        connection.send([STREAM_HEAD, &chunk(&finished)].concat());
+        connection.pause(Duration::from_millis(1200));
+        connection.send([&chunk(USAGE), &chunk(DONE), "0\r\n\r\n"].concat());
+        sender.send(()).unwrap();
+    });
+    let mut stream = build(config(server.url())).chat_stream(&crate::hostile::request()).unwrap();
+    let finish = stream.find(|chunk| chunk.as_ref().unwrap().choices[0].finish_reason.is_some());
+    assert!(finish.is_some());
+    sent.recv().unwrap();
+    let usage = stream.find_map(|chunk| chunk.unwrap().usage).unwrap();
+    assert_eq!(usage.total_tokens, Some(3));
 }
 
 #[test]

@@ -23,7 +23,7 @@ impl Iterator for ChatStream {
 impl ChatStream {
     /// Whether the whole answer has arrived.
     pub(super) fn has_finished(&self) -> bool {
-        self.end_by.is_some() || self.body.is_none()
+        self.ending.is_some() || self.body.is_none()
     }
 
     /// Ends the call: releases its place, and reports its end, unless it was reported before or the caller doesn't hold

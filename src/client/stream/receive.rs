@@ -6,7 +6,7 @@ use crate::api::ChatResponse;
 use crate::client::call::CallOptions;
 use crate::client::core::Core;
 use crate::client::decode::{meta, too_large};
-use crate::client::stream::ChatStream;
+use crate::client::stream::{ChatStream, END_TIME};
 use crate::error::{Error, Phase, Result};
 use crate::http::body::ResponseBody;
 use crate::http::request::HttpRequest;
@@ -115,15 +115,20 @@ impl ChatStream {
         let timeout = body.timeout();
         // Until there is content, the call still waits for the model, whatever else arrives.
         let phase = if self.has_content { Phase::Reading } else { Phase::Waiting };
-        if self.idle > timeout {
+        if self.idle > timeout || self.ending.is_some_and(|waited| waited >= END_TIME) {
             return Err(Error::timeout(phase, timeout));
         }
         let asked = self.core.clock.now();
         if let Some(place) = &self.place {
             place.read(asked);
         }
-        let filled = match self.end_by {
-            Some(end) => body.fill_within(end.saturating_duration_since(Clock::system().now())),
+        let filled = match &mut self.ending {
+            Some(waited) => {
+                let started = Clock::system().now();
+                let filled = body.fill_within(END_TIME.saturating_sub(*waited));
+                *waited += Clock::system().now().saturating_duration_since(started);
+                filled
+            }
             None => body.fill(),
         };
         filled.map_err(|error| match error {

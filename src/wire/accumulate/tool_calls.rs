@@ -41,6 +41,10 @@ impl PartialToolCalls {
         self.calls.get_mut(position).map_or(Ok(()), |partial| partial.add(delta, budget))
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.calls.is_empty()
+    }
+
     pub(super) fn into_list(self) -> Vec<ToolCall> {
         self.calls.into_iter().map(PartialToolCall::into_call).collect()
     }
@@ -48,15 +52,20 @@ impl PartialToolCalls {
     /// The position of the call that a delta belongs to: by id, then by index, then the last one. `None` if the delta
     /// begins a call.
     ///
-    /// Some servers omit ids or indices, repeat them in every delta, give every call the index 0 (Gemini), or give every
-    /// delta its own id. A delta that begins a call has a name.
+    /// Some servers omit ids or indices, repeat them in every delta, give every call the index 0 (Gemini) or the same id
+    /// (DeepSeek, Z.ai), or give every delta its own id. A delta that begins a call has a name.
     fn find(&self, delta: &ToolCallDelta) -> Option<usize> {
         let id = delta.id.as_deref().filter(|id| !id.is_empty());
-        let by_id = id.and_then(|id| self.calls.iter().rposition(|partial| partial.call.id == id));
+        let name = delta.function.name.as_deref().filter(|name| !name.is_empty());
+        let may_be = |partial: &PartialToolCall| {
+            let other_index = delta.index.is_some_and(|index| partial.index.is_some_and(|own| own != index));
+            !(other_index && name.is_some())
+        };
+        let by_id =
+            id.and_then(|id| self.calls.iter().rposition(|partial| partial.call.id == id && may_be(partial)));
         if by_id.is_some() {
             return by_id;
         }
-        let name = delta.function.name.as_deref().filter(|name| !name.is_empty());
         let by_index =
             delta.index.and_then(|index| self.calls.iter().rposition(|partial| partial.index == Some(index)));
         if by_index.is_none() && delta.index.is_some() && (name.is_some() || id.is_some()) {
