@@ -44,10 +44,11 @@ use wait_queue::WaitQueue;
 ///
 /// Nothing is limited until the service refuses a call. The handler then determines the cause and reacts only to that:
 ///
-/// * **Too many calls in flight.** The call was refused while more calls were in flight than with nearly all granted
-///   ones. Their number becomes a cap. Now and then the cap is raised by one, and lowered again if that leads to a
-///   refusal. Timeouts lower it too. A call waits at the cap for half a minute at most. A stream of a client counts
-///   until its end, as long as it is read.
+/// * **Too many calls in flight.** The call was refused while more calls were in flight than during nearly every granted
+///   one. Their number becomes a cap. Now and then the cap is raised by one, and lowered again if that leads to a
+///   refusal. Timeouts lower it too. If no call begins or ends at the cap for half a minute, or for twice the duration of
+///   the longest recent call, one is presumed lost and another is admitted. A stream of a client counts until its end, as
+///   long as it is read.
 /// * **Chance.** A limit that has just refused a call can't grant several calls a moment later; a server that refuses
 ///   at random can. If refusals don't depend on the rate, the handler sends a volley of four calls at once. After three
 ///   volleys without a failure it ignores such refusals and returns to the former rate. A failed volley costs up to
@@ -148,12 +149,16 @@ pub struct Permit {
 }
 
 impl AdaptiveHandler {
-    /// Creates a handler without any history. Invalid settings are replaced by the nearest valid ones.
+    /// Creates a handler without any history. Invalid settings are replaced by the nearest valid ones, with a warning in
+    /// the log.
     pub fn new(config: AdaptiveConfig) -> AdaptiveHandler {
         AdaptiveHandler::named(String::new(), config)
     }
 
     fn named(name: String, config: AdaptiveConfig) -> AdaptiveHandler {
+        if let Err(error) = config.check() {
+            log::warn!("{error}; continuing with the nearest allowed value");
+        }
         let config = config.clamped();
         let (state, queue) = (State::new(&config), WaitQueue::default());
         let (batches, head_waits_for) = (Vec::new(), WaitCause::Rate);
@@ -203,10 +208,11 @@ impl AdaptiveHandler {
     /// `Retry-After` it is 0, because the rate limiter delays the next permit. It is `None` when `tries` has used up
     /// the retries that `retry` allows after errors or after 429s; when the service asks for a longer wait than `retry`
     /// allows; when the retry budget that all calls share is empty, unless
-    /// [`wait_when_open`](AdaptiveConfig::wait_when_open) is set; and when the outcome is not retryable.
+    /// [`wait_when_open`](AdaptiveConfig::wait_when_open) is set; and when the outcome is not retryable. Invalid settings
+    /// are replaced by the nearest valid ones.
     pub fn retry_delay(&self, retry: &RetryConfig, tries: &mut Tries, outcome: &Outcome) -> Option<Duration> {
         let charge = if self.shared.wait_when_open { Charge::Optional } else { Charge::Needed };
-        lock(&self.shared.inner).state.retry_delay(retry, tries, outcome, charge).ok()
+        lock(&self.shared.inner).state.retry_delay(&retry.valid(), tries, outcome, charge).ok()
     }
 
     /// Like [`retry_delay`](AdaptiveHandler::retry_delay), but returns the reason for giving up, and when the handler will

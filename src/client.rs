@@ -42,7 +42,6 @@ use crate::http::request::HttpRequest;
 use crate::http::transport::{HttpResponse, Transport};
 use crate::meta::Attempt;
 use crate::policy::backoff::RetryConfig;
-use crate::retry::clamped;
 use crate::runtime::cancel::Cancel;
 
 /// The length of the shortest key that HolySheep issues, in characters.
@@ -191,7 +190,7 @@ impl Client {
     /// This client with other retry settings. An invalid setting is replaced by the nearest valid one, with a warning
     /// in the log.
     pub fn with_retry(&self, retry: RetryConfig) -> Client {
-        self.with(|options| options.retry = clamped(retry))
+        self.with(|options| options.retry = retry.valid().into_owned())
     }
 
     /// This client with another deadline for all attempts and waits of a call, or with none. With a deadline of zero

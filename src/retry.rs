@@ -278,11 +278,3 @@ fn set_times<E>(now: Instant, call: &Retrier<E>, meta: &mut Meta) {
     meta.waited = call.state.waited(now);
     meta.elapsed = now.saturating_duration_since(call.state.started);
 }
-
-/// Replaces invalid retry settings by the nearest valid ones, with a warning in the log.
-pub(crate) fn clamped(retry: RetryConfig) -> RetryConfig {
-    if let Err(error) = retry.check() {
-        log::warn!("{error}; continuing with the nearest allowed value");
-    }
-    retry.clamped()
-}

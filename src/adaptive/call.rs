@@ -88,6 +88,7 @@ impl AdaptiveHandler {
         mut op: impl FnMut() -> Result<T, E>,
         mut outcome: impl FnMut(&Result<T, E>) -> Outcome,
     ) -> Result<T, CallError<E>> {
+        let retry = &retry.valid();
         let (mut tries, mut attempts, mut last) = (Tries::default(), 0, None);
         loop {
             let permit = if attempts == 0 { self.acquire(None) } else { self.acquire_again(None) };

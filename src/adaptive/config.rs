@@ -184,12 +184,13 @@ impl AdaptiveConfig {
 
     /// These settings, with each invalid one replaced by the nearest valid one.
     pub(super) fn clamped(mut self) -> AdaptiveConfig {
-        // Comparisons with NaN are false, so NaN becomes the default.
-        self.min_rate =
-            if self.min_rate > 0.0 { self.min_rate.clamp(LOWEST_MIN_RATE, f64::MAX) } else { MIN_RATE };
-        self.max_rate = if self.max_rate > 0.0 { self.max_rate.max(self.min_rate) } else { f64::INFINITY };
-        self.initial_rate =
-            if self.initial_rate > 0.0 { self.initial_rate.max(self.min_rate) } else { f64::INFINITY };
+        let or_default = |rate: f64, default| if rate.is_nan() { default } else { rate };
+        self.min_rate = or_default(self.min_rate, MIN_RATE).clamp(LOWEST_MIN_RATE, f64::MAX);
+        self.max_rate = or_default(self.max_rate, f64::INFINITY).max(self.min_rate);
+        self.initial_rate = or_default(self.initial_rate, f64::INFINITY);
+        if self.initial_rate.is_finite() || self.initial_rate < 0.0 {
+            self.initial_rate = self.initial_rate.clamp(self.min_rate, self.max_rate);
+        }
         self.window_size = self.window_size.clamp(1, MAX_WINDOW);
         self.error_threshold = self.error_threshold.max(1);
         if self.mode == Mode::Off {
@@ -252,13 +253,17 @@ mod tests {
                 assert_eq!((config.window_size, config.error_threshold), (MAX_WINDOW, 1));
             }
         }
-        let zero = AdaptiveConfig::default().min_rate(0.0).max_rate(0.0).initial_rate(0.0).clamped();
-        let default = AdaptiveConfig::default();
-        assert_eq!(
-            (zero.min_rate, zero.max_rate, zero.initial_rate),
-            (default.min_rate, default.max_rate, default.initial_rate),
-            "a rate of zero is none, so it becomes the default"
-        );
+        let rates = |config: AdaptiveConfig| {
+            let config = config.clamped();
+            (config.min_rate, config.max_rate, config.initial_rate)
+        };
+        let default = AdaptiveConfig::default;
+        assert_eq!(rates(default().max_rate(0.0).initial_rate(0.0)), (1.0, 1.0, 1.0));
+        assert_eq!(rates(default().max_rate(-5.0)), (1.0, 1.0, f64::INFINITY), "not unlimited");
+        assert_eq!(rates(default().min_rate(0.0)), (LOWEST_MIN_RATE, f64::INFINITY, f64::INFINITY));
+        assert_eq!(rates(AdaptiveConfig::as_published().max_rate(30.0)).2, 30.0);
+        let unknown = default().min_rate(f64::NAN).max_rate(f64::NAN).initial_rate(f64::NAN);
+        assert_eq!(rates(unknown), rates(default()));
         let kept = AdaptiveConfig::as_published().clamped();
         assert_eq!((kept.initial_rate, kept.min_rate, kept.max_rate), PUBLISHED_RATES);
     }

@@ -158,7 +158,7 @@ impl Controller {
     ) {
         self.random = random;
         let others = match reader {
-            None => self.concurrency.ended(now),
+            None => self.concurrency.ended(now, call),
             Some(reader) => self.concurrency.began_stream(now, call.number, reader),
         };
         let is_bare = outcome.is_bare_503();
@@ -197,7 +197,7 @@ impl Controller {
 
     /// Releases `call` without an outcome.
     pub(super) fn dropped(&mut self, call: &Admitted) {
-        self.concurrency.ended(call.at);
+        self.concurrency.dropped();
         self.breaker.step(call.at, call.number, Event::Dropped);
     }
 

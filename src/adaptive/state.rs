@@ -270,7 +270,8 @@ impl State {
             successes: self.successes,
             failures: self.failures,
             throttles: self.throttles,
-            consecutive_errors: self.consecutive_errors,
+            consecutive_errors: controller
+                .map_or(self.consecutive_errors, |controller| controller.breaker.errors()),
             rate_per_minute: per_minute(self.policy.rate()),
             in_flight: controller.map_or(0, |controller| controller.concurrency.in_flight()),
             max_in_flight: learned.max_in_flight,

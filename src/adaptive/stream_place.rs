@@ -81,7 +81,7 @@ mod tests {
     }
 
     /// A handler that permits one call in flight, because of two one timed out, and a stream of this thread that has the
-    /// place. On the system's clock a call that nobody wakes waits for half a minute.
+    /// place. On the system's clock a call that nobody wakes waits for two minutes.
     fn one_stream() -> (AdaptiveHandler, StreamPlace) {
         let handler = AdaptiveHandler::new(AdaptiveConfig::default().seed(1));
         let now = Clock::system().now();

@@ -117,7 +117,8 @@ impl Client {
     /// ```
     ///
     /// Each request becomes one [`BatchItem`], unless the batch is dropped. After the client was shut down, drained or
-    /// cancelled, no further requests are pulled, and those that were pulled and not sent end with that error. Requests
+    /// cancelled, no further requests are pulled, and those that were pulled and not sent end with that error; but a
+    /// request that the iterator is just returning may be lost, because the batch doesn't wait for it. Requests
     /// are pulled one by one, on the threads that make the calls, when there is room for them, so that memory is bounded
     /// for an input of any length.
     ///

@@ -276,7 +276,6 @@ impl<T: Answer, F: Fn(&HttpRequest<'_>) -> Attempt<T>> Operation for Sending<'_,
 
     fn attempt(&mut self, state: &mut CallState) -> Attempt<T> {
         if state.fallback && std::mem::take(&mut self.spec.asks_for_usage) {
-            self.core.remember_without_usage(&self.spec.model);
             self.spec.body = self.spec.body.take().map(without_usage);
         }
         let options = Arc::clone(&self.spec.options);
@@ -305,6 +304,9 @@ impl<T: Answer, F: Fn(&HttpRequest<'_>) -> Attempt<T>> Operation for Sending<'_,
                 cancel: options.cancellation.as_ref().map(|ends| ends.exchanges.clone()),
             },
         });
+        if state.fallback && ended.result.is_ok() {
+            self.core.remember_without_usage(&self.spec.model);
+        }
         self.core.emit(self.name(), |call, model| Event::Answer {
             call,
             model,

@@ -43,7 +43,7 @@ impl Core {
         open: impl FnOnce(&HttpOptions, Endpoint, Clock, Cancel) -> Result<Transport>,
     ) -> Result<Core> {
         let ConfigBuilder { http, adaptive, handler, idempotency_key, observer, clock, .. } = settings;
-        let own = || HandlerRegistry::new(adaptive.clone());
+        let own = || HandlerRegistry::new(adaptive.clone().clock(clock.clone()));
         let handlers = Arc::new(handler.clone().map_or_else(own, HandlerRegistry::One));
         let shutdown = Cancel::default();
         let draining = Cancel::child_of(&[&shutdown]);

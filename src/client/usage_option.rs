@@ -16,10 +16,9 @@ pub(super) fn without_usage(body: Vec<u8>) -> Vec<u8> {
     serde_json::to_vec(&fields).unwrap_or(body)
 }
 
-/// Whether a service rejected `include_usage`.
+/// Whether a service rejected `include_usage`. The rest of the body doesn't count: validation errors repeat the request.
 pub(super) fn refuses_usage(error: &Error) -> bool {
-    let Error::Api { status: 400 | 422, message, param, body, .. } = error else { return false };
-    let words = [Some(message.as_str()), param.as_deref(), Some(body.as_str())];
+    let Error::Api { status: 400 | 422, message, param, .. } = error else { return false };
     let option = |words: &str| words.contains("stream_options") || words.contains("include_usage");
-    words.into_iter().flatten().any(option)
+    option(message) || param.as_deref().is_some_and(option)
 }

@@ -1,7 +1,7 @@
 //! The concurrency limiter: a learned cap on the calls in flight, for servers that limit how many they serve at once.
 //!
-//! If a call is refused while more others are in flight than with nearly all granted calls, they are the cause, not the
-//! rate. Their number becomes the cap, and the rate stays as it is.
+//! If a call is refused while more others are in flight than during nearly every granted call, the refusal is attributed to
+//! their number, not to the rate. It becomes the cap, and the rate stays as it is.
 //!
 //! A call is in flight until its answer has arrived. A stream may also be abandoned, or be held by the thread that waits
 //! for a place, so it keeps its place only while it is read.
@@ -29,9 +29,15 @@ const RAISE_AFTER: u32 = 75;
 /// The factor by which a timeout reduces the calls in flight. One half reacts no better and takes longer to recover.
 const AFTER_TIMEOUT: f64 = 0.7;
 
-/// The longest wait at the cap. After it one call is presumed lost, because a program may leak a permit, or wait for a
-/// permit while it holds another one.
-const MAX_WAIT: Duration = Duration::from_secs(30);
+/// If no call begins or ends at the cap for this long, and for twice the duration of the longest recent call, one is
+/// presumed lost, because a program may leak a permit, or wait for a permit while it holds another one.
+const LOST_AFTER: Duration = Duration::from_secs(30);
+
+/// The maximum of that, twice the longest timeout of a client's call.
+const MAX_LOST_AFTER: Duration = Duration::from_secs(20 * 60);
+
+/// A call's duration counts for the longest recent one until about this many shorter calls have ended.
+const LONG_MEMORY: u32 = 64;
 
 /// The thread that reads a stream, and how long the stream keeps its place without being read.
 #[derive(Debug, Clone, Copy)]
@@ -64,6 +70,8 @@ pub(crate) struct Concurrency {
     count: usize,
     /// When a call was last admitted or ended.
     moved: Option<Instant>,
+    /// The duration of the longest recent call.
+    longest: Duration,
 }
 
 impl Concurrency {
@@ -79,6 +87,7 @@ impl Concurrency {
             granted: [0; MEMORY],
             count: 0,
             moved: None,
+            longest: Duration::ZERO,
         }
     }
 
@@ -101,7 +110,8 @@ impl Concurrency {
         // If the clock was set back, the wait starts again.
         self.moved = self.moved.min(Some(now));
         let waited = self.moved.map_or(Duration::ZERO, |moved| now.saturating_duration_since(moved));
-        let left = Some(MAX_WAIT.saturating_sub(waited)).filter(|left| !left.is_zero())?;
+        let lost_after = LOST_AFTER.max(2 * self.longest).min(MAX_LOST_AFTER);
+        let left = Some(lost_after.saturating_sub(waited)).filter(|left| !left.is_zero())?;
         let released = self.streams.values().map(|place| place.until.saturating_duration_since(now)).min();
         Some(released.map_or(left, |released| released.min(left)))
     }
@@ -114,10 +124,17 @@ impl Concurrency {
     }
 
     /// Records that a call ended, whatever its outcome. Returns how many others are in flight.
-    pub(crate) fn ended(&mut self, now: Instant) -> u32 {
+    pub(crate) fn ended(&mut self, now: Instant, call: &Admitted) -> u32 {
         self.in_flight = self.in_flight.saturating_sub(1);
         self.moved = Some(now);
+        let took = now.saturating_duration_since(call.at).min(MAX_LOST_AFTER);
+        self.longest = took.max(self.longest - self.longest / LONG_MEMORY);
         self.in_flight
+    }
+
+    /// Records that a call was dropped without an outcome.
+    pub(crate) fn dropped(&mut self) {
+        self.in_flight = self.in_flight.saturating_sub(1);
     }
 
     /// Records that the answer to `call` began to arrive. Returns how many others are in flight.
@@ -240,14 +257,14 @@ mod tests {
                 if serving.len() < slots as usize {
                     serving.push_back(call);
                 } else {
-                    let others = limiter.ended(now);
+                    let others = limiter.ended(now, &call);
                     limiter.refused(&call, newest, others);
                     refused += i32::from(round > 10_000);
                     break;
                 }
             }
-            if serving.pop_front().is_some() {
-                let others = limiter.ended(now);
+            if let Some(call) = serving.pop_front() {
+                let others = limiter.ended(now, &call);
                 limiter.granted(newest, others);
                 granted += i32::from(round > 10_000);
             }
@@ -288,25 +305,58 @@ mod tests {
     }
 
     #[test]
-    fn the_wait_at_the_cap_ends_after_half_a_minute() {
+    fn a_call_is_presumed_lost_after_half_a_minute_or_twice_the_longest_call() {
+        let minute = 60 * SECOND;
+        for (took, lost_after) in
+            [(SECOND, LOST_AFTER), (minute, 2 * minute), (LOST_AFTER * 1000, MAX_LOST_AFTER)]
+        {
+            let (mut limiter, start) = (Concurrency::new(), Instant::now());
+            let (call, now) = (|number| Admitted { number, at: start, others: 1 }, start + took);
+            limiter.admitted(start);
+            limiter.admitted(start);
+            let others = limiter.ended(now, &call(1));
+            limiter.timed_out(&call(1), 2, others);
+            assert_eq!((limiter.cap(), limiter.wait(now)), (Some(1), Some(lost_after)));
+            let late = now + lost_after;
+            assert_eq!(limiter.wait(late), None);
+            limiter.admitted(late);
+            assert_eq!(limiter.wait(late), Some(lost_after));
+        }
+    }
+
+    #[test]
+    fn the_longest_call_is_forgotten_after_many_shorter_ones() {
         let (mut limiter, now) = (Concurrency::new(), Instant::now());
-        let call = |number| Admitted { number, at: now, others: 1 };
-        limiter.admitted(now);
-        limiter.admitted(now);
-        let others = limiter.ended(now);
-        limiter.timed_out(&call(2), 2, others);
-        assert_eq!((limiter.cap(), limiter.wait(now)), (Some(1), Some(MAX_WAIT)));
-        assert_eq!(limiter.wait(now + MAX_WAIT), None, "one call is presumed lost");
-        limiter.admitted(now + MAX_WAIT);
-        assert_eq!(limiter.wait(now + MAX_WAIT), Some(MAX_WAIT));
+        let ended = |limiter: &mut Concurrency, took: Duration| {
+            limiter.ended(now + took, &Admitted { number: 1, at: now, others: 0 });
+        };
+        ended(&mut limiter, 600 * SECOND);
+        ended(&mut limiter, SECOND);
+        assert!(limiter.longest > 590 * SECOND);
+        (0..200).for_each(|_| ended(&mut limiter, SECOND));
+        assert!(limiter.longest < 30 * SECOND, "{:?}", limiter.longest);
+    }
+
+    #[test]
+    fn a_dropped_call_does_not_shorten_the_wait_of_others() {
+        let (mut limiter, start) = (Concurrency::new(), Instant::now());
+        let call = Admitted { number: 1, at: start, others: 2 };
+        (0..4).for_each(|_| limiter.admitted(start));
+        let now = start + 20 * SECOND;
+        let others = limiter.ended(now, &call);
+        limiter.timed_out(&call, 4, others);
+        assert_eq!((limiter.cap(), limiter.in_flight()), (Some(2), 3));
+        limiter.dropped();
+        assert_eq!(limiter.wait(now), Some(2 * 20 * SECOND));
     }
 
     /// A limiter with a cap of two calls in flight, and two streams: of thread 1 and of thread 2.
     fn two_streams(now: Instant) -> Concurrency {
         let mut limiter = Concurrency::new();
         (0..3).for_each(|_| limiter.admitted(now));
-        let others = limiter.ended(now);
-        limiter.timed_out(&Admitted { number: 1, at: now, others: 2 }, 3, others);
+        let call = Admitted { number: 1, at: now, others: 2 };
+        let others = limiter.ended(now, &call);
+        limiter.timed_out(&call, 3, others);
         assert_eq!((limiter.cap(), limiter.in_flight()), (Some(2), 2));
         assert_eq!(limiter.began_stream(now, 2, reader(1)), 1);
         assert_eq!(limiter.began_stream(now, 3, reader(2)), 1);
@@ -379,13 +429,13 @@ mod tests {
     fn a_call_that_is_let_through_while_streams_are_read_is_one_more_and_its_refusal_confirms_the_cap() {
         let now = Instant::now();
         let mut limiter = two_streams(now);
-        let late = now + MAX_WAIT;
+        let late = now + LOST_AFTER;
         (2..=3).for_each(|call| limiter.read_stream(late, call, reader(1)));
         assert_eq!(limiter.wait(late), None, "the cap delays a call for half a minute at most");
         let call = Admitted { number: 4, at: late, others: limiter.in_flight() };
         limiter.admitted(late);
         assert_eq!(limiter.in_flight(), 3);
-        let others = limiter.ended(late);
+        let others = limiter.ended(late, &call);
         assert!(limiter.refused(&call, 4, others));
         assert_eq!((limiter.cap(), limiter.in_flight()), (Some(2), 2));
     }

@@ -6,7 +6,7 @@ use crate::adaptive::{AdaptiveConfig, AdaptiveHandler};
 use crate::meta::Attempt;
 use crate::policy::backoff::RetryConfig;
 use crate::policy::classify::{Classification, Feedback, Retryable, Verdict};
-use crate::retry::{CallState, Failure, Operation, Progress, Retrier, RetryLoop, clamped};
+use crate::retry::{CallState, Failure, Operation, Progress, Retrier, RetryLoop};
 use crate::runtime::cancel::Cancel;
 use crate::runtime::clock::Clock;
 
@@ -122,7 +122,7 @@ where
     /// # Errors
     /// The error of the last attempt.
     pub fn run(self) -> Result<T, E> {
-        let config = clamped(self.config.clone());
+        let config = self.config.valid().into_owned();
         let handler = AdaptiveHandler::new(AdaptiveConfig::off());
         let clock = self.clock.clone();
         let (cancel, background) = (&Cancel::default(), false);

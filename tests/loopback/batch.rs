@@ -280,6 +280,32 @@ fn a_shutdown_does_not_wait_for_a_blocked_input() {
 }
 
 #[test]
+fn a_drained_batch_takes_no_further_requests_from_its_input() {
+    let server = Server::always(ok("hi"));
+    let client = client(&server);
+    let (sender, receiver) = mpsc::sync_channel(0);
+    let mut items = client.batch(receiver).concurrency(4).run();
+    sender.send(request(0)).unwrap();
+    assert!(items.next().unwrap().result.is_ok());
+    client.drain();
+    drop(items);
+    let taken = (1..100).take_while(|number| sender.send(request(*number)).is_ok()).count();
+    assert!(taken <= 1, "one thread may have been waiting for the next one; {taken} were taken");
+}
+
+/// The queue of waiting calls asks the handler of each model for a permit.
+#[test]
+fn models_without_waiting_calls_are_forgotten() {
+    let server = Server::always(ok("hi"));
+    let requests = (0..3000).map(|number| ChatRequest::new(format!("m-{number}")).user(number.to_string()));
+    let client = client(&server);
+    let items: Vec<_> = client.batch(requests).concurrency(4).run().collect();
+    assert_complete(&items, 3000);
+    let known = (0..3000).filter(|number| client.handler(&format!("m-{number}")).snapshot().successes > 0);
+    assert!(known.count() <= 200, "the handlers of most models were evicted");
+}
+
+#[test]
 fn a_panic_in_a_call_is_one_failed_item() {
     let server = Server::always(ok("hi"));
     let calls = AtomicUsize::new(0);

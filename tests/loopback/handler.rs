@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use std::{iter, thread};
 
 use holysheep::{
-    AdaptiveConfig, AdaptiveHandler, Admission, BreakerState, CallError, Clock, Error, Jitter, Limit,
-    Outcome, Permit, RateLimits, RefusalCause, RetryConfig, Tries,
+    AdaptiveConfig, AdaptiveHandler, Admission, BreakerState, CallError, Client, Clock, Config, Error,
+    Jitter, Limit, Outcome, Permit, RateLimits, RefusalCause, RetryConfig, Tries,
 };
 
 fn secs(seconds: u64) -> Duration {
@@ -269,6 +269,54 @@ fn a_call_is_made_again_until_it_succeeds() {
     });
     let error = handler.call(&retry, || Ok(7), outcome).unwrap_err();
     assert!(matches!(error, CallError::NotAdmitted { attempts: 0, error: None, .. }), "{error}");
+}
+
+#[test]
+fn invalid_retry_settings_of_a_call_become_the_nearest_valid_ones() {
+    let clock = Clock::fake();
+    let handler = AdaptiveHandler::new(AdaptiveConfig::off().clock(clock));
+    let endless = RetryConfig::default().max_retries(3000);
+    let mut attempts = 0;
+    let fail = || {
+        attempts += 1;
+        Err::<(), _>("down")
+    };
+    assert!(handler.call(&endless, fail, |_| Outcome::failed()).is_err());
+    assert_eq!(attempts, 1001);
+    let patient = RetryConfig::default().status_max_delay(429, Duration::MAX);
+    let asked = Outcome::throttled().retry_after(Duration::MAX);
+    assert_eq!(handler.retry_delay(&patient, &mut Tries::default(), &asked), None, "more than a day");
+}
+
+/// Failures that are refusals in other respects, such as a 529, open the breaker too.
+#[test]
+fn the_consecutive_errors_of_a_snapshot_are_those_that_open_the_breaker() {
+    let handler = AdaptiveHandler::new(AdaptiveConfig::default().seed(1));
+    let start = Instant::now();
+    for nth in 0..200 {
+        let now = start + secs(nth);
+        if let Admission::Go(permit) = handler.admit(now) {
+            handler.record(now, permit, Outcome::throttled().status(529));
+        }
+        let snapshot = handler.snapshot();
+        if snapshot.breaker == BreakerState::Open {
+            assert!(snapshot.consecutive_errors >= 5, "{snapshot:?}");
+            return;
+        }
+    }
+    panic!("the breaker is closed: {:?}", handler.snapshot());
+}
+
+#[test]
+fn the_handlers_of_a_client_use_its_clock() {
+    let clock = Clock::fake();
+    let config = Config::builder().api_key("sk-test-0123456789").base_url("http://127.0.0.1:1/v1");
+    let adaptive = AdaptiveConfig::default().initial_rate(1.0);
+    let client = Client::new(config.adaptive(adaptive).clock(clock.clone()).build().unwrap()).unwrap();
+    let handler = client.handler("m");
+    drop(handler.acquire(None).unwrap());
+    drop(handler.acquire(None).unwrap());
+    assert_eq!(clock.sleeps().iter().sum::<Duration>(), secs(60));
 }
 
 #[test]

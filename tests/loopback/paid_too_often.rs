@@ -201,11 +201,23 @@ fn the_fallback_without_stream_options_is_an_attempt_of_the_same_call() {
 
 #[test]
 fn other_refusals_do_not_disable_stream_options() {
-    let server = Server::script([status(400).body(r#"{"error":"no such model"}"#), events(&whole())]);
+    // Validation errors repeat the request.
+    let echo = r#"{"detail":[{"type":"less_than_equal","loc":["body","temperature"],"msg":"too hot",
+        "input":{"temperature":9,"stream_options":{"include_usage":true}}}]}"#;
+    each([r#"{"error":"no such model"}"#, echo], |body| {
+        let server = Server::script([status(400).body(body), events(&whole())]);
+        let (client, _) = exact(server.url());
+        assert_eq!(streamed(&client).unwrap_err().status(), Some(400));
+        assert_eq!(streamed(&client).unwrap().text(), "Hello");
+        assert!(server.requests().iter().all(|request| request.body.contains("stream_options")));
+    });
+    // The option may not have been the reason.
+    let refusal = refusals()[0].clone();
+    let server = Server::script([refusal.clone(), refusal, events(&whole())]);
     let (client, _) = exact(server.url());
     assert_eq!(streamed(&client).unwrap_err().status(), Some(400));
     assert_eq!(streamed(&client).unwrap().text(), "Hello");
-    assert!(server.requests().iter().all(|request| request.body.contains("stream_options")));
+    assert!(server.requests()[2].body.contains("stream_options"));
 }
 
 #[test]

@@ -213,6 +213,11 @@ where
     /// Pulls the next request, in one thread at a time.
     fn pull(&self) {
         let mut input = lock(&self.input);
+        // Another worker may have waited for the input while the client was drained.
+        if self.client.is_drained() {
+            lock(&self.shared.state).pulling -= 1;
+            return self.shared.wake_all();
+        }
         let pulled =
             input.requests.as_mut().map(|requests| catch_unwind(AssertUnwindSafe(|| requests.next())));
         let request = match pulled {
@@ -234,10 +239,6 @@ where
         drop(input);
         let mut state = lock(&self.shared.state);
         state.pulling -= 1;
-        if self.client.is_drained() {
-            drop(state);
-            return self.shared.wake_all(); // the consumer may wait for this pull
-        }
         state.running += 1;
         drop(state);
         match request.begin(&self.client) {

@@ -13,6 +13,9 @@ use crate::policy::later;
 /// be refused even if all others waited for it.
 const MAX_FIRST_REFUSALS: u32 = 2;
 
+/// The number of models above which one without waiting calls is forgotten: each occupies memory, and is asked for a permit.
+const MAX_IDLE_MODELS: usize = 64;
+
 /// A call of a batch.
 pub(super) struct Task<R> {
     pub(super) index: usize,
@@ -49,6 +52,8 @@ pub(super) struct WaitingCalls<R> {
 /// The calls that wait for a permit of one model.
 struct ModelQueue<R> {
     handler: AdaptiveHandler,
+    /// The number of its waiting calls, including those that wait for the time of their retry.
+    count: usize,
     retries: VecDeque<Task<R>>,
     firsts: VecDeque<Task<R>>,
     /// The handler grants no permit before this moment, unless an outcome changes that.
@@ -72,9 +77,12 @@ impl<R> WaitingCalls<R> {
     /// Adds a call that waits for a permit, after this moment if there is one.
     pub(super) fn push(&mut self, task: Task<R>, until: Option<Instant>, handlers: &HandlerRegistry) {
         self.count += 1;
-        if !self.models.contains_key(task.call.model()) {
+        if let Some(queue) = self.models.get_mut(task.call.model()) {
+            queue.count += 1;
+        } else {
             let queue = ModelQueue {
                 handler: handlers.get(task.call.model()),
+                count: 1,
                 retries: VecDeque::new(),
                 firsts: VecDeque::new(),
                 not_before: None,
@@ -123,7 +131,7 @@ impl<R> WaitingCalls<R> {
             let waiting = self.models.values_mut().filter(|queue| queue.head().is_some()).filter(ready);
             let Some(queue) = waiting.min_by_key(|queue| queue.head()) else { break };
             if let Some((task, acquired)) = queue.admit(now, &self.wake) {
-                self.count -= 1;
+                self.removed(&task);
                 return Next::Admitted(task, acquired);
             }
         }
@@ -143,8 +151,20 @@ impl<R> WaitingCalls<R> {
             task
         });
         let task = of_models.or_else(|| self.timers.pop_first().map(|(_, task)| task))?;
-        self.count -= 1;
+        self.removed(&task);
         Some(task)
+    }
+
+    /// Counts a call that waits no longer.
+    fn removed(&mut self, task: &Task<R>) {
+        self.count -= 1;
+        let model = task.call.model();
+        if let Some(queue) = self.models.get_mut(model) {
+            queue.count -= 1;
+            if queue.count == 0 && self.models.len() > MAX_IDLE_MODELS {
+                self.models.remove(model);
+            }
+        }
     }
 
     fn queue(&mut self, task: Task<R>) {
