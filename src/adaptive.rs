@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 pub use call::CallError;
+pub(crate) use call::valid;
 pub(crate) use change::{Change, Learned};
 pub use config::AdaptiveConfig;
 pub use controller::RefusalCause;
@@ -212,7 +213,7 @@ impl AdaptiveHandler {
     /// are replaced by the nearest valid ones.
     pub fn retry_delay(&self, retry: &RetryConfig, tries: &mut Tries, outcome: &Outcome) -> Option<Duration> {
         let charge = if self.shared.wait_when_open { Charge::Optional } else { Charge::Needed };
-        lock(&self.shared.inner).state.retry_delay(&retry.valid(), tries, outcome, charge).ok()
+        lock(&self.shared.inner).state.retry_delay(&valid(retry), tries, outcome, charge).ok()
     }
 
     /// Like [`retry_delay`](AdaptiveHandler::retry_delay), but returns the reason for giving up, and when the handler will

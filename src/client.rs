@@ -26,7 +26,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::adaptive::AdaptiveHandler;
+use crate::adaptive::{AdaptiveHandler, valid};
 use crate::api::models::ModelList;
 use crate::api::{ChatRequest, ChatResponse, EmbeddingRequest, EmbeddingResponse, Model};
 use crate::client::call::{Call, CallOptions, CallSpec};
@@ -190,7 +190,7 @@ impl Client {
     /// This client with other retry settings. An invalid setting is replaced by the nearest valid one, with a warning
     /// in the log.
     pub fn with_retry(&self, retry: RetryConfig) -> Client {
-        self.with(|options| options.retry = retry.valid().into_owned())
+        self.with(|options| options.retry = valid(&retry).into_owned())
     }
 
     /// This client with another deadline for all attempts and waits of a call, or with none. With a deadline of zero

@@ -1,5 +1,6 @@
 //! `AdaptiveHandler::call`: makes one call under a handler, with retries.
 
+use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
 
@@ -59,6 +60,17 @@ impl<E: StdError + 'static> StdError for CallError<E> {
     }
 }
 
+/// These retry settings, or the nearest valid ones, with a warning in the log.
+pub(crate) fn valid(retry: &RetryConfig) -> Cow<'_, RetryConfig> {
+    match retry.check() {
+        Ok(()) => Cow::Borrowed(retry),
+        Err(error) => {
+            log::warn!("{error}; continuing with the nearest allowed value");
+            Cow::Owned(retry.clone().clamped())
+        }
+    }
+}
+
 impl AdaptiveHandler {
     /// Makes a call: waits for a permit, runs `op`, records its `outcome`, and retries while `retry` and the handler
     /// allow it. Blocks this thread.
@@ -88,7 +100,7 @@ impl AdaptiveHandler {
         mut op: impl FnMut() -> Result<T, E>,
         mut outcome: impl FnMut(&Result<T, E>) -> Outcome,
     ) -> Result<T, CallError<E>> {
-        let retry = &retry.valid();
+        let retry = &valid(retry);
         let (mut tries, mut attempts, mut last) = (Tries::default(), 0, None);
         loop {
             let permit = if attempts == 0 { self.acquire(None) } else { self.acquire_again(None) };

@@ -1,6 +1,5 @@
 //! Retry delays: exponential backoff with jitter, `Retry-After`, the caps on both, and the limits on retries.
 
-use std::borrow::Cow;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
@@ -307,19 +306,8 @@ impl RetryConfig {
         }
     }
 
-    /// These settings, or the nearest valid ones, with a warning in the log.
-    pub(crate) fn valid(&self) -> Cow<'_, RetryConfig> {
-        match self.check() {
-            Ok(()) => Cow::Borrowed(self),
-            Err(error) => {
-                log::warn!("{error}; continuing with the nearest allowed value");
-                Cow::Owned(self.clone().clamped())
-            }
-        }
-    }
-
     /// These settings, with each invalid one replaced by the nearest valid one.
-    fn clamped(mut self) -> RetryConfig {
+    pub(crate) fn clamped(mut self) -> RetryConfig {
         self.max_retries = self.max_retries.map(|count| count.min(MAX_RETRIES));
         self.throttle_retries = self.throttle_retries.map(|count| count.min(MAX_RETRIES));
         self.timeout_retries = self.timeout_retries.min(MAX_RETRIES);

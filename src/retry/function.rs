@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::adaptive::{AdaptiveConfig, AdaptiveHandler};
+use crate::adaptive::{AdaptiveConfig, AdaptiveHandler, valid};
 use crate::meta::Attempt;
 use crate::policy::backoff::RetryConfig;
 use crate::policy::classify::{Classification, Feedback, Retryable, Verdict};
@@ -122,7 +122,7 @@ where
     /// # Errors
     /// The error of the last attempt.
     pub fn run(self) -> Result<T, E> {
-        let config = self.config.valid().into_owned();
+        let config = valid(&self.config).into_owned();
         let handler = AdaptiveHandler::new(AdaptiveConfig::off());
         let clock = self.clock.clone();
         let (cancel, background) = (&Cancel::default(), false);
