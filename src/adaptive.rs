@@ -13,6 +13,7 @@ mod stream_place;
 mod wait;
 mod wait_queue;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -213,7 +214,7 @@ impl AdaptiveHandler {
     /// are replaced by the nearest valid ones.
     pub fn retry_delay(&self, retry: &RetryConfig, tries: &mut Tries, outcome: &Outcome) -> Option<Duration> {
         let charge = if self.shared.wait_when_open { Charge::Optional } else { Charge::Needed };
-        lock(&self.shared.inner).state.retry_delay(&valid(retry), tries, outcome, charge).ok()
+        lock(&self.shared.inner).state.retry_delay(&valid(Cow::Borrowed(retry)), tries, outcome, charge).ok()
     }
 
     /// Like [`retry_delay`](AdaptiveHandler::retry_delay), but returns the reason for giving up, and when the handler will

@@ -19,6 +19,7 @@ mod simulation;
 pub(crate) mod stream;
 mod usage_option;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -145,7 +146,8 @@ impl Client {
         self.core.call(&mut call, decode).map(ModelList::into_vec)
     }
 
-    /// Checks whether the service accepts the key: requests the list of models, with one attempt and at most 5 s.
+    /// Checks whether the service accepts the key: requests the list of models once, for at most 5 s, and
+    /// with [`api_key_from`](ConfigBuilder::api_key_from) once more with a new key if the first one is rejected.
     ///
     /// # Errors
     /// [`Error::Api`] with status 401 or 403 if the key is rejected; [`Error::Config`] without a request if the key is
@@ -153,7 +155,7 @@ impl Client {
     pub fn validate_api_key(&self) -> Result<()> {
         if let Some(length @ ..MIN_KEY_LENGTH) = self.key_length {
             let message = format!(
-                "has {length} characters, HolySheep's have {MIN_KEY_LENGTH} or more; copy it from {SIGN_UP}"
+                "is too short for HolySheep: {length} of at least {MIN_KEY_LENGTH} characters; copy it from {SIGN_UP}"
             );
             return Err(Error::config("api_key", message));
         }
@@ -190,7 +192,7 @@ impl Client {
     /// This client with other retry settings. An invalid setting is replaced by the nearest valid one, with a warning
     /// in the log.
     pub fn with_retry(&self, retry: RetryConfig) -> Client {
-        self.with(|options| options.retry = valid(&retry).into_owned())
+        self.with(|options| options.retry = valid(Cow::Owned(retry)).into_owned())
     }
 
     /// This client with another deadline for all attempts and waits of a call, or with none. With a deadline of zero
@@ -223,10 +225,11 @@ impl Client {
         let headers = with_header(&self.options.headers, name, value)?;
         let decoder = self.options.decoder.with_secrets(&headers.secrets);
         let replaces_key = name.eq_ignore_ascii_case(AUTHORIZATION);
-        Ok(self.with(|options| {
+        let client = self.with(|options| {
             (options.headers, options.decoder) = (headers, decoder);
             options.keys = options.keys.take().filter(|_| !replaces_key);
-        }))
+        });
+        Ok(Client { key_length: self.key_length.filter(|_| !replaces_key), ..client })
     }
 
     /// This client with calls that end with [`Error::Cancelled`] as soon as the token is cancelled, including their

@@ -86,6 +86,8 @@ pub enum Error {
         host: String,
         /// The cause.
         source: Source,
+        /// The service and the model, if the call ended with this error.
+        target: Option<Box<Target>>,
     },
     /// There was no progress within the allowed time.
     #[non_exhaustive]
@@ -176,7 +178,8 @@ pub enum Error {
         /// The service and the model, if the call ended with this error.
         target: Option<Box<Target>>,
     },
-    /// The deadline of the whole call passed, or would pass before the adaptive handler admits the call.
+    /// The deadline of the whole call passed, or would pass before the adaptive handler admits the call. Without one, the
+    /// body of an answer wasn't complete after an hour.
     #[non_exhaustive]
     Deadline {
         /// The deadline, counted from the start of the call.
@@ -224,7 +227,7 @@ pub enum WaitCause {
     Headers,
     /// The cap on calls in flight.
     Concurrency,
-    /// The circuit breaker is open, and the call waits because of
+    /// The circuit breaker is open, or its probe is in flight. The call waits because it belongs to a batch, or because of
     /// [`wait_when_open`](crate::AdaptiveConfig::wait_when_open).
     CircuitOpen,
 }

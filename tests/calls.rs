@@ -617,8 +617,11 @@ fn a_key_is_valid_if_the_models_can_be_listed() {
     let short = Client::new(Config::builder().api_key("sk-short").build().unwrap()).unwrap();
     assert_eq!(
         short.validate_api_key().unwrap_err().to_string(),
-        "api_key: has 8 characters, HolySheep's have 20 or more; copy it from https://www.holysheep.ai/register"
+        "api_key: is too short for HolySheep: 8 of at least 20 characters; copy it from https://www.holysheep.ai/register"
     );
+    // The header has another key, which may be valid.
+    let other = short.with_header("Authorization", KEY).unwrap().with_deadline(Some(Duration::ZERO));
+    assert!(matches!(other.validate_api_key(), Err(Error::Deadline { .. })));
 }
 
 #[test]

@@ -61,12 +61,12 @@ impl<E: StdError + 'static> StdError for CallError<E> {
 }
 
 /// These retry settings, or the nearest valid ones, with a warning in the log.
-pub(crate) fn valid(retry: &RetryConfig) -> Cow<'_, RetryConfig> {
+pub(crate) fn valid(retry: Cow<'_, RetryConfig>) -> Cow<'_, RetryConfig> {
     match retry.check() {
-        Ok(()) => Cow::Borrowed(retry),
+        Ok(()) => retry,
         Err(error) => {
             log::warn!("{error}; continuing with the nearest allowed value");
-            Cow::Owned(retry.clone().clamped())
+            Cow::Owned(retry.into_owned().clamped())
         }
     }
 }
@@ -100,7 +100,7 @@ impl AdaptiveHandler {
         mut op: impl FnMut() -> Result<T, E>,
         mut outcome: impl FnMut(&Result<T, E>) -> Outcome,
     ) -> Result<T, CallError<E>> {
-        let retry = &valid(retry);
+        let retry = &valid(Cow::Borrowed(retry));
         let (mut tries, mut attempts, mut last) = (Tries::default(), 0, None);
         loop {
             let permit = if attempts == 0 { self.acquire(None) } else { self.acquire_again(None) };

@@ -186,6 +186,7 @@ impl ChatStream {
             let Some(error) = std::iter::from_fn(|| self.advance()).find_map(Result::err) else { break };
             let (Some(retried), Some(report)) = (call.as_mut(), &mut report) else {
                 self.report = report;
+                let error = self.of_call(error);
                 self.report_end(Some(&error));
                 return Err(error);
             };
@@ -240,8 +241,7 @@ impl ChatStream {
             Error::Transport { source, .. } => self.truncated(Some(source)),
             error => error,
         };
-        let model = self.report.as_deref().map_or("", StreamReport::model);
-        let error = error.of_call(self.core.transport.host(), model);
+        let error = self.of_call(error);
         self.report_end(Some(&error));
         self.failed = Some(error.clone());
         Some(Err(error))
@@ -331,6 +331,12 @@ impl ChatStream {
                 self.truncated(line.map(|line| self.options.decoder.stray_text(line)))
             })),
         }
+    }
+
+    /// The error, with the service and the model of the call.
+    fn of_call(&self, error: Error) -> Error {
+        let model = self.report.as_deref().map_or("", StreamReport::model);
+        error.of_call(self.core.transport.host(), model)
     }
 
     /// The error of a stream that was shut down or cancelled.

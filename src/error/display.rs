@@ -16,7 +16,10 @@ impl fmt::Display for Error {
                 write!(f, "the service answered {status} ({code}): {message}")
             }
             Error::Api { status, message, .. } => write!(f, "the service answered {status}: {message}"),
-            Error::Connect { host, source } => write!(f, "can't connect to {host}: {source}"),
+            Error::Connect { source, target: Some(target), host } if target.host == *host => {
+                write!(f, "can't connect: {source}")
+            }
+            Error::Connect { host, source, .. } => write!(f, "can't connect to {host}: {source}"),
             Error::Timeout { phase, after, .. } => {
                 let setting = if *phase == Phase::Connect { "connect_timeout" } else { "timeout" };
                 write!(f, "no progress in {after:?} while {phase}; raise {setting} if that is too short")
@@ -111,9 +114,12 @@ impl fmt::Debug for Error {
                 .field("source", source)
                 .finish(),
             Error::Api { .. } => self.debug_api(f),
-            Error::Connect { host, source } => {
-                f.debug_struct("Connect").field("host", host).field("source", source).finish()
-            }
+            Error::Connect { host, source, target } => f
+                .debug_struct("Connect")
+                .field("host", host)
+                .field("source", source)
+                .field("target", target)
+                .finish(),
             Error::Timeout { phase, after, target } => f
                 .debug_struct("Timeout")
                 .field("phase", phase)
@@ -305,7 +311,19 @@ mod tests {
         let cases = [
             (Error::config("timeout", "is zero"), "timeout: is zero"),
             (api(), "the service answered 429 (rate_limit_exceeded): slow down"),
-            (Error::Connect { host: "a:1".to_owned(), source: cause() }, "can't connect to a:1: the cause"),
+            (
+                Error::Connect { host: "a:1".to_owned(), source: cause(), target: None },
+                "can't connect to a:1: the cause",
+            ),
+            (
+                Error::Connect { host: "a:1".to_owned(), source: cause(), target: None }.of_call("a:1", "m"),
+                "m at a:1: can't connect: the cause",
+            ),
+            (
+                Error::Connect { host: "proxy:2".to_owned(), source: cause(), target: None }
+                    .of_call("a:1", "m"),
+                "m at a:1: can't connect to proxy:2: the cause",
+            ),
             (
                 timeout(Phase::Connect),
                 "no progress in 60s while connecting; raise connect_timeout if that is too short",

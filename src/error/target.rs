@@ -33,6 +33,7 @@ impl Error {
     pub(super) fn target(&self) -> Option<&Target> {
         match self {
             Error::Api { target, .. }
+            | Error::Connect { target, .. }
             | Error::Timeout { target, .. }
             | Error::Transport { target, .. }
             | Error::Decode { target, .. }
@@ -48,6 +49,7 @@ impl Error {
     /// The error, which ended a call to this host.
     pub(crate) fn of_call(mut self, host: &str, model: &str) -> Error {
         if let Error::Api { target, .. }
+        | Error::Connect { target, .. }
         | Error::Timeout { target, .. }
         | Error::Transport { target, .. }
         | Error::Decode { target, .. }

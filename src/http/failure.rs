@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ureq::Timeout;
 
-use crate::error::{Error, Phase, into_source};
+use crate::error::{Error, Phase, Source, into_source};
 use crate::http::connector::NotSent;
 use crate::http::request::Limits;
 use crate::http::transport::MAX_BODY_TIME;
@@ -45,7 +45,7 @@ impl FailureContext {
         }
         match error {
             ureq::Error::Timeout(Timeout::Global) => limits.deadline_passed(phase),
-            ureq::Error::Timeout(Timeout::RecvBody) => Error::timeout(phase, MAX_BODY_TIME),
+            ureq::Error::Timeout(Timeout::RecvBody) => Error::deadline(MAX_BODY_TIME, Some(phase)),
             ureq::Error::Timeout(Timeout::PerWrite) => Error::timeout(Phase::Sending, limits.timeout),
             ureq::Error::Timeout(_) => Error::timeout(phase, limits.timeout),
             ureq::Error::LargeResponseHeader(_, limit) => Error::too_large("header", limit as u64),
@@ -90,11 +90,13 @@ impl FailureContext {
                 ),
                 source: Some(into_source(error)),
             },
-            ureq::Error::Io(source) => {
-                Error::Connect { host: self.host.to_string(), source: into_source(source) }
-            }
-            other => Error::Connect { host: self.host.to_string(), source: into_source(other) },
+            ureq::Error::Io(source) => self.not_connected(into_source(source)),
+            other => self.not_connected(into_source(other)),
         }
+    }
+
+    fn not_connected(&self, source: Source) -> Error {
+        Error::Connect { host: self.host.to_string(), source, target: None }
     }
 
     /// The problem with the client certificate, if that is why the server closed the connection.

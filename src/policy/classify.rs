@@ -120,9 +120,8 @@ pub(crate) fn classify(error: &Error, retry: &RetryConfig) -> Classification {
     use Verdict::{GiveUp, Retry};
     match error {
         Error::Api { status, code, kind, message, retry_after, should_retry, .. } => {
-            let quota = names_billing(code) || names_billing(kind) || quotes_quota(message);
-            let billing = *status == 402 || (*status == 429 && quota);
-            let hopeless = billing || (*status == 429 && exceeds_limit_alone(message));
+            let hopeless =
+                is_billing(*status, code, kind, message) || (*status == 429 && exceeds_limit_alone(message));
             let again = should_retry.unwrap_or(retry.retries_status(*status) && !hopeless);
             let asked = retry_after.map_or(Retry, Verdict::RetryAfter);
             let (outcome, feedback) = match status {
@@ -170,6 +169,12 @@ pub(crate) fn classify(error: &Error, retry: &RetryConfig) -> Classification {
     }
 }
 
+/// Whether an error is about the account's balance or its paid quota.
+fn is_billing(status: u16, code: &Option<String>, kind: &Option<String>, message: &str) -> bool {
+    let quota = || names_billing(code) || names_billing(kind) || quotes_quota(message);
+    status == 402 || (status == 429 && quota())
+}
+
 /// Whether the code or type of a 429 names a billing problem rather than a rate limit. Messages don't count: plain rate
 /// limits say "check quota" too.
 fn names_billing(word: &Option<String>) -> bool {
@@ -195,6 +200,15 @@ fn exceeds_limit_alone(message: &str) -> bool {
 }
 
 impl Error {
+    /// Whether the account has no balance or paid quota left: a 402, or a 429 that says so. Every other call of the account
+    /// would fail too, until its owner pays.
+    pub fn is_billing(&self) -> bool {
+        match self.innermost() {
+            Error::Api { status, code, kind, message, .. } => is_billing(*status, code, kind, message),
+            _ => false,
+        }
+    }
+
     /// Whether the same call could succeed later: after a failure that is retried by default, a deadline, or an open
     /// circuit breaker.
     pub fn is_retryable(&self) -> bool {
@@ -268,9 +282,10 @@ mod tests {
         assert_eq!(learns(api(302)).0, Feedback::ServiceUp);
         assert_eq!(learns(Error::too_large("body", 1)).0, Feedback::ServiceUp);
         assert_eq!(
-            learns(Error::Connect { host: String::new(), source: into_source("refused") }).0,
+            learns(Error::Connect { host: String::new(), source: into_source("refused"), target: None }).0,
             Feedback::Outcome
         );
+        assert!(quota.is_billing() && api(402).is_billing() && !api(429).is_billing());
         for nothing in [quota, api(402), Error::Shutdown, Error::config("ca_file", "wrong")] {
             assert_eq!(learns(nothing).0, Feedback::Ignore);
         }

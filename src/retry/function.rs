@@ -1,5 +1,6 @@
 //! Retries for any fallible call: a database, a file share, another HTTP client.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use crate::adaptive::{AdaptiveConfig, AdaptiveHandler, valid};
@@ -122,7 +123,7 @@ where
     /// # Errors
     /// The error of the last attempt.
     pub fn run(self) -> Result<T, E> {
-        let config = valid(&self.config).into_owned();
+        let config = valid(Cow::Borrowed(&self.config)).into_owned();
         let handler = AdaptiveHandler::new(AdaptiveConfig::off());
         let clock = self.clock.clone();
         let (cancel, background) = (&Cancel::default(), false);

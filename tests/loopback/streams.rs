@@ -240,6 +240,16 @@ fn into_response_returns_the_error_that_has_ended_the_stream() {
 }
 
 #[test]
+fn an_error_names_the_model_also_if_a_chunk_was_taken_before() {
+    let server = Server::script([events(&delta("Hel"))]);
+    let mut chunks = ask(&client(&server).0).unwrap();
+    chunks.next().unwrap().unwrap();
+    let error = chunks.into_response().unwrap_err();
+    assert!(matches!(error, Error::StreamTruncated { .. }), "{error:?}");
+    assert_eq!(error.model(), Some("gpt-4.1"), "{error}");
+}
+
+#[test]
 fn a_service_that_refuses_stream_options_is_called_without_them() {
     let refusal =
         status(400).body(r#"{"error":{"message":"Unrecognized request argument: stream_options"}}"#);

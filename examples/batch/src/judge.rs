@@ -173,21 +173,13 @@ fn kind(error: &Error) -> String {
 fn scope(error: &Error) -> Scope {
     match error {
         Error::GaveUp { last, .. } => scope(last),
-        Error::Api { status: 401 | 402, .. } => Scope::Account,
-        Error::Api { status: 429, code, kind, .. } if !error.is_retryable() => {
-            let names_account = [code, kind].into_iter().flatten().any(|word| names_account(word));
-            if names_account { Scope::Account } else { Scope::Item } // such as a request larger than the limit
-        }
-        Error::Api { status: 400 | 413 | 422, .. } | Error::TooLarge { .. } | Error::Deadline { .. } => {
-            Scope::Item
-        }
+        Error::Api { status: 401, .. } => Scope::Account,
+        _ if error.is_billing() => Scope::Account,
+        // A 429 that isn't retryable otherwise refuses a request larger than the limit.
+        Error::Api { status: 400 | 413 | 422 | 429, .. }
+        | Error::TooLarge { .. }
+        | Error::Deadline { .. } => Scope::Item,
         _ if error.is_retryable() => Scope::Item,
         _ => Scope::Service,
     }
-}
-
-/// Whether the code or type of a 429 is about the account, as the client sees it.
-fn names_account(word: &str) -> bool {
-    let word = word.to_ascii_lowercase();
-    ["quota", "billing", "credit", "balance"].iter().any(|account| word.contains(account))
 }

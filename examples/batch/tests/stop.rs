@@ -18,8 +18,17 @@ use tool::{Folder, TOOL, assert_complete, batch, ends, fails, lines};
 fn a_refused_key_or_an_empty_account_stops_the_run() {
     let folder = Folder::new("key");
     let (input, output) = (folder.prompts(1000), folder.file("out.jsonl"));
-    let quota = status(429).json(&json!({"error": {"message": "pay", "code": "insufficient_quota"}}));
-    for reply in [status(401), quota] {
+    let error = |error| json!({"error": error});
+    let replies = [
+        status(401),
+        status(429).json(&error(json!({"message": "pay", "code": "insufficient_quota"}))),
+        // LiteLLM passes the code on in the message. Some gateways answer with a 200.
+        status(429)
+            .json(&error(json!({"message": "RateLimitError: insufficient_quota - pay", "code": "429"}))),
+        status(200).json(&error(json!({"message": "pay", "code": "insufficient_quota"}))),
+        status(200).json(&error(json!({"message": "no such key", "code": "invalid_api_key"}))),
+    ];
+    for reply in replies {
         let server = Server::always(reply);
         let mut command = batch(&server.url(), &input, &output);
         command.arg("--resume");
