@@ -14,12 +14,11 @@ const STATUS_MAX: [(u16, u64); 5] = [(429, 120), (500, 64), (502, 64), (503, 128
 /// The longest `Retry-After` that is honoured with any other status.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
 
-/// The minimum jitter on top of a `Retry-After`, as a fraction of it: clients that were all told to wait 60 s come back
+/// The maximum jitter on top of a `Retry-After`, as a fraction of it: clients that were all told to wait 60 s come back
 /// over 15 s, and none waits much longer than asked.
 const SPREAD: f64 = 0.25;
 
-/// The maximum jitter on top of a `Retry-After`: it is enough to spread many clients, and a wait of hours isn't extended by
-/// hours.
+/// Its maximum: it is enough to spread many clients, and a wait of hours isn't extended by hours.
 const MAX_SPREAD: Duration = Duration::from_secs(30);
 
 /// The maximum number of retries. At the default cap they take nine hours; beyond that a deadline is the better limit.
@@ -211,10 +210,7 @@ impl RetryConfig {
         }
         let later = match self.jitter {
             Jitter::None => Duration::ZERO,
-            _ => {
-                let spread = self.grown(attempt, cap).max(retry_after.mul_f64(SPREAD));
-                spread.min(MAX_SPREAD).mul_f64(unit(random))
-            }
+            _ => retry_after.mul_f64(SPREAD).min(MAX_SPREAD).mul_f64(unit(random)),
         };
         Some(retry_after.saturating_add(later).max(backoff).min(longest.max(cap)))
     }
@@ -334,6 +330,19 @@ fn unit(random: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_wait_that_the_server_asks_for_is_extended_by_a_quarter_at_most_or_by_half_a_minute() {
+        let retry = RetryConfig::default().status_max_delay(429, secs(3600));
+        for (asked, extended) in [(1.0, 1.25), (60.0, 75.0), (1000.0, 1030.0)] {
+            let wait = |random| {
+                let asked = Duration::from_secs_f64(asked);
+                retry.wait(0, Some(429), Some(asked), random).unwrap().as_secs_f64()
+            };
+            assert_eq!((wait(0.0), wait(1.0)), (asked, extended));
+            assert!((wait(0.5) - (asked + extended) / 2.0).abs() < 1e-9);
+        }
+    }
 
     fn secs(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
