@@ -10,6 +10,8 @@ mod support;
 use std::cell::RefCell;
 use std::sync::{Arc, Mutex};
 
+use base64::Engine as _;
+use base64::prelude::{BASE64_STANDARD as STANDARD, BASE64_URL_SAFE as URL_SAFE};
 use holysheep::{Client, Clock, ConfigBuilder};
 use hostile::{DONE, FINISH, KEY, ask, build, config, delta, each, events, read, stream, streamed, whole};
 use support::{Reply, Server, full_message, ok, status};
@@ -44,6 +46,9 @@ fn assert_clean(text: &str, what: &str) {
         for secret in [&KEY[8..], &KEY[3..15], &OTHER[8..], &OTHER[..16]] {
             assert!(!text.contains(secret), "{what}: {text}");
         }
+        for encoded in in_base64() {
+            assert!(!text.contains(&encoded[12..24]), "{what}: {text}");
+        }
     }
 }
 
@@ -54,9 +59,16 @@ fn escaped(text: &str, upper: bool) -> String {
     text.chars().map(escape).collect()
 }
 
+/// The secrets in Base64, alone and as the value of a header.
+fn in_base64() -> [String; 4] {
+    let bearer = format!("Bearer {KEY}");
+    let encode = |secret: &[u8]| STANDARD.encode(secret);
+    [encode(KEY.as_bytes()), encode(bearer.as_bytes()), URL_SAFE.encode(KEY), encode(OTHER.as_bytes())]
+}
+
 /// The ways in which a server may write a secret into JSON.
 fn spellings() -> Vec<String> {
-    let mut spellings = Vec::new();
+    let mut spellings = Vec::from(in_base64());
     for secret in [KEY, OTHER] {
         spellings.push(secret.to_owned());
         spellings.push(escaped(secret, false));

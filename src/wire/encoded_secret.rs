@@ -1,11 +1,36 @@
 //! Recognises a secret in text from a server in any encoding: verbatim, with JSON escapes (RFC 8259 section 7) at any level
-//! of nesting, percent-encoded (RFC 3986 section 2.1), or as UTF-8 that was misread as Latin-1.
+//! of nesting, percent-encoded (RFC 3986 section 2.1), as UTF-8 that was misread as Latin-1, or in Base64 (RFC 4648).
 
 /// The maximum number of backslashes before a character: six levels of JSON in a string of JSON.
 const MAX_BACKSLASHES: usize = 64;
 
 /// The length of an escape with all of its backslashes.
 const MAX_ESCAPE: usize = MAX_BACKSLASHES + "u0000".len();
+
+/// The alphabets of Base64, the usual one and that for URLs (RFC 4648 sections 4 and 5).
+const BASE64: [&[u8; 64]; 2] = [
+    b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/",
+    b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_",
+];
+
+/// The secret in Base64, as it is found after 0, 1 or 2 other bytes of a group of three, in both alphabets: the characters
+/// that don't depend on what is before and after it.
+pub(super) fn in_base64(secret: &str) -> Vec<String> {
+    let mut forms = Vec::new();
+    for (before, alphabet) in (0..3).flat_map(|before| BASE64.map(|alphabet| (before, alphabet))) {
+        let bytes = [&[0; 3][..before], secret.as_bytes(), &[0]].concat();
+        let digit = |at: usize| {
+            let (byte, bit) = (6 * at / 8, 6 * at % 8);
+            let pair = u16::from_be_bytes([bytes[byte], bytes[byte + 1]]);
+            char::from(alphabet[usize::from((pair >> (10 - bit)) & 63)])
+        };
+        let form: String = ((8 * before).div_ceil(6)..8 * (before + secret.len()) / 6).map(digit).collect();
+        if !forms.contains(&form) {
+            forms.push(form);
+        }
+    }
+    forms
+}
 
 /// The number of bytes at the beginning of `text` that encode the secret. If the text ends before the secret does, at least
 /// `min` characters of it suffice.

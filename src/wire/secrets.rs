@@ -4,15 +4,19 @@ use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 
-use crate::wire::encoded_secret::{encoded_length, first_bytes};
+use crate::wire::encoded_secret::{encoded_length, first_bytes, in_base64};
 
 /// The secret values of headers and of the query.
 #[derive(Clone)]
 pub(crate) struct Secrets {
     secrets: Vec<Secret>,
-    /// The bytes that a secret may begin with, in any encoding.
-    first_bytes: [bool; 256],
+    /// For each byte, whether a secret may begin with it: [`PLAIN`] and [`BASE64`].
+    first_bytes: [u8; 256],
 }
+
+/// In any encoding but Base64.
+const PLAIN: u8 = 1;
+const BASE64: u8 = 2;
 
 #[derive(Clone)]
 struct Secret {
@@ -23,8 +27,10 @@ struct Secret {
     /// The line of the head or the field of the query that other crates see, with a random placeholder of the same length
     /// instead of the value. Empty if the value isn't sent.
     line: String,
-    /// The texts to redact in text from servers: the value, the key without `Bearer`, and the decoded value of a query.
+    /// The texts to redact in text from servers: the value, and the key without `Bearer` or the decoded value of a query.
     redacted: Vec<String>,
+    /// The last of them in Base64.
+    base64: Vec<String>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -49,7 +55,7 @@ const ELLIPSIS: &str = "…";
 
 impl Default for Secrets {
     fn default() -> Secrets {
-        Secrets { secrets: Vec::new(), first_bytes: [false; 256] }
+        Secrets { secrets: Vec::new(), first_bytes: [0; 256] }
     }
 }
 
@@ -114,7 +120,8 @@ impl Secrets {
         }
         self.push(place, with(&placeholder), redacted.into());
         if PUBLIC.iter().any(|public| public.eq_ignore_ascii_case(name)) {
-            self.secrets.last_mut().into_iter().for_each(|public| public.redacted.clear());
+            let public = self.secrets.last_mut().into_iter();
+            public.for_each(|public| (public.redacted, public.base64) = (Vec::new(), Vec::new()));
         }
         placeholder
     }
@@ -125,9 +132,13 @@ impl Secrets {
         redacted.dedup();
         redacted.retain(|text| text.len() >= MIN_LENGTH);
         for byte in redacted.iter().flat_map(|text| first_bytes(text)) {
-            self.first_bytes[usize::from(byte)] = true;
+            self.first_bytes[usize::from(byte)] |= PLAIN;
         }
-        self.secrets.push(Secret { value, place, line, redacted });
+        let base64 = redacted.last().map(|text| in_base64(text)).unwrap_or_default();
+        for byte in base64.iter().filter_map(|text| text.bytes().next()) {
+            self.first_bytes[usize::from(byte)] |= BASE64;
+        }
+        self.secrets.push(Secret { value, place, line, redacted, base64 });
     }
 
     /// Removes the placeholders of this header. Its values are no longer sent, but still redacted.
@@ -208,14 +219,27 @@ impl Secrets {
         let mut start = from;
         loop {
             let rest = text.get(start..)?;
-            start += rest.iter().position(|byte| self.first_bytes[usize::from(*byte)])?;
-            let redacted = self.secrets.iter().flat_map(|secret| &secret.redacted);
-            let lengths = redacted.filter_map(|secret| encoded_length(&text[start..], secret, MIN_LENGTH));
-            match lengths.max() {
+            start += rest.iter().position(|byte| self.first_bytes[usize::from(*byte)] != 0)?;
+            match self.length_at(&text[start..]) {
                 Some(length) => return Some(start..start + length),
                 None => start += 1,
             }
         }
+    }
+
+    /// The length of the secret at the beginning of the text.
+    fn length_at(&self, text: &[u8]) -> Option<usize> {
+        let first = self.first_bytes[usize::from(*text.first()?)];
+        let length = |secret: &String| encoded_length(text, secret, MIN_LENGTH);
+        let plain = self.secrets.iter().filter(|_| first & PLAIN != 0).flat_map(|secret| &secret.redacted);
+        let longest = plain.filter_map(length).max();
+        if first & BASE64 == 0 {
+            return longest;
+        }
+        // The second character excludes most of them at little cost.
+        let begins = |secret: &&String| secret.as_bytes().get(1) == text.get(1);
+        let base64 = self.secrets.iter().flat_map(|secret| &secret.base64).filter(begins);
+        longest.max(base64.filter_map(length).max())
     }
 }
 
@@ -455,6 +479,11 @@ mod tests {
             ("no key at all: sk-0123", "no key at all: sk-0123"),
             ("another key: sk-0123456780", "another key: sk-0123456780"),
             ("Authorization: Bearer", "Authorization: Bearer"),
+            // In Base64, after 0, 1, 2 and 7 other bytes, and before others.
+            ("c2stMDEyMzQ1Njc4OQ==", "…Q=="),
+            ("YXNrLTAxMjM0NTY3ODkhPw==", "YX…khPw=="),
+            ("YWJzay0wMTIzNDU2Nzg5IT8=", "YWJ…IT8="),
+            (r#"{"header":"QmVhcmVyIHNrLTAxMjM0NTY3ODk="}"#, r#"{"header":"QmVhcmVyIH…k="}"#),
         ] {
             assert_eq!(redacted(text), clean, "{text}");
         }
