@@ -150,7 +150,7 @@ impl Client {
     /// with [`api_key_from`](ConfigBuilder::api_key_from) once more with a new key if the first one is rejected.
     ///
     /// # Errors
-    /// [`Error::Api`] with status 401 or 403 if the key is rejected; [`Error::Config`] without a request if the key is
+    /// [`Error::Api`] with status 401 if the key is rejected, with some services 403; [`Error::Config`] without a request if the key is
     /// too short for HolySheep. Any other error says nothing about the key.
     pub fn validate_api_key(&self) -> Result<()> {
         if let Some(length @ ..MIN_KEY_LENGTH) = self.key_length {
@@ -197,8 +197,8 @@ impl Client {
 
     /// This client with another deadline for all attempts and waits of a call, or with none. With a deadline of zero
     /// nothing is sent. More than 24 hours count as 24 hours, with a warning in the log. A call ends within a few tens of
-    /// milliseconds of it; only while a request can't be sent on, up to an eighth later, because the operating system rounds
-    /// that timeout.
+    /// milliseconds of it. While the request itself is being sent, it may end up to an eighth later, because the operating
+    /// system rounds the timeout of a write.
     pub fn with_deadline(&self, deadline: Option<Duration>) -> Client {
         self.with(|options| options.deadline = deadline.map(clamped_deadline))
     }

@@ -74,7 +74,7 @@ pub enum Error {
         retry_after: Option<Duration>,
         /// The server's `x-should-retry`, which overrides the default for the status.
         should_retry: Option<bool>,
-        /// The beginning of the body, at most [`EXCERPT`] bytes.
+        /// The beginning of the body, at most [`EXCERPT`] bytes and an ellipsis.
         body: String,
         /// The service and the model, if the call ended with this error; [`GaveUp`](Error::GaveUp) names them itself.
         target: Option<Box<Target>>,
@@ -116,7 +116,7 @@ pub enum Error {
         status: u16,
         /// Where parsing failed, for example `byte 7 of 12`.
         at: String,
-        /// At most [`EXCERPT`] bytes around that position.
+        /// At most [`EXCERPT`] bytes, and ellipses, around that position.
         excerpt: String,
         /// The id to quote to the service's support.
         request_id: Option<String>,
@@ -134,7 +134,7 @@ pub enum Error {
         missing: String,
         /// The id to quote to the service's support.
         request_id: Option<String>,
-        /// The beginning of the body, at most [`EXCERPT`] bytes.
+        /// The beginning of the body, at most [`EXCERPT`] bytes and an ellipsis.
         body: String,
         /// The service and the model, if the call ended with this error.
         target: Option<Box<Target>>,
@@ -295,7 +295,7 @@ fn is_name(code: &str) -> bool {
     code.len() <= 64 && code.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'))
 }
 
-/// The beginning of `bytes` as text, at most [`EXCERPT`] bytes, cut between characters, without control characters.
+/// The beginning of `bytes` as text, at most [`EXCERPT`] bytes and an ellipsis, cut between characters, without control characters.
 pub(crate) fn excerpt(bytes: &[u8]) -> String {
     let head = &bytes[..bytes.len().min(EXCERPT)];
     let clean = |c: char| if c.is_control() { ' ' } else { c };

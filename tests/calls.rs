@@ -142,7 +142,10 @@ fn the_errors_for_401_and_403_explain_what_is_wrong_with_the_key() {
     let unknown =
         "the service answered 401: no; the key is missing, mistyped, revoked or for another service";
     assert_eq!(said(401), unknown);
-    assert_eq!(said(403), "the service answered 403: no; the credential is valid but lacks permission");
+    assert_eq!(
+        said(403),
+        "the service answered 403: no; the key may be invalid, or may lack access to this model or from this region"
+    );
 }
 
 #[test]
@@ -370,12 +373,13 @@ fn a_redirect_is_reported_and_not_followed() {
 fn a_status_without_a_message_has_its_usual_name() {
     let retry = RetryConfig::default().max_retries(0);
     for (code, name) in [
-        (304, "a redirect without an address"),
-        (399, "a redirect without an address"),
+        (304, "neither an answer nor an error"),
+        (399, "neither an answer nor an error"),
+        (302, "a redirect without an address"),
         (400, "bad request"),
         (401, "unauthorized; the key is missing, mistyped, revoked or for another service"),
         (402, "payment required"),
-        (403, "forbidden; the credential is valid but lacks permission"),
+        (403, "forbidden; the key may be invalid, or may lack access to this model or from this region"),
         (404, "not found"),
         (408, "request timeout"),
         (409, "conflict"),
@@ -446,6 +450,11 @@ fn an_oversized_answer_is_an_error() {
     let large = Server::script([ok(&"x".repeat(1000))]);
     let error = ask(&client(&large)).unwrap_err();
     assert_eq!(without_target(&error), "the body of the answer is larger than 1000 bytes");
+    let blank = |length: usize| status(200).header("content-type", "text/plain").body(" ".repeat(length));
+    let error = ask(&client(&Server::script(vec![blank(1000); 6]))).unwrap_err();
+    assert!(error.to_string().contains("sent no answer"), "{error}");
+    let error = ask(&client(&Server::script([blank(1001)]))).unwrap_err();
+    assert!(matches!(error, Error::TooLarge { part: "body", .. }), "{error:?}");
     let headers = Server::script([ok("hi").header("x-long", &"x".repeat(70_000))]);
     let error = ask(&client(&headers)).unwrap_err();
     assert!(matches!(error, Error::TooLarge { part: "header", .. }), "{error:?}");

@@ -45,7 +45,7 @@ pub(crate) struct Acquired {
     pub(crate) is_probe: bool,
 }
 
-/// The wait that a call has before it.
+/// The expected wait for a permit.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Expected {
     /// `None` if it isn't known: while others are ahead in the queue, or the end of another call is awaited.

@@ -255,7 +255,7 @@ impl ResponseDecoder {
         };
         let hint = match status {
             401 => "; the key is missing, mistyped, revoked or for another service",
-            403 => "; the credential is valid but lacks permission",
+            403 => "; the key may be invalid, or may lack access to this model or from this region",
             404 if self.without_path => "; base_url has no path, and most services need /v1 there",
             _ => "",
         };
@@ -350,7 +350,8 @@ fn usual_name(status: u16) -> &'static str {
         503 => "service unavailable",
         504 => "gateway timeout",
         529 => "overloaded",
-        _ if status < 400 => "a redirect without an address",
+        300..=303 | 307 | 308 => "a redirect without an address",
+        _ if status < 400 => "neither an answer nor an error",
         _ if status < 500 => "the request was refused",
         _ => "the server failed",
     }

@@ -90,7 +90,7 @@ impl Error {
             || matches!(self.innermost(), Error::Timeout { .. } | Error::Deadline { .. })
     }
 
-    /// Whether the service refused the key: 401 or 403.
+    /// Whether the service refused the key: 401, or 403, which may also mean that the key lacks permission.
     pub fn is_auth(&self) -> bool {
         matches!(self.innermost(), Error::Api { status: 401 | 403, .. })
     }

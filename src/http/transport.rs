@@ -184,7 +184,7 @@ impl Transport {
             (Some(_), _) if is_too_large => Err(Error::too_large("header", MAX_HEAD as u64)),
             (Some((status, headers)), ureq::Error::Protocol(source)) => Err(Error::Decode {
                 status,
-                at: "the head".to_owned(),
+                at: "the head is malformed".to_owned(),
                 excerpt: String::new(),
                 request_id: headers.request_id,
                 source: into_source(source),

@@ -21,8 +21,8 @@ const OPEN_LONGEST: f64 = 30.0;
 /// The random fraction of an open period, so that a thousand clients don't send their probes together.
 const OPEN_JITTER: f64 = 0.5;
 
-/// A probe without an outcome for this long is considered lost, and another call may become the probe. It is the
-/// longest that a client waits for a response by default. A later response still counts.
+/// A probe without an outcome for this long is considered lost, and another call may become the probe. A client
+/// waits for a response no longer, unless its own timeout is longer. A later response still counts.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// The time after which a call that is rejected because of a probe may ask again: most answers have arrived by then.

@@ -79,3 +79,25 @@ impl<R: BatchRequest> State<R> {
         !self.input_ended && self.idle == 0 && self.threads < self.limits.threads
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::api::ChatRequest;
+
+    #[test]
+    fn a_worker_is_needed_while_all_others_are_busy_and_there_is_input() {
+        let limits = Limits { threads: 2, results: 8, waiting: 8 };
+        let mut state = State::<ChatRequest>::new(limits, false, Arc::new(|| ()));
+        state.threads = 1;
+        assert!(state.needs_worker());
+        state.idle = 1;
+        assert!(!state.needs_worker(), "one has no work");
+        (state.idle, state.threads) = (0, 2);
+        assert!(!state.needs_worker(), "there are enough");
+        (state.threads, state.input_ended) = (1, true);
+        assert!(!state.needs_worker(), "no more work comes");
+    }
+}
