@@ -285,8 +285,8 @@ impl AdaptiveHandler {
     }
 
     fn enter_uncancellable(&self, deadline: Option<Instant>, retry: bool) -> Result<Permit> {
-        let (clock, stop) = (&self.shared.clock, &Cancel::default());
-        let request = AcquireRequest { clock, stop, deadline, retry, background: false };
+        let (clock, cancel) = (&self.shared.clock, &Cancel::default());
+        let request = AcquireRequest { clock, cancel, deadline, retry, background: false };
         self.enter(&request).map(|acquired| acquired.permit)
     }
 
@@ -363,14 +363,14 @@ mod tests {
     fn queue(
         handler: &AdaptiveHandler,
         retry: bool,
-        stop: &Arc<Cancel>,
+        cancel: &Arc<Cancel>,
     ) -> thread::JoinHandle<Result<Acquired>> {
         let waiting = handler.snapshot().waiting;
         let thread = thread::spawn({
-            let (handler, stop) = (handler.clone(), Arc::clone(stop));
+            let (handler, cancel) = (handler.clone(), Arc::clone(cancel));
             move || {
-                let (clock, stop) = (&Clock::system(), &*stop);
-                handler.enter(&AcquireRequest { clock, stop, deadline: None, retry, background: false })
+                let (clock, cancel) = (&Clock::system(), &*cancel);
+                handler.enter(&AcquireRequest { clock, cancel, deadline: None, retry, background: false })
             }
         });
         while handler.snapshot().waiting == waiting {
@@ -386,9 +386,9 @@ mod tests {
     #[test]
     fn waiters_are_served_in_order_with_retries_first() {
         let (handler, probe) = half_open(1);
-        let stop = Arc::default();
+        let cancel = Arc::default();
         let order = [false, false, true, false, true, false];
-        let threads: Vec<_> = order.map(|retry| queue(&handler, retry, &stop)).into();
+        let threads: Vec<_> = order.map(|retry| queue(&handler, retry, &cancel)).into();
         answer(&handler, probe);
         let calls = threads.into_iter().map(|thread| thread.join().unwrap().unwrap().permit.call.number);
         let calls: Vec<u64> = calls.map(|call| call - 11).collect();
@@ -401,7 +401,7 @@ mod tests {
         let (handler, probe) = half_open(2);
         let (stays, cancelled) = (Arc::default(), Arc::default());
         let threads: Vec<_> =
-            [&cancelled, &stays, &cancelled, &stays].map(|stop| queue(&handler, false, stop)).into();
+            [&cancelled, &stays, &cancelled, &stays].map(|cancel| queue(&handler, false, cancel)).into();
         cancelled.cancel();
         handler.wake();
         let mut ends = threads.into_iter();
@@ -418,9 +418,9 @@ mod tests {
     #[test]
     fn a_cancellation_ends_all_waits_at_once() {
         let (handler, _probe) = half_open(3);
-        let stop = Arc::default();
-        let threads: Vec<_> = [(); 8].map(|()| queue(&handler, false, &stop)).into();
-        stop.cancel();
+        let cancel = Arc::default();
+        let threads: Vec<_> = [(); 8].map(|()| queue(&handler, false, &cancel)).into();
+        cancel.cancel();
         handler.wake();
         for thread in threads {
             assert!(matches!(thread.join().unwrap(), Err(Error::Shutdown)));
@@ -507,9 +507,14 @@ mod tests {
     #[test]
     fn the_permit_of_the_probe_reports_the_half_open_breaker() {
         let (handler, probe) = half_open(7);
-        let (clock, stop) = (Clock::system(), Cancel::default());
-        let request =
-            AcquireRequest { clock: &clock, stop: &stop, deadline: None, retry: false, background: false };
+        let (clock, cancel) = (Clock::system(), Cancel::default());
+        let request = AcquireRequest {
+            clock: &clock,
+            cancel: &cancel,
+            deadline: None,
+            retry: false,
+            background: false,
+        };
         drop(probe);
         let acquired = handler.enter(&request).unwrap();
         assert_eq!(acquired.breaker, Some(BreakerState::HalfOpen));
@@ -520,11 +525,11 @@ mod tests {
 
     #[test]
     fn the_expected_wait_is_known_unless_other_calls_decide_it() {
-        let (clock, stop, second) = (Clock::fake(), Cancel::default(), Duration::from_secs(1));
+        let (clock, cancel, second) = (Clock::fake(), Cancel::default(), Duration::from_secs(1));
         let now = clock.now();
         let expected = |handler: &AdaptiveHandler, deadline| {
-            let (clock, stop) = (&clock, &stop);
-            let request = AcquireRequest { clock, stop, deadline, retry: false, background: false };
+            let (clock, cancel) = (&clock, &cancel);
+            let request = AcquireRequest { clock, cancel, deadline, retry: false, background: false };
             let expected = handler.enter_at_once(&request).unwrap_err();
             expected.map(|Expected { time, cause }| (time, cause))
         };
@@ -569,10 +574,10 @@ mod tests {
         drop(thread.join().unwrap().unwrap());
 
         let (handler, _probe) = half_open(9);
-        let (clock, stop) = (Clock::fake(), Cancel::default());
+        let (clock, cancel) = (Clock::fake(), Cancel::default());
         let deadline = Some(clock.now() + Duration::from_secs(12));
         let request =
-            AcquireRequest { clock: &clock, stop: &stop, deadline, retry: false, background: false };
+            AcquireRequest { clock: &clock, cancel: &cancel, deadline, retry: false, background: false };
         let error = handler.enter(&request).unwrap_err();
         let expected =
             "not sent: the deadline of 12s passed while the call waited for the open circuit breaker";

@@ -164,7 +164,7 @@ impl RetryLoop<'_> {
     fn acquire<O: Operation>(&self, call: &mut Retrier<O::Error>, operation: &mut O) -> Result<Acquired> {
         let request = AcquireRequest {
             clock: self.clock,
-            stop: self.cancel,
+            cancel: self.cancel,
             deadline: call.state.due.filter(|_| !self.background),
             retry: call.state.attempts > 0,
             background: self.background,

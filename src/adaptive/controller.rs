@@ -185,7 +185,7 @@ impl Controller {
                     self.concurrency.timed_out(call, self.newest, others);
                 }
                 let failures = self.breaker.errors() + 1;
-                let outage = is_bare && self.rate.row() >= OUTAGE && failures >= OUTAGE as u32;
+                let outage = is_bare && self.rate.refused_rounds() >= OUTAGE && failures >= OUTAGE as u32;
                 let before = self.breaker.openings();
                 self.breaker.step(now, call.number, Event::Failed { outage, random });
                 if self.breaker.openings() > before {
@@ -251,7 +251,7 @@ impl Controller {
             self.cause = Some(RefusalCause::Concurrency);
             return;
         }
-        let is_news = self.rate.is_current(call.number) && self.rate.row() == 0;
+        let is_news = self.rate.is_current(call.number) && self.rate.refused_rounds() == 0;
         if is_news && (!is_bare || !self.may_be_down()) && self.volley.forgives(is_bare) {
             self.cause = Some(RefusalCause::Chance);
             return;

@@ -25,7 +25,7 @@ pub(crate) type Wake = Arc<dyn Fn() + Send + Sync>;
 /// A request for a permit.
 pub(crate) struct AcquireRequest<'a> {
     pub(crate) clock: &'a Clock,
-    pub(crate) stop: &'a Cancel,
+    pub(crate) cancel: &'a Cancel,
     pub(crate) deadline: Option<Instant>,
     /// Whether the attempt is a retry, which is admitted before all first attempts.
     pub(crate) retry: bool,
@@ -65,7 +65,7 @@ impl AdaptiveHandler {
         let mut now = started;
         let mut ticket: Option<Ticket> = None;
         let result = loop {
-            if request.stop.is_cancelled() {
+            if request.cancel.is_cancelled() {
                 break Err(Error::Shutdown);
             }
             if request.exceeds_deadline(now, Duration::ZERO) {
@@ -124,7 +124,7 @@ impl AdaptiveHandler {
     ) -> StdResult<Acquired, Option<Expected>> {
         let now = request.clock.now();
         let mut inner = lock(&self.shared.inner);
-        if request.stop.is_cancelled() || request.exceeds_deadline(now, Duration::ZERO) {
+        if request.cancel.is_cancelled() || request.exceeds_deadline(now, Duration::ZERO) {
             return Err(None);
         }
         if !inner.queue.is_first(None, request.retry) {

@@ -61,8 +61,8 @@ pub(crate) struct Concurrency {
     streams: BTreeMap<u64, StreamPlace>,
     cap: Option<u32>,
     /// The newest call when the cap last changed, and when it last changed after a timeout.
-    changed: u64,
-    timed_out: u64,
+    changed_at: u64,
+    timed_out_at: u64,
     /// Calls granted at the cap, and whether its last change was a raise.
     at_cap: u32,
     raised: bool,
@@ -80,8 +80,8 @@ impl Concurrency {
             in_flight: 0,
             streams: BTreeMap::new(),
             cap: None,
-            changed: 0,
-            timed_out: 0,
+            changed_at: 0,
+            timed_out_at: 0,
             at_cap: 0,
             raised: false,
             granted: [0; MEMORY],
@@ -200,7 +200,7 @@ impl Concurrency {
             }
             return is_full;
         };
-        if call.number <= self.changed {
+        if call.number <= self.changed_at {
             // Sent before the cap changed. Unless it was raised then, even fewer calls fit.
             if !self.raised {
                 self.cap = Some(cap.min(others).max(1));
@@ -221,15 +221,15 @@ impl Concurrency {
 
     /// Records that `call` timed out: if others were in flight, there are more than the server can serve in time.
     pub(crate) fn timed_out(&mut self, call: &Admitted, newest: u64, others: u32) {
-        if call.number > self.timed_out && others > 0 {
+        if call.number > self.timed_out_at && others > 0 {
             let fewer = (AFTER_TIMEOUT * f64::from(others + 1)).max(1.0) as u32;
             self.set(self.cap.unwrap_or(u32::MAX).min(fewer), newest);
-            self.timed_out = newest;
+            self.timed_out_at = newest;
         }
     }
 
     fn set(&mut self, cap: u32, newest: u64) {
-        (self.cap, self.changed, self.at_cap, self.raised) = (Some(cap), newest, 0, false);
+        (self.cap, self.changed_at, self.at_cap, self.raised) = (Some(cap), newest, 0, false);
     }
 }
 

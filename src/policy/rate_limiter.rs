@@ -102,8 +102,8 @@ pub(crate) struct RateLimiter {
     /// The newest call at the last cut. A refusal of it or of an older call is no new evidence.
     cut: u64,
     /// Consecutive round trips with a refusal, and the newest call at the last one.
-    row: i32,
-    stepped: u64,
+    refused_rounds: i32,
+    newest_of_round: u64,
     /// How long the last refusal took.
     round_trip: f64,
     last: Option<Instant>,
@@ -122,8 +122,8 @@ impl RateLimiter {
             delays: true,
             earlier: (0.0, 0.0),
             cut: 0,
-            row: 0,
-            stepped: 0,
+            refused_rounds: 0,
+            newest_of_round: 0,
             round_trip: 0.0,
             last: None,
             next: None,
@@ -147,8 +147,8 @@ impl RateLimiter {
     }
 
     /// The number of consecutive round trips with refusals and no granted call.
-    pub(crate) fn row(&self) -> i32 {
-        self.row
+    pub(crate) fn refused_rounds(&self) -> i32 {
+        self.refused_rounds
     }
 
     /// Whether `call` was sent after the last cut.
@@ -176,7 +176,7 @@ impl RateLimiter {
     /// Records that a call was admitted that was permitted from `due` on.
     pub(crate) fn admitted(&mut self, now: Instant, due: Option<Instant>) {
         let gap = self.last.map_or(Duration::ZERO, |last| now.saturating_duration_since(last)).as_secs_f64();
-        let slot = (1.0 / self.rate()).max(if self.row > 0 { self.round_trip } else { 0.0 });
+        let slot = (1.0 / self.rate()).max(if self.refused_rounds > 0 { self.round_trip } else { 0.0 });
         let next = later(due.unwrap_or(now), seconds(slot));
         self.delays = now < next;
         if self.base.is_infinite() {
@@ -196,7 +196,7 @@ impl RateLimiter {
     /// Records that `call` was granted.
     pub(crate) fn granted(&mut self, call: u64) {
         if call > self.cut {
-            self.row = 0;
+            self.refused_rounds = 0;
             self.granted += f64::from(u8::from(self.delays));
         }
     }
@@ -212,14 +212,14 @@ impl RateLimiter {
         let mut doublings = 0;
         if refusal.call > self.cut {
             self.calls = (self.calls - 1.0).max(0.0);
-            if self.row == 0 {
+            if self.refused_rounds == 0 {
                 self.cut(refusal);
             }
-            if refusal.call > self.stepped {
-                self.row = self.row.saturating_add(1);
-                self.stepped = refusal.newest;
+            if refusal.call > self.newest_of_round {
+                self.refused_rounds = self.refused_rounds.saturating_add(1);
+                self.newest_of_round = refusal.newest;
             }
-            doublings = self.row - 1;
+            doublings = self.refused_rounds - 1;
         }
         self.round_trip = refusal.round_trip.as_secs_f64();
         // One to two slots: a server that charges for refusals needs one empty slot to recover, unless it says itself when
@@ -236,11 +236,11 @@ impl RateLimiter {
         let search = DOUBLING / LN_2;
         if self.base.is_finite() && self.search > search {
             self.set(self.rate(), newest);
-            (self.search, self.row) = (search, 0);
+            (self.search, self.refused_rounds) = (search, 0);
         }
         if rate > self.rate() {
             self.set(rate, newest);
-            self.row = 0;
+            self.refused_rounds = 0;
             let next = self.last.map(|last| later(last, seconds(1.0 / self.base)));
             self.next = self.next.min(next);
         }
@@ -254,7 +254,7 @@ impl RateLimiter {
     pub(crate) fn restore(&mut self, saved: SavedRate, newest: u64) {
         self.set(saved.base, newest);
         (self.calls, self.seconds) = (saved.calls, saved.seconds);
-        (self.row, self.next) = (0, None);
+        (self.refused_rounds, self.next) = (0, None);
     }
 
     fn cut(&mut self, refusal: &Refusal) {
@@ -373,7 +373,7 @@ mod tests {
         (limiter.calls, limiter.seconds) = (26.0, 12.5);
         let sending = limiter.rate();
         limiter.refused(start, &refusal(1, 1));
-        limiter.row = 0;
+        limiter.refused_rounds = 0;
         // The refused call doesn't count, and so doesn't contribute to growth.
         let granted_rate: f64 = 26.0 / (12.5 + 2.0 / sending);
         let mean = granted_rate.powf(GRANTED_WEIGHT) * sending.powf(1.0 - GRANTED_WEIGHT);
@@ -397,11 +397,11 @@ mod tests {
     fn refusals_that_were_not_due_to_the_rate_restore_its_growth_once() {
         let (mut limiter, now) = (RateLimiter::new(f64::INFINITY, WIDE), Instant::now());
         limiter.refused(now, &refusal(1, 1));
-        limiter.row = 0;
+        limiter.refused_rounds = 0;
         limiter.refused(now, &refusal(2, 2));
         let cut = limiter.rate();
         limiter.raise(0.0, 3);
-        assert_eq!((limiter.rate(), limiter.row(), limiter.is_current(3)), (cut, 0, false));
+        assert_eq!((limiter.rate(), limiter.refused_rounds(), limiter.is_current(3)), (cut, 0, false));
         (4..20).for_each(|call| limiter.granted(call));
         assert!((limiter.rate() / cut - 2.0).abs() < 1e-9, "as fast as after the first cut");
         let grown = limiter.rate();
@@ -427,7 +427,7 @@ mod tests {
             let slots = [wait(1), wait(3), wait(5)];
             assert!(slots.iter().zip([1.0, 2.0, 4.0]).all(|(is, due)| (is - due).abs() < 1e-6), "{slots:?}");
             limiter.granted(7);
-            assert_eq!(limiter.row(), 0);
+            assert_eq!(limiter.refused_rounds(), 0);
         }
     }
 
@@ -481,14 +481,14 @@ mod tests {
             }
             let now = now + secs(calls as f64 / rate);
             limiter.refused(now, &refusal(calls, calls));
-            prop_assert_eq!(limiter.row(), 1);
+            prop_assert_eq!(limiter.refused_rounds(), 1);
             for (part, hold) in stale {
-                let before = (limiter.base, limiter.calls, limiter.seconds, limiter.row, limiter.next);
+                let before = (limiter.base, limiter.calls, limiter.seconds, limiter.refused_rounds, limiter.next);
                 let hold = Duration::from_secs(hold);
                 let call = (calls as f64 * part) as u64;
                 limiter.refused(now, &Refusal { hold, random: part, ..refusal(call, calls) });
                 prop_assert!(before.4 <= limiter.next);
-                let after = (limiter.base, limiter.calls, limiter.seconds, limiter.row);
+                let after = (limiter.base, limiter.calls, limiter.seconds, limiter.refused_rounds);
                 prop_assert_eq!((before.0, before.1, before.2, before.3), after);
             }
         }

@@ -77,7 +77,7 @@ pub(crate) struct Retrier<E> {
     /// No caller waits for this call, only a worker: it waits while the breaker is open, needs no retry budget, isn't
     /// charged for probes, and its deadline stands still while it waits for a permit.
     background: bool,
-    immediate_retry_used: bool,
+    fresh_connection_used: bool,
     /// The attempt probes whether the service is back, and isn't charged.
     is_probe: bool,
     probes: u32,
@@ -128,12 +128,12 @@ impl<E> Retrier<E> {
             new_key: false,
             refusals: 0,
         };
-        let (immediate_retry_used, is_probe, probes) = (false, false, 0);
+        let (fresh_connection_used, is_probe, probes) = (false, false, 0);
         let tries = Tries::default();
         Retrier {
             state,
             background,
-            immediate_retry_used,
+            fresh_connection_used,
             is_probe,
             probes,
             tries,
@@ -174,7 +174,7 @@ impl<E> Retrier<E> {
     /// The immediate retry that may follow this failure, if it wasn't made before.
     pub(crate) fn immediate_retry(&self, failure: &Classification) -> Option<Immediate> {
         failure.immediate.filter(|retry| match retry {
-            Immediate::FreshConnection => !self.immediate_retry_used,
+            Immediate::FreshConnection => !self.fresh_connection_used,
             Immediate::Fallback => !self.state.fallback,
             Immediate::NewKey => !self.state.new_key,
         })
@@ -239,7 +239,7 @@ impl<E> Retrier<E> {
         }
         self.state.timeouts += u32::from(failure.answer_timeout);
         self.state.fresh_connection = immediate == Some(Immediate::FreshConnection);
-        self.immediate_retry_used |= self.state.fresh_connection;
+        self.fresh_connection_used |= self.state.fresh_connection;
         self.state.fallback |= immediate == Some(Immediate::Fallback);
         self.state.new_key |= immediate == Some(Immediate::NewKey);
         Ok(wait)
