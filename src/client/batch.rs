@@ -154,7 +154,7 @@ where
     I: Iterator + Send + 'static,
     I::Item: BatchRequest,
 {
-    /// The number of calls in flight: 1 to 4,096, 8 by default.
+    /// The number of calls in flight: 1 to 4,096, 8 by default. Any other number becomes the nearest of these.
     ///
     /// More than a quota allows do no harm: threads are added only while calls needn't wait for permits. But each call
     /// needs a connection, and so an open file: if `ulimit -n` is too low, calls fail.
@@ -230,5 +230,19 @@ where
 {
     fn drop(&mut self) {
         self.pool.end();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::Config;
+
+    #[test]
+    fn the_number_of_threads_is_limited() {
+        let config = Config::builder().api_key("sk-test-0123456789").base_url("http://127.0.0.1:1/v1");
+        let client = Client::new(config.build().unwrap()).unwrap();
+        let concurrency = |calls| client.batch([ChatRequest::new("m")]).concurrency(calls).concurrency;
+        assert_eq!([0, 1, 4096, usize::MAX].map(concurrency), [1, 1, 4096, 4096]);
     }
 }

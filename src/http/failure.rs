@@ -243,6 +243,21 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_that_takes_an_hour_ends_with_a_deadline() {
+        let failures = FailureContext {
+            host: Arc::from("a:1"),
+            connect_timeout: MAX_BODY_TIME,
+            has_client_cert: false,
+            has_ca_file: false,
+            cancel: Cancel::default(),
+        };
+        let limits = Limits { timeout: MAX_BODY_TIME, deadline: None, cancel: None };
+        let error = failures.error(ureq::Error::Timeout(Timeout::RecvBody), Phase::Reading, &limits);
+        assert_eq!(error.to_string(), "the deadline of 3600s passed while reading the answer");
+        assert_eq!(error.verdict(), Verdict::GiveUp, "another one would take an hour, too");
+    }
+
+    #[test]
     fn errors_of_ureq_get_the_same_verdicts() {
         let io = |kind: io::ErrorKind| ureq::Error::Io(kind.into());
         for retryable in [

@@ -72,7 +72,8 @@ impl Outcome {
         Outcome::new(Kind::Failed)
     }
 
-    /// The service works, but rejected this call because of its content: any other 4xx.
+    /// The service works, but rejected this call because of its content: any other 4xx. Don't use it for a 429, which is
+    /// [`throttled`](Outcome::throttled).
     pub fn refused() -> Outcome {
         Outcome::new(Kind::Refused)
     }
