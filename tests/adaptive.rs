@@ -19,8 +19,8 @@ const EVENTS: usize = 1000;
 /// The longest possible wait: a Retry-After of two minutes and a pause of one.
 const LONGEST_WAIT: Duration = Duration::from_secs(180);
 
-/// The longest wait for one of the calls in flight to end.
-const LONGEST_FULL: Duration = Duration::from_secs(30);
+/// The longest wait for one of the calls in flight to end, after which it is presumed lost.
+const LONGEST_FULL: Duration = Duration::from_secs(600);
 
 /// The longest and the shortest time for which the breaker stays open, and the longest wait for a probe's outcome.
 const LONGEST_OPEN: Duration = Duration::from_secs(30);
@@ -379,7 +379,7 @@ impl World {
     fn recover(mut self) {
         self.flight.clear();
         let mut waited = Duration::ZERO;
-        for _ in 0..1000 {
+        for _ in 0..10_000 {
             match self.handler.admit(self.now) {
                 Admission::Go(permit) => {
                     self.handler.record(self.now, permit, Outcome::success());

@@ -33,8 +33,8 @@ const AFTER_TIMEOUT: f64 = 0.7;
 /// presumed lost, because a program may leak a permit, or wait for a permit while it holds another one.
 const LOST_AFTER: Duration = Duration::from_secs(30);
 
-/// The maximum of that, twice the longest timeout of a client's call.
-const MAX_LOST_AFTER: Duration = Duration::from_secs(20 * 60);
+/// The maximum of that: a client's calls time out after ten minutes at the latest, unless its own timeout is longer.
+const MAX_LOST_AFTER: Duration = Duration::from_secs(10 * 60);
 
 /// A call's duration counts for the longest recent one until about this many shorter calls have ended.
 const LONG_MEMORY: u32 = 64;
