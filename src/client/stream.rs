@@ -333,10 +333,12 @@ impl ChatStream {
         }
     }
 
-    /// The error, with the service and the model of the call.
+    /// The error, with the service and the model of the call, unless that may still be retried.
     fn of_call(&self, error: Error) -> Error {
-        let model = self.report.as_deref().map_or("", StreamReport::model);
-        error.of_call(self.core.transport.host(), model)
+        match &self.report {
+            Some(report) => error.of_call(self.core.transport.host(), report.model()),
+            None => error,
+        }
     }
 
     /// The error of a stream that was shut down or cancelled.

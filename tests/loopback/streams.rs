@@ -247,6 +247,10 @@ fn an_error_names_the_model_also_if_a_chunk_was_taken_before() {
     let error = chunks.into_response().unwrap_err();
     assert!(matches!(error, Error::StreamTruncated { .. }), "{error:?}");
     assert_eq!(error.model(), Some("gpt-4.1"), "{error}");
+    let server = Server::always(events(&delta("Hel")));
+    let error = ask(&client(&server).0).unwrap().into_response().unwrap_err();
+    let host = server.url().trim_start_matches("http://").trim_end_matches("/v1").to_owned();
+    assert_eq!(error.to_string().matches(&host).count(), 1, "{error}");
 }
 
 #[test]
