@@ -333,14 +333,6 @@ impl ChatStream {
         }
     }
 
-    /// The error, with the service and the model of the call, unless that may still be retried.
-    fn of_call(&self, error: Error) -> Error {
-        match &self.report {
-            Some(report) => error.of_call(self.core.transport.host(), report.model()),
-            None => error,
-        }
-    }
-
     /// The error of a stream that was shut down or cancelled.
     fn ended(&self) -> Option<Error> {
         let cancelled = || {

@@ -26,6 +26,14 @@ impl ChatStream {
         self.ending.is_some() || self.body.is_none()
     }
 
+    /// The error, with the service and the model of the call, unless that may still be retried.
+    pub(super) fn of_call(&self, error: Error) -> Error {
+        match &self.report {
+            Some(report) => error.of_call(self.core.transport.host(), report.model()),
+            None => error,
+        }
+    }
+
     /// Ends the call: releases its place, and reports its end, unless it was reported before or the caller doesn't hold
     /// this stream yet.
     pub(super) fn report_end(&mut self, error: Option<&Error>) {
