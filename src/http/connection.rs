@@ -379,12 +379,13 @@ mod tests {
         for (after, expected) in [(60_000, 1050), (1050, 1050), (300, 300), (50, 50)] {
             let (clock, pace) = (Clock::fake(), Duration::from_millis(50));
             let reads = [[Some(&b"HTTP/1.1"[..])].as_slice(), &[Some(&b"x"[..]); 100]].concat();
-            let (mut connection, _) = paced_connection(&reads, pace, &clock);
+            let (mut connection, waits) = paced_connection(&reads, pace, &clock);
             let started = clock.now();
             let after = Duration::from_millis(after).into();
             connection.await_input(NextTimeout { after, ..minute() }).unwrap();
             drop(connection);
             assert_eq!(clock.now() - started, Duration::from_millis(expected), "{after:?}");
+            assert!(waits.lock().unwrap()[1..].iter().all(|wait| *wait <= PART_OF_HEAD));
             assert!(crate::http::exchange::take_unparsed_head().starts_with(b"HTTP/1.1"));
         }
     }

@@ -371,6 +371,17 @@ mod tests {
     }
 
     #[test]
+    fn the_role_is_that_of_the_first_delta_with_one() {
+        for (deltas, role) in [
+            ([json!({"role": "model"}), json!({"role": "tool"})], "model"),
+            ([json!({}), json!({})], "assistant"),
+        ] {
+            let response = assemble(&deltas.map(delta)).into_response();
+            assert_eq!(response.choices[0].message.role.as_str(), role);
+        }
+    }
+
+    #[test]
     fn a_complete_answer() {
         let chunks = [
             json!({"id": "c", "object": "chat.completion.chunk", "created": 7, "model": "m", "x": 1, "choices": [
