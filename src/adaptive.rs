@@ -48,7 +48,8 @@ use wait_queue::WaitQueue;
 ///
 /// * **Too many calls in flight.** The call was refused while more calls were in flight than during nearly every granted
 ///   one. Their number becomes a cap. Now and then the cap is raised by one, and lowered again if that leads to a
-///   refusal. Timeouts lower it too. If no call begins or ends at the cap for half a minute, or for twice the duration of
+///   refusal. Timeouts lower it too, except a few among many granted calls that are
+///   much faster. If no call begins or ends at the cap for half a minute, or for twice the duration of
 ///   the longest recent call, one is presumed lost and another is admitted. A stream of a client counts until its end, as
 ///   long as it is read.
 /// * **Chance.** A limit that has just refused a call can't grant several calls a moment later; a server that refuses

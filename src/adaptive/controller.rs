@@ -169,7 +169,8 @@ impl Controller {
                 self.volley.granted(call.number);
                 self.judge(now);
                 self.rate.granted(call.number);
-                self.concurrency.granted(self.newest, others);
+                let took = now.saturating_duration_since(call.at);
+                self.concurrency.granted(self.newest, others, took);
                 self.breaker.step(now, call.number, Event::Answered);
             }
             Kind::Throttled if !is_bare => {
@@ -182,7 +183,7 @@ impl Controller {
                     self.refused(now, call, outcome, others);
                 }
                 if is_slow && outcome.status.is_none() {
-                    self.concurrency.timed_out(call, self.newest, others);
+                    self.concurrency.timed_out(now, call, self.newest, others);
                 }
                 let failures = self.breaker.errors() + 1;
                 let outage = is_bare && self.rate.refused_rounds() >= OUTAGE && failures >= OUTAGE as u32;

@@ -29,6 +29,17 @@ const RAISE_AFTER: u32 = 75;
 /// The factor by which a timeout reduces the calls in flight. One half reacts no better and takes longer to recover.
 const AFTER_TIMEOUT: f64 = 0.7;
 
+/// Each granted call lets this many timeouts be ignored, up to the maximum: a few calls hang on any server, and cuts for them
+/// would outpace the raises. If one call in a hundred hangs, 64 threads would use a tenth of the capacity.
+const SPARE_EARNED: f64 = 0.2;
+const MAX_SPARE: f64 = 5.0;
+
+/// But only a timeout that took this many times as long as granted calls do: under overload those are slow, too.
+const MIN_HANG: f64 = 4.0;
+
+/// The weight of the newest granted call in their mean duration.
+const NEWEST_WEIGHT: f64 = 1.0 / 16.0;
+
 /// If no call begins or ends at the cap for this long, and for twice the duration of the longest recent call, one is
 /// presumed lost, because a program may leak a permit, or wait for a permit while it holds another one.
 const LOST_AFTER: Duration = Duration::from_secs(30);
@@ -63,6 +74,10 @@ pub(crate) struct Concurrency {
     /// The newest call when the cap last changed, and when it last changed after a timeout.
     changed_at: u64,
     timed_out_at: u64,
+    /// The timeouts that may be ignored.
+    spare: f64,
+    /// The mean duration of recent granted calls, in seconds.
+    mean: f64,
     /// Calls granted at the cap, and whether its last change was a raise.
     at_cap: u32,
     raised: bool,
@@ -82,6 +97,8 @@ impl Concurrency {
             cap: None,
             changed_at: 0,
             timed_out_at: 0,
+            spare: 0.0,
+            mean: 0.0,
             at_cap: 0,
             raised: false,
             granted: [0; MEMORY],
@@ -176,9 +193,11 @@ impl Concurrency {
     }
 
     /// Records that `call` was granted, with this many others in flight at its end.
-    pub(crate) fn granted(&mut self, newest: u64, others: u32) {
+    pub(crate) fn granted(&mut self, newest: u64, others: u32, took: Duration) {
         self.granted[self.count % MEMORY] = others;
         self.count += 1;
+        self.spare = (self.spare + SPARE_EARNED).min(MAX_SPARE);
+        self.mean += NEWEST_WEIGHT * (took.as_secs_f64() - self.mean);
         let Some(cap) = self.cap else { return };
         if others + 1 >= cap {
             self.at_cap += 1;
@@ -220,7 +239,12 @@ impl Concurrency {
     }
 
     /// Records that `call` timed out: if others were in flight, there are more than the server can serve in time.
-    pub(crate) fn timed_out(&mut self, call: &Admitted, newest: u64, others: u32) {
+    pub(crate) fn timed_out(&mut self, now: Instant, call: &Admitted, newest: u64, others: u32) {
+        let took = now.saturating_duration_since(call.at).as_secs_f64();
+        if self.spare >= 1.0 && took >= MIN_HANG * self.mean {
+            self.spare -= 1.0;
+            return;
+        }
         if call.number > self.timed_out_at && others > 0 {
             let fewer = (AFTER_TIMEOUT * f64::from(others + 1)).max(1.0) as u32;
             self.set(self.cap.unwrap_or(u32::MAX).min(fewer), newest);
@@ -265,7 +289,7 @@ mod tests {
             }
             if let Some(call) = serving.pop_front() {
                 let others = limiter.ended(now, &call);
-                limiter.granted(newest, others);
+                limiter.granted(newest, others, SECOND);
                 granted += i32::from(round > 10_000);
             }
         }
@@ -290,10 +314,10 @@ mod tests {
     fn a_refusal_at_a_raised_cap_reverts_it_and_the_next_one_removes_it() {
         let call = |number, others| Admitted { number, at: Instant::now(), others };
         let mut limiter = Concurrency::new();
-        limiter.timed_out(&call(1, 2), 1, 2);
+        limiter.timed_out(Instant::now(), &call(1, 2), 1, 2);
         for number in 2..79 {
             assert_eq!(limiter.cap(), Some(2), "before call {number}");
-            limiter.granted(number, 1);
+            limiter.granted(number, 1, SECOND);
         }
         assert_eq!(limiter.cap(), Some(3), "raised after 77 calls at the cap");
         assert!(limiter.refused(&call(78, 2), 79, 1), "it was sent before the raise");
@@ -315,7 +339,7 @@ mod tests {
             limiter.admitted(start);
             limiter.admitted(start);
             let others = limiter.ended(now, &call(1));
-            limiter.timed_out(&call(1), 2, others);
+            limiter.timed_out(now, &call(1), 2, others);
             assert_eq!((limiter.cap(), limiter.wait(now)), (Some(1), Some(lost_after)));
             let late = now + lost_after;
             assert_eq!(limiter.wait(late), None);
@@ -344,7 +368,7 @@ mod tests {
         (0..4).for_each(|_| limiter.admitted(start));
         let now = start + 20 * SECOND;
         let others = limiter.ended(now, &call);
-        limiter.timed_out(&call, 4, others);
+        limiter.timed_out(now, &call, 4, others);
         assert_eq!((limiter.cap(), limiter.in_flight()), (Some(2), 3));
         limiter.dropped();
         assert_eq!(limiter.wait(now), Some(2 * 20 * SECOND));
@@ -356,7 +380,7 @@ mod tests {
         (0..3).for_each(|_| limiter.admitted(now));
         let call = Admitted { number: 1, at: now, others: 2 };
         let others = limiter.ended(now, &call);
-        limiter.timed_out(&call, 3, others);
+        limiter.timed_out(now, &call, 3, others);
         assert_eq!((limiter.cap(), limiter.in_flight()), (Some(2), 2));
         assert_eq!(limiter.began_stream(now, 2, reader(1)), 1);
         assert_eq!(limiter.began_stream(now, 3, reader(2)), 1);
@@ -441,14 +465,40 @@ mod tests {
     }
 
     #[test]
+    fn a_few_timeouts_among_many_granted_calls_are_ignored() {
+        let (mut limiter, now) = (Concurrency::new(), Instant::now());
+        let call = |number| Admitted { number, at: now, others: 9 };
+        let time_out = |limiter: &mut Concurrency, number, took| {
+            limiter.timed_out(now + took, &call(number), number, 9);
+        };
+        for number in 1..=1000 {
+            if number % 20 == 0 {
+                time_out(&mut limiter, number, 60 * SECOND);
+            } else {
+                limiter.granted(number, 9, SECOND);
+            }
+        }
+        assert_eq!(limiter.cap(), None);
+        (1001..=1004).for_each(|number| time_out(&mut limiter, number, 60 * SECOND));
+        assert_eq!(limiter.cap(), None, "several in a row");
+        time_out(&mut limiter, 1005, 60 * SECOND);
+        time_out(&mut limiter, 1006, 60 * SECOND);
+        assert_eq!(limiter.cap(), Some(7));
+        let mut limiter = Concurrency::new();
+        (1..=100).for_each(|number| limiter.granted(number, 9, 20 * SECOND));
+        time_out(&mut limiter, 101, 60 * SECOND);
+        assert_eq!(limiter.cap(), Some(7), "where all calls are slow, too many are in flight");
+    }
+
+    #[test]
     fn a_timeout_caps_the_calls_at_seven_tenths_once_a_round_trip_unless_it_was_alone() {
         let (mut limiter, now) = (Concurrency::new(), Instant::now());
         let call = |number| Admitted { number, at: now, others: 1 };
-        limiter.timed_out(&call(1), 10, 0);
+        limiter.timed_out(now, &call(1), 10, 0);
         assert_eq!(limiter.cap(), None);
-        (1..=10).for_each(|number| limiter.timed_out(&call(number), 10, 9));
+        (1..=10).for_each(|number| limiter.timed_out(now, &call(number), 10, 9));
         assert_eq!(limiter.cap(), Some(7));
-        limiter.timed_out(&call(11), 12, 6);
+        limiter.timed_out(now, &call(11), 12, 6);
         assert_eq!(limiter.cap(), Some(4));
     }
 }
